@@ -1,0 +1,93 @@
+"""What the command lines share: one-sentence errors, and exit statuses.
+
+0: done. 2: something that a person can put right, said in one sentence. 75: preempted, the same command continues.
+Anything else that ends a command is a bug and keeps its traceback.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from coca_jax.config import Config, from_config_dict
+from coca_jax.errors import CocaError
+
+_USER_ERROR = 2
+
+
+def fail(message: object) -> None:
+    """Prints one sentence and leaves with status 2."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(_USER_ERROR)
+
+
+def no_more(arguments: list[str]) -> None:
+    """Refuses arguments that are no flags."""
+    if len(arguments) > 1:
+        raise CocaError(f"{arguments[1]!r} is not a flag: flags begin with --, and --help lists them")
+
+
+def required(flag: flags.FlagHolder) -> str:
+    """The flag's value.
+
+    Raises:
+      CocaError: it was not given.
+    """
+    if not flag.value:
+        raise CocaError(f"--{flag.name} is missing: --help says what it is")
+    return flag.value
+
+
+def config(flag: flags.FlagHolder) -> Config:
+    """The strictly converted value of a `--config` flag.
+
+    Raises:
+      CocaError: it was not given, the file cannot be read, or what it says does not hold together.
+    """
+    try:
+        return from_config_dict(required(flag))
+    except OSError:
+        name = flags.FLAGS["config"].config_filename
+        raise CocaError(f"the configuration file {name} cannot be read: check --config") from None
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs `main` with the remaining arguments; its `CocaError` becomes one sentence, its return value the status."""
+    # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log = logging.getLogger("coca_jax")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
+
+    def guarded(arguments: list[str]) -> int | None:
+        try:
+            return main(arguments)
+        except CocaError as error:
+            fail(error)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except CocaError as error:  # raised by a config file
+        fail(error)
+    except flags.Error as error:
+        fail(f"{error}; --help lists the flags")
+    except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
+        fail(_unknown_key(str(error)))
+
+
+def _unknown_key(message: str) -> str:
+    found = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
+    if found:
+        return f"the config has no key {found[2]!r}: did you mean {found[1]!r}?"
+    return f"the config has no such key: {message.strip(chr(34) + chr(39))}"

@@ -1,0 +1,262 @@
+"""Frozen dataclasses: the one source of every default, and their strict conversion to and from ConfigDict.
+
+`default()` gives the `ConfigDict` that `configs/*.py` change and that `--config.…` flags override;
+`from_config_dict` turns it back into a `Config`, refusing unknown keys, wrong types and contradictions before
+anything compiles. Sources of the defaults: the paper's §4.1 and Table 1, and for what it leaves open Google's
+public code (see docs/decisions.md).
+"""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any
+
+import ml_collections
+
+from coca_jax.errors import CocaError
+
+
+def _choice(default: str, *others: str) -> Any:
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEncoderConfig:
+    """Images [B, size, size, 3] to tokens [B, N, width]."""
+
+    kind: str = _choice("vit", "convnet", "precomputed")
+    size: int = 288  # pixels a side
+    patch: int = 18  # pixels a side of one token's receptive stride; a power of two where stem = conv
+    stem: str = _choice("patch", "conv")  # one linear patch projection, or log2(patch) stride-2 convolutions
+    layers: int = 12
+    mlp: int = 3072
+    tokens: int = 0  # kind = precomputed only: how many tokens an image has
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolerConfig:
+    """Attentional poolers (paper §3.2, §4.3): generative queries for the decoder, one contrastive query."""
+
+    kind: str = _choice("cascade", "parallel")
+    queries: int = 256  # generative queries; 0: the decoder attends to the encoder's tokens themselves
+    hidden_multiple: int = 4  # attention width as a multiple of the model's
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The decoupled decoder: unimodal layers, then multimodal layers of self-attention, cross-attention, FFN."""
+
+    vocabulary_size: int = 64_000
+    length: int = 64  # tokens with BOS and EOS, without CLS
+    unimodal_layers: int = 12
+    multimodal_layers: int = 12
+    mlp: int = 3072
+    tied_softmax: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    width: int = 768
+    heads: int = 12
+    image: ImageEncoderConfig = ImageEncoderConfig()
+    pooler: PoolerConfig = PoolerConfig()
+    text: TextConfig = TextConfig()
+    logit_cap: float = 50.0  # attention logits become cap·tanh(logits / cap); 0: no cap
+    dtype: str = _choice("bfloat16", "float32")  # of the computation; parameters are float32
+    remat: str = _choice("none", "dots", "full")  # what the backward pass keeps of each block: all, matmuls, nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the paper's Eq. 4 and of two optional losses; a weight of 0 removes that branch's compute."""
+
+    contrastive_weight: float = 1.0
+    captioning_weight: float = 2.0
+    unimodal_language_model_weight: float = 0.0
+    prefix_captioning: bool = False  # give a random prefix of each caption, count only its continuation
+    initial_temperature: float = 0.07
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    name: str = _choice("adafactor", "adamw")
+    peak_learning_rate: float = 8e-4
+    warmup_fraction: float = 0.02  # of all steps
+    schedule: str = _choice("linear", "cosine", "constant")  # after the warm-up, to zero
+    b1: float = 0.9
+    b2: float = 0.999
+    weight_decay: float = 0.01  # decoupled
+    clip_norm: float = 0.0  # global gradient norm; 0: no clipping
+    ema_decay: float = 0.0  # of the parameters that evaluations use; 0: no average is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    task: str = _choice("digit_scenes", "tars", "folder")
+    name: str = ""  # the set's name in metrics; empty: the task's
+    path: str = ""  # folder of the tars or pictures; digit_scenes needs none
+    train_files: tuple[str, ...] = ("*",)  # tars: patterns of file names below `path`
+    evaluation_files: tuple[str, ...] = ()  # tars: the same for the held-out records
+    exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
+    holdout: float = 0.1  # share of the records held out where no evaluation_files are named
+    vocabulary: str = ""  # a SentencePiece model; empty: trained on the training captions at the first start
+    augment: str = _choice("none", "crop", "drawing")  # of training pictures; see data/images.py
+    long_text: str = _choice("error", "truncate")  # a caption that exceeds model.text.length
+    max_bad_ratio: float = 0.01  # share of unreadable records that stops the run
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; their product is the number of devices."""
+
+    data: int = 0  # 0: all devices that the other axes leave
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 500_000
+    batch_size: int = 65_536  # pairs a step, over all devices
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 1_000
+    keep_checkpoints: int = 2
+    evaluate_every: int = 0  # 0: only after the last step
+    mesh: MeshConfig = MeshConfig()
+    tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    examples: int = 1_000  # held-out pairs
+    batch_size: int = 100
+    gallery: int = 24  # held-out pictures that the report shows
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+# Table 1. The image encoder and both decoder halves share width and heads.
+_VARIANTS = {
+    "base": dict(width=768, heads=12, image=(12, 3072), text=(12, 3072)),
+    "large": dict(width=1024, heads=16, image=(24, 4096), text=(12, 4096)),
+    "giant": dict(width=1408, heads=16, image=(40, 6144), text=(18, 5632)),
+}
+
+
+def variant(name: str) -> ModelConfig:
+    """The paper's base, large or giant (Table 1) at 288 pixels and patch 18.
+
+    Raises:
+      CocaError: there is no variant of that name.
+    """
+    if name not in _VARIANTS:
+        raise CocaError(f"there is no model variant {name!r}: choose one of {', '.join(_VARIANTS)}")
+    v = _VARIANTS[name]
+    (image_layers, image_mlp), (text_layers, text_mlp) = v["image"], v["text"]
+    return ModelConfig(
+        width=v["width"],
+        heads=v["heads"],
+        image=ImageEncoderConfig(layers=image_layers, mlp=image_mlp),
+        text=TextConfig(unimodal_layers=text_layers, multimodal_layers=text_layers, mlp=text_mlp),
+    )
+
+
+def to_config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
+    result = ml_collections.ConfigDict()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        result[field.name] = to_config_dict(value) if dataclasses.is_dataclass(value) else value
+    return result.lock()
+
+
+def default() -> ml_collections.ConfigDict:
+    """Every default, as the ConfigDict that `configs/*.py` start from."""
+    return to_config_dict(Config())
+
+
+def from_config_dict(values: Any) -> Config:
+    """The `Config` that a ConfigDict (or nested dict) describes, checked for contradictions.
+
+    Missing keys take their defaults, so that a checkpoint written before a key existed still loads.
+
+    Raises:
+      CocaError: an unknown key (the nearest one is named), a wrong type, a value outside its choices, or a contradiction.
+    """
+    if isinstance(values, ml_collections.ConfigDict):
+        values = values.to_dict()
+    config = _build(Config, values, "config")
+    _check(config)
+    return config
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    types = typing.get_type_hints(cls)
+    unknown = [key for key in values if key not in fields]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], fields, n=1, cutoff=0.0)[0]
+        raise CocaError(f"{where} has no key {unknown[0]!r}: did you mean {where}.{near}?")
+    converted = {}
+    for key, value in values.items():
+        name = f"{where}.{key}"
+        if dataclasses.is_dataclass(types[key]):
+            converted[key] = _build(types[key], value, name)
+        else:
+            converted[key] = _convert(value, types[key], name)
+            choices = fields[key].metadata.get("choices")
+            if choices and value not in choices:
+                raise CocaError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+    return cls(**converted)
+
+
+def _convert(value: Any, wanted: Any, name: str) -> Any:
+    if typing.get_origin(wanted) is tuple:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise CocaError(f"{name} is {value!r}: write a tuple of strings such as (\"a\", \"b\")")
+    if wanted is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is wanted:
+        return value
+    raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
+
+
+def _check(config: Config) -> None:
+    model, loss, data, train = config.model, config.loss, config.data, config.train
+    image = model.image
+    rules = [
+        (model.width % model.heads == 0,
+         f"model.heads = {model.heads} does not divide model.width = {model.width}: change one of them"),
+        (image.kind == "precomputed" or image.size % image.patch == 0,
+         f"model.image.patch = {image.patch} does not divide model.image.size = {image.size}: change one of them"),
+        (image.stem != "conv" and image.kind != "convnet" or image.patch >= 2 and image.patch & (image.patch - 1) == 0,
+         f"model.image.patch = {image.patch} is not a power of two: convolutions of stride 2 need one"),
+        (image.kind != "precomputed" or image.tokens > 0,
+         "model.image.kind = precomputed needs model.image.tokens: set how many tokens each image has"),
+        (loss.contrastive_weight or loss.captioning_weight or loss.unimodal_language_model_weight,
+         "every weight of config.loss is 0: set at least one of them"),
+        (loss.initial_temperature > 0, "loss.initial_temperature must be above 0"),
+        (model.text.length >= 3, "model.text.length must be at least 3: BOS, one token, EOS"),
+        (train.steps >= 1 and train.batch_size >= 1, "train.steps and train.batch_size must be at least 1"),
+        (train.log_every >= 1 and train.checkpoint_every >= 1,
+         "train.log_every and train.checkpoint_every must be at least 1"),
+        (train.keep_checkpoints >= 1, "train.keep_checkpoints must be at least 1"),
+        (0 <= config.optimizer.ema_decay < 1, "optimizer.ema_decay must lie in [0, 1)"),
+        (0 <= config.optimizer.warmup_fraction < 1, "optimizer.warmup_fraction must lie in [0, 1)"),
+        (0 < data.holdout < 1, "data.holdout must lie between 0 and 1"),
+        (data.task == "digit_scenes" or data.path,
+         f"data.task = {data.task} needs a folder: pass --config.data.path=FOLDER"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise CocaError(message)

@@ -1,0 +1,112 @@
+"""Batches as a function of the step: the data's whole state is the step, so resuming costs nothing."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from coca_jax.config import Config
+from coca_jax.data import records, tasks
+from coca_jax.data.examples import Skipped
+from coca_jax.data.vocabulary import Vocabulary, check_against_model, too_long
+from coca_jax.errors import CocaError
+
+_PREFETCH = 2  # batches made ahead of the one in use
+
+
+class Pipeline:
+    """One host's share of the batches of `config.data`.
+
+    Attributes:
+      fingerprint: hex digits that change where the same step would give another batch; the number of hosts and the
+        folder's place do not matter.
+    """
+
+    def __init__(self, config: Config, vocabulary: Vocabulary, *, split: str = "train", host_index: int = 0,
+                 host_count: int = 1):
+        """Opens the records; reads none.
+
+        Args:
+          config: the run's.
+          vocabulary: must fit the model's.
+          split: "train": shuffled and augmented. "evaluation": held-out records in their order, plain.
+          host_index, host_count: this host makes rows host_index·b to (host_index + 1)·b of each batch, with
+            b = batch_size / host_count.
+
+        Raises:
+          CocaError: the records cannot be found, the vocabulary does not fit, or the hosts do not divide the batch.
+        """
+        check_against_model(vocabulary, config.model.text)
+        batch_size = config.train.batch_size
+        if batch_size % host_count:
+            raise CocaError(f"train.batch_size = {batch_size} does not divide by the {host_count} hosts: change one of them")
+        self._config, self._split = config, split
+        self._rows = batch_size // host_count
+        self._first = host_index * self._rows
+        self._task = tasks.register(config, vocabulary)
+        self._source = self._task.source
+        self._examples = self._source.examples(split)
+        self.fingerprint = records.digest(
+            self._examples.fingerprint, split, str(config.train.seed), str(batch_size), str(config.model.image.size),
+            str(config.model.text.length), config.data.long_text, hashlib.sha256(vocabulary.model_bytes).hexdigest(),
+        )
+
+    @property
+    def skipped(self) -> Skipped:
+        """Records that could not be used so far, by cause, with names."""
+        return self._examples.skipped()
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of a step (from 0): "image" uint8 [b, size, size, 3] and "text" int32 [b, length].
+
+        Raises:
+          CocaError: too many bad records, or a text longer than the model reads under data.long_text = error.
+        """
+        return next(self._batches(self._dataset(step, step + 1)))
+
+    def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """The batches from `start_step` on, without end, made in the background.
+
+        Raises:
+          CocaError: as `batch`, when the batch in question is due.
+        """
+        return self._batches(self._dataset(start_step, np.iinfo(np.int64).max).prefetch(_PREFETCH))
+
+    def _dataset(self, start: int, stop: int) -> tf.data.Dataset:
+        length, rows = self._config.model.text.length, self._rows
+        base = tf.range(rows, dtype=tf.int64) + self._first
+        blocks = tf.data.Dataset.range(start, stop).map(lambda step: step * self._config.train.batch_size + base)
+        seed = self._config.train.seed if self._split == records.SPLITS[0] else None
+        # Decoding releases the interpreter's lock, so more cores help; two cores are JAX's.
+        parallel = max(1, min(16, (os.cpu_count() or 1) // 4))
+        dataset = self._source.at(blocks, self._split, seed, parallel)
+        dataset = self._task.preprocess_precache(dataset)
+        dataset = self._task.preprocess_postcache(dataset, sequence_length={"text": length})
+        dataset = dataset.batch(rows, drop_remainder=True)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = parallel + 1
+        options.threading.max_intra_op_parallelism = 1
+        options.autotune.enabled = False
+        return dataset.with_options(options)
+
+    def _batches(self, dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
+        iterator = dataset.as_numpy_iterator()
+        while True:
+            try:
+                batch = next(iterator)
+            except tf.errors.OpError as error:
+                if self._source.failure is not None:
+                    raise self._source.failure from None
+                raise error
+            except StopIteration:
+                return
+            self._check_length(batch)
+            yield {"image": batch["image"], "text": batch["text"]}
+
+    def _check_length(self, batch: dict[str, np.ndarray]) -> None:
+        length = self._config.model.text.length
+        long = np.flatnonzero(batch["tokens"] > length)
+        if self._config.data.long_text == "error" and len(long):
+            raise too_long(batch["caption"][long[0]].decode(), int(batch["tokens"][long[0]]), length)

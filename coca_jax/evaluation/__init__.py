@@ -1,0 +1,1 @@
+"""Evaluations of a trained model: predictions, pure metrics of them, and a page to look at."""

@@ -1,0 +1,49 @@
+"""Captions that say what the picture shows: equivalence decided by the data set's own canonical form."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from coca_jax.evaluation.meaning import Meaning, canonical
+
+
+def equivalents(generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning) -> np.ndarray:
+    """bool [M]: whether each generated caption says the same as one of its image's true captions."""
+    right = [{canonical(true, meaning) for true in own} for own in captions]
+    return np.array([canonical(text, meaning) in own for text, own in zip(generated, right)], dtype=bool)
+
+
+def caption_metrics(
+    generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning
+) -> dict[str, float]:
+    """Shares of the M images whose generated caption is right.
+
+    Args:
+      generated: M captions.
+      captions: for each image its true captions, at least one.
+      meaning: see `EvaluationSet.meaning`.
+
+    Returns:
+      `caption_equivalent`: says the same as a true caption.
+      `caption_exact`: is a true caption, word for word (up to spacing).
+      `caption_parsed`: has a meaning at all, right or wrong.
+    """
+    true_words = [[true.split() for true in own] for own in captions]
+    exact = [text.split() in own for text, own in zip(generated, true_words)]
+    parsed = [meaning(text) is not None for text in generated]
+    return {
+        "caption_equivalent": _share(equivalents(generated, captions, meaning)),
+        "caption_exact": _share(exact),
+        "caption_parsed": _share(parsed),
+    }
+
+
+def constant_answer(captions: Sequence[Sequence[str]], meaning: Meaning) -> float:
+    """The `caption_equivalent` of the best single caption given to every image: the level that looking must beat."""
+    counts = Counter(key for own in captions for key in {canonical(text, meaning) for text in own})
+    return max(counts.values(), default=0) / len(captions) if captions else float("nan")
+
+
+def _share(flags) -> float:
+    return float(np.mean(flags)) if len(flags) else float("nan")

@@ -1,0 +1,55 @@
+"""evaluation.json: one flat object of numbers, written so that a reader never sees half of it."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+
+from coca_jax.errors import CocaError
+
+Value = float | int | str | None
+
+
+def write_evaluation(path: str | os.PathLike, values: Mapping[str, Value]) -> None:
+    """Writes flat keys such as "digit_scenes/caption_equivalent" and "checkpoint_step" to a JSON file, atomically.
+
+    A number that is not finite becomes null: JSON has no other word for it.
+    """
+    bad = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+    clean = {**values, **dict.fromkeys(bad)}
+    write_atomically(path, json.dumps(clean, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_evaluation(path: str | os.PathLike) -> dict[str, Value]:
+    """The object that `write_evaluation` wrote.
+
+    Raises:
+      CocaError: the file is missing or holds anything but one flat JSON object.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except FileNotFoundError:
+        raise CocaError(f"there is no {path}: run python -m coca_jax.evaluate first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CocaError(f"{path} is not JSON ({error}): evaluate again to write it anew") from None
+    if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
+        raise CocaError(f"{path} does not hold one flat object of numbers: evaluate again to write it anew")
+    return values
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """Writes beside `path` and renames: whatever happens, `path` holds the old text or the new one, whole."""
+    path = os.fspath(path)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".writing-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from whoever serves or collects it
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,219 @@
+"""The report's HTML for one evaluated set: numbers, gallery, searches, confusions, mistakes.
+
+Every text of a user's data passes `html.escape` here.
+"""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from coca_jax.evaluation import zero_shot
+from coca_jax.evaluation.charts import percent
+from coca_jax.evaluation.pictures import picture
+from coca_jax.evaluation.suite import ClassificationOutcome, EvaluationResult, Example, Search
+
+_TABLE_UP_TO = 20  # classes; beyond, the most confused pairs say more than a table
+_PAIRS = 12
+
+
+def result_section(result: EvaluationResult) -> str:
+    """All that the report says of one set, as a `<section>`."""
+    parts = [
+        f'<h2>{html.escape(spoken(result.name))}</h2>',
+        _pool(result),
+        _tiles(result),
+        _retrieval_table(result),
+        _gallery("What it sees", "Held-out pictures, evenly spread over the set.", result.gallery),
+        _gallery("Where it errs", "The wrong answers that come closest to the truth.", result.mistakes),
+        _searches(result.searches),
+        f'<div class="namings">{"".join(map(_classification, result.classifications))}</div>',
+    ]
+    return f'<section id="{anchor(result.name)}" class="set">{"".join(parts)}</section>'
+
+
+def spoken(name: str) -> str:
+    """A set's or metric's name for people: digit_scenes -> digit scenes."""
+    return name.replace("_", " ")
+
+
+def anchor(name: str) -> str:
+    return "set-" + "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _get(result: EvaluationResult, key: str) -> float | None:
+    return result.metrics.get(f"{result.name}/{key}")
+
+
+def _pool(result: EvaluationResult) -> str:
+    images, captions, meanings = (_get(result, key) for key in ("images", "distinct_captions", "distinct_meanings"))
+    if images is None:
+        return ""
+    words = f"{images:,} held-out pictures"
+    if captions is not None:
+        words += f", {captions:,} distinct captions"
+    if meanings is not None and meanings != captions:
+        words += f" with {meanings:,} distinct meanings"
+    return f'<p class="pool">{words}.</p>'
+
+
+def _tiles(result: EvaluationResult) -> str:
+    headlines = [
+        ("image_to_text_r1", "Picture to caption", "right caption ranked first", "chance"),
+        ("text_to_image_r1", "Caption to picture", "right picture ranked first", "chance"),
+        ("caption_equivalent", "Captions right", "same meaning as the truth", "best fixed caption"),
+    ]
+    for outcome in result.classifications:
+        classes = f"zero-shot, {len(outcome.labels):,} classes"
+        headlines.append((f"zero_shot_{outcome.name}", spoken(outcome.name).capitalize(), classes, "chance"))
+    tiles = []
+    for key, label, detail, baseline in headlines:
+        value = _get(result, key)
+        if value is not None:
+            tiles.append(_tile(label, detail, value, result.chance.get(f"{result.name}/{key}"), baseline))
+    return f'<ul class="tiles">{"".join(tiles)}</ul>' if tiles else ""
+
+
+def _tile(label: str, detail: str, value: float, chance: float | None, baseline: str) -> str:
+    mark = note = ""
+    if chance is not None:
+        mark = f'<u style="left:{100 * chance:.2f}%"></u>'
+        note = f"{baseline} {percent(chance)}"
+    return (
+        f'<li><h3>{html.escape(label)}</h3><p class="value">{percent(value).replace("%", "<small>%</small>")}</p>'
+        f'<div class="meter" aria-hidden="true"><i style="width:{100 * np.nan_to_num(value):.2f}%"></i>{mark}</div>'
+        f"<p>{html.escape(detail)}</p><p>{note}</p></li>"
+    )
+
+
+def _retrieval_table(result: EvaluationResult) -> str:
+    rows = []
+    for way, words in (("image_to_text", "Picture to caption"), ("text_to_image", "Caption to picture")):
+        cells = []
+        for k in (1, 5, 10):
+            value, chance = _get(result, f"{way}_r{k}"), result.chance.get(f"{result.name}/{way}_r{k}")
+            if value is not None:
+                beside = "" if chance is None else f" <small>chance {percent(chance)}</small>"
+                cells.append(f"<td>{percent(value)}{beside}</td>")
+        if cells:
+            rows.append(f'<tr><th scope="row">{words}</th>{"".join(cells)}</tr>')
+    more = [
+        f"{words} {percent(value)}"
+        for words, key in [
+            ("generated captions word for word as the truth:", "caption_exact"),
+            ("generated captions that are well-formed:", "caption_parsed"),
+            *((f"{spoken(o.name)}, right class among the first five:", f"zero_shot_{o.name}_top5")
+              for o in result.classifications),
+        ]
+        if (value := _get(result, key)) is not None
+    ]
+    table = (
+        '<div class="scroll" role="region" aria-label="Retrieval" tabindex="0"><table class="numbers"><thead><tr>'
+        '<th scope="col">Right answer among the first</th><th scope="col">1</th><th scope="col">5</th>'
+        f'<th scope="col">10</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+    also = f'<p class="also">Also: {html.escape("; ".join(more))}.</p>' if more else ""
+    return (table if rows else "") + also
+
+
+def _mark(right: bool | None, yes: str = "right", no: str = "wrong") -> str:
+    if right is None:
+        return ""
+    return f'<b class="right">✓ {yes}</b>' if right else f'<b class="wrong">✗ {no}</b>'
+
+
+def _card(example: Example) -> str:
+    rows = []
+    if example.generated is not None:
+        text = html.escape(example.generated) or "<em>(nothing)</em>"
+        rows.append(f'<dt>writes {_mark(example.generated_right)}</dt><dd class="said">{text}</dd>')
+    rows.append(f"<dt>truth</dt><dd>{html.escape(example.caption)}</dd>")
+    if example.retrieved is not None:
+        main = ' class="said"' if example.generated is None else ""
+        # The truth stands above: a retrieved caption that is just the same need not be read twice.
+        text = "" if example.retrieved == example.caption else f"<dd{main}>{html.escape(example.retrieved)}</dd>"
+        rows.append(f"<dt>retrieves {_mark(example.retrieved_right)}</dt>{text}")
+    return f'<li class="card">{picture(example.image, example.caption)}<dl>{"".join(rows)}</dl></li>'
+
+
+def _gallery(title: str, detail: str, examples: Sequence[Example]) -> str:
+    if not examples:
+        return ""
+    return f'<h3>{title}</h3><p class="detail">{detail}</p><ul class="gallery">{"".join(map(_card, examples))}</ul>'
+
+
+def _searches(searches: Sequence[Search]) -> str:
+    blocks = []
+    for search in searches:
+        found = "".join(
+            f"<li>{picture(example.image, example.caption)}{_mark(True, 'match') if hit else ''}</li>"
+            for example, hit in zip(search.examples, search.right)
+        )
+        held = "the set has no such picture"
+        if search.matching:
+            held = f"{sum(search.right):,} of {search.matching:,} such pictures found"
+        sentence = html.escape(search.sentence)
+        blocks.append(f'<h4>“{sentence}” <small>{held}</small></h4><ol class="strip">{found}</ol>')
+    if not blocks:
+        return ""
+    return (
+        '<h3>Looking for a sentence</h3><p class="detail">The held-out pictures that rank first, best on the left.</p>'
+        + "".join(blocks)
+    )
+
+
+def _classification(outcome: ClassificationOutcome) -> str:
+    name = html.escape(spoken(outcome.name))
+    total = len(outcome.targets)
+    right = round(np.nan_to_num(outcome.accuracy) * total)
+    parts = [
+        f"<h3>Zero-shot {name}</h3>",
+        f'<p class="detail">{len(outcome.labels):,} classes; {right:,} of {total:,} pictures right.</p>',
+    ]
+    parts.append(_confusion_table(outcome) if len(outcome.labels) <= _TABLE_UP_TO else _confused_pairs(outcome))
+    if outcome.mistakes:
+        cards = "".join(
+            f'<li>{picture(image, target)}<b class="wrong">✗ says {html.escape(predicted)}</b>'
+            f"<span>is {html.escape(target)}</span></li>"
+            for image, target, predicted in outcome.mistakes
+        )
+        parts.append(f'<h4>Most confident mistakes</h4><ul class="strip">{cards}</ul>')
+    return f'<article>{"".join(parts)}</article>'
+
+
+def _confusion_table(outcome: ClassificationOutcome) -> str:
+    counts = zero_shot.confusion_matrix(np.asarray(outcome.targets), outcome.predicted, len(outcome.labels))
+    labels = [html.escape(label) for label in outcome.labels]
+    rows = []
+    for i, (label, row) in enumerate(zip(labels, counts)):
+        cells = []
+        for j, count in enumerate(row):
+            if not count:
+                cells.append("<td></td>")
+                continue
+            share = count / row.sum()
+            kind = ("hit" if i == j else "miss") + (" strong" if share > 0.5 else "")
+            cells.append(f'<td class="{kind}" style="--p:{100 * share:.0f}%">{count:,}</td>')
+        rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>')
+    head = "".join(f'<th scope="col"><span>{label}</span></th>' for label in labels)
+    return (
+        f'<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0"><table class="confusion">'
+        f"<caption>Rows: what it is. Columns: what the model says.</caption>"
+        f'<thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _confused_pairs(outcome: ClassificationOutcome) -> str:
+    pairs = zero_shot.confused_pairs(np.asarray(outcome.targets), outcome.predicted)
+    if not pairs or pairs[0][2] == 1:
+        return ""  # every confusion happened once: the pictures below show some
+    rows = "".join(
+        f"<tr><td>{html.escape(outcome.labels[target])}</td><td>{html.escape(outcome.labels[predicted])}</td>"
+        f"<td>{count:,}</td></tr>"
+        for target, predicted, count in pairs[:_PAIRS]
+    )
+    return (
+        '<div class="scroll" role="region" aria-label="Most confused classes" tabindex="0"><table class="numbers">'
+        '<thead><tr><th scope="col">It is</th><th scope="col">The model says</th><th scope="col">Times</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>"
+    )

@@ -1,0 +1,118 @@
+"""Image encoders: images [B, S, S, 3] to tokens [B, N, D]. A ViT, and a small ConvNet behind the same signature."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from coca_jax.config import ImageEncoderConfig, ModelConfig
+from coca_jax.models.layers import Dense, Mlp, Stack, layer_norm, named
+from coca_jax.sharding import Axis, constrain
+
+exact_gelu = lambda x: jax.nn.gelu(x, approximate=False)  # the paper's public code uses erf; jax's default is tanh
+
+
+def token_count(config: ImageEncoderConfig) -> int:
+    """N, the number of tokens that an image becomes."""
+    return config.tokens if config.kind == "precomputed" else (config.size // config.patch) ** 2
+
+
+def to_float(images: jax.Array, dtype: str) -> jax.Array:
+    """Pixels in [0, 1]: uint8 is divided by 255, floating point is taken as it is."""
+    return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
+
+
+class ConvStem(nn.Module):
+    """log2(patch) convolutions, 3x3 with stride 2, then a linear map: [B, S, S, 3] to [B, S/patch, S/patch, D].
+
+    Xiao et al., "Early convolutions help transformers see better" (arXiv 2106.14881): on little data it learns much
+    faster than one linear patch projection. Without normalisation between the layers: on CPU it costs as much as all
+    the rest of the stem, and the blocks normalise what they read.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width, steps = self.config.width, int(math.log2(self.config.image.patch))
+        dtype = jnp.dtype(self.config.dtype)
+        for step in range(steps):
+            features = max(width >> (steps - 1 - step), 16)
+            x = _windows(x)
+            x = jax.nn.relu(Dense((features,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name=f"conv_{step}")(x))
+        return Dense((width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name="out")(x)
+
+
+def _windows(x: jax.Array) -> jax.Array:
+    """The 3x3 neighbourhoods at stride 2, [B, S, S, C] to [B, S/2, S/2, 9·C]: a convolution is then one matrix product.
+
+    XLA on CPU takes three times as long for the gradient of the convolution itself.
+    """
+    side = x.shape[1]
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    return jnp.concatenate([x[:, i : i + side : 2, j : j + side : 2] for i in range(3) for j in range(3)], axis=-1)
+
+
+class PatchStem(nn.Module):
+    """One linear projection of each patch: [B, S, S, 3] to [B, S/patch, S/patch, D]."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        patch, side = self.config.image.patch, self.config.image.size // self.config.image.patch
+        x = x.reshape(x.shape[0], side, patch, side, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(x.shape[0], side, side, patch * patch * 3)
+        dtype = jnp.dtype(self.config.dtype)
+        return Dense((self.config.width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name="projection")(x)
+
+
+class VisionTransformer(nn.Module):
+    """ViT without class token: stem, learned positions, pre-LayerNorm blocks, final LayerNorm (paper §3.2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config, image = self.config, self.config.image
+        stem = ConvStem if image.stem == "conv" else PatchStem
+        x = stem(config, name="stem")(to_float(images, config.dtype))
+        x = x.reshape(x.shape[0], -1, config.width)
+        positions = self.param(
+            "positions", named(nn.initializers.normal(0.02), Axis.LENGTH, Axis.WIDTH), (x.shape[1], config.width)
+        )
+        x = constrain(x + positions.astype(x.dtype), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+        x, _ = Stack(config, image.layers, image.mlp, exact_gelu, name="layers")(x)
+        return layer_norm("norm")(x).astype(config.dtype)
+
+
+class ConvNet(nn.Module):
+    """A small ConvNeXt (arXiv 2201.03545): conv stem, then blocks of 7x7 depthwise convolution, LayerNorm and MLP."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config, image = self.config, self.config.image
+        x = ConvStem(config, name="stem")(to_float(images, config.dtype))
+        for layer in range(image.layers):
+            h = nn.Conv(
+                config.width,
+                (7, 7),
+                feature_group_count=config.width,
+                dtype=config.dtype,
+                name=f"depthwise_{layer}",
+                kernel_init=named(
+                    nn.initializers.lecun_normal(), Axis.KERNEL, Axis.KERNEL, Axis.CHANNELS_IN, Axis.WIDTH
+                ),
+                bias_init=named(nn.initializers.zeros, Axis.WIDTH),
+            )(x)
+            h = layer_norm(f"norm_{layer}")(h).reshape(x.shape[0], -1, config.width)
+            x = x + Mlp(config, image.mlp, exact_gelu, name=f"mlp_{layer}")(h).reshape(x.shape)
+        return layer_norm("norm")(x.reshape(x.shape[0], -1, config.width)).astype(config.dtype)
+
+
+def image_encoder(config: ModelConfig, name: str) -> nn.Module:
+    """The encoder that `config.image.kind` names (not for "precomputed", which has none)."""
+    return {"vit": VisionTransformer, "convnet": ConvNet}[config.image.kind](config, name=name)

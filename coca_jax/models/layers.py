@@ -1,0 +1,230 @@
+"""Attention, MLP, block, and stack = scan(remat(block)).
+
+Letters in names: B batch, N image tokens, Q queries, L text length, S attended length, D width, H heads, K head dim,
+F MLP, V vocabulary, E embedding.
+
+Parameters are float32 and carry logical axis names; computation runs in `dtype`, LayerNorm statistics and softmax in
+float32. Dense layers multiply in 2-D ([B·L, D] x [D, F]): XLA on CPU is several times faster so, and on other backends
+the reshape is free.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from coca_jax.config import ModelConfig
+from coca_jax.sharding import Axis, constrain
+
+# praxis' Xavier(2^-0.5), the transformers' initialiser in Google's public CoCa code; fans are those of the 2-D product.
+_KERNEL_VARIANCE = 0.5
+
+
+def named(initializer: Callable, *axes: Axis) -> Callable:
+    """`initializer` whose parameter carries logical axis names."""
+    return nn.with_logical_partitioning(initializer, axes)
+
+
+class Dense(nn.Module):
+    """A linear map from the last `len(in_axes)` axes of the input to `shape`, with bias.
+
+    Attributes:
+      shape: the output's trailing shape, such as (H, K) or (F,).
+      in_axes, out_axes: logical names of the kernel's input and output axes.
+    """
+
+    shape: tuple[int, ...]
+    in_axes: tuple[Axis, ...]
+    out_axes: tuple[Axis, ...]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[x.ndim - len(self.in_axes) :]
+        leading = x.shape[: x.ndim - len(self.in_axes)]
+        n_in, n_out = len(inputs), len(self.shape)
+        initializer = nn.initializers.variance_scaling(
+            _KERNEL_VARIANCE, "fan_avg", "uniform", in_axis=tuple(range(n_in)), out_axis=tuple(range(n_in, n_in + n_out))
+        )
+        kernel = self.param("kernel", named(initializer, *self.in_axes, *self.out_axes), (*inputs, *self.shape))
+        bias = self.param("bias", named(nn.initializers.zeros, *self.out_axes), self.shape)
+        x_2d = x.reshape(-1, math.prod(inputs)).astype(self.dtype)
+        kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(self.dtype)
+        return (x_2d @ kernel_2d + bias.reshape(-1).astype(self.dtype)).reshape(*leading, *self.shape)
+
+
+def layer_norm(name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm with float32 statistics and output (eps 1e-6, as the ViT's and praxis')."""
+    return nn.LayerNorm(
+        name=name,
+        dtype=jnp.float32,
+        scale_init=named(nn.initializers.ones, Axis.WIDTH),
+        bias_init=named(nn.initializers.zeros, Axis.WIDTH),
+    )
+
+
+@struct.dataclass
+class KeysValues:
+    """Keys and values [B, S, H, K] of an attention layer."""
+
+    key_BSHK: jax.Array
+    value_BSHK: jax.Array
+
+    def updated(self, new: "KeysValues", index: jax.Array) -> "KeysValues":
+        """With `new` written at positions index, index + 1, …"""
+        put = lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis=1)
+        return jax.tree.map(put, self, new)
+
+
+def attend(query_BLHK: jax.Array, kv: KeysValues, mask: jax.Array | None, cap: float) -> jax.Array:
+    """Scaled queries to attention output [B, L, H, K]; logits capped at ±cap, softmax in float32.
+
+    Args:
+      mask: bool, broadcastable to [B, 1, L, S]; False: not attended to. Every row needs at least one True.
+    """
+    logits_BHLS = jnp.einsum("BLHK,BSHK->BHLS", query_BLHK, kv.key_BSHK, preferred_element_type=jnp.float32)
+    if cap:
+        logits_BHLS = cap * jnp.tanh(logits_BHLS / cap)
+    if mask is not None:
+        logits_BHLS = jnp.where(mask, logits_BHLS, jnp.finfo(jnp.float32).min)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(kv.value_BSHK.dtype)
+    return jnp.einsum("BHLS,BSHK->BLHK", weights_BHLS, kv.value_BSHK)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are projected by a call of their own, so that they can be cached."""
+
+    config: ModelConfig
+    head_dim: int
+    per_dim_scale: bool = False  # a learned scale for each query dimension instead of 1/sqrt(K) (praxis' PerDimScale)
+
+    def setup(self) -> None:
+        heads, dtype = self.config.heads, jnp.dtype(self.config.dtype)
+        inner = ((heads, self.head_dim), (Axis.WIDTH,), (Axis.HEADS, Axis.HEAD_DIM), dtype)
+        self.query, self.key, self.value = Dense(*inner), Dense(*inner), Dense(*inner)
+        self.out = Dense((self.config.width,), (Axis.HEADS, Axis.HEAD_DIM), (Axis.WIDTH,), dtype)
+        if self.per_dim_scale:
+            self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
+
+    def keys_values(self, x_BSD: jax.Array) -> KeysValues:
+        return KeysValues(self._constrain(self.key(x_BSD)), self._constrain(self.value(x_BSD)))
+
+    def __call__(self, x_BLD: jax.Array, kv: KeysValues, mask: jax.Array | None = None) -> jax.Array:
+        scale = 1 / math.sqrt(self.head_dim)
+        if self.per_dim_scale:
+            scale = scale * jax.nn.softplus(self.scale) / math.log(2)  # softplus(0) = log 2: starts at 1/sqrt(K)
+        query_BLHK = self._constrain(self.query(x_BLD))
+        query_BLHK = (query_BLHK * scale).astype(query_BLHK.dtype)
+        return self.out(self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap)))
+
+    def _constrain(self, x: jax.Array) -> jax.Array:
+        return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_HEADS, Axis.LENGTH)
+
+
+class Mlp(nn.Module):
+    config: ModelConfig
+    mlp: int
+    activation: Callable
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        dtype = jnp.dtype(self.config.dtype)
+        h = Dense((self.mlp,), (Axis.WIDTH,), (Axis.MLP,), dtype, name="up")(x_BLD)
+        h = constrain(self.activation(h), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP)
+        return Dense((self.config.width,), (Axis.MLP,), (Axis.WIDTH,), dtype, name="down")(h)
+
+
+@struct.dataclass
+class BlockCache:
+    """What a block keeps while text is generated: its own keys and values so far, and those of the image tokens."""
+
+    own: KeysValues
+    cross: KeysValues | None = None
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm transformer block: self-attention, cross-attention where `cross`, one FFN."""
+
+    config: ModelConfig
+    mlp: int
+    activation: Callable
+    cross: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        mask: jax.Array | None,
+        tokens_BND: jax.Array | None,
+        index: jax.Array | None,
+        cache: BlockCache | None,
+    ) -> tuple[jax.Array, BlockCache | None]:
+        """Returns the block's output [B, L, D] and its updated cache (None where none was given)."""
+        head_dim = self.config.width // self.config.heads
+        h = layer_norm("attention_norm")(x_BLD)
+        attention = Attention(self.config, head_dim, name="attention")
+        kv = attention.keys_values(h)
+        if cache is not None:
+            kv = cache.own.updated(kv, index)
+            cache = cache.replace(own=kv)
+        x_BLD = self._constrain(x_BLD + attention(h, kv, mask))
+        if self.cross:
+            h = layer_norm("cross_norm")(x_BLD)
+            attention = Attention(self.config, head_dim, name="cross_attention")
+            # Given image tokens: project them. Without: a later step of generation, which finds them in its cache.
+            kv = attention.keys_values(tokens_BND) if tokens_BND is not None else cache.cross
+            if cache is not None:
+                cache = cache.replace(cross=kv)
+            x_BLD = self._constrain(x_BLD + attention(h, kv))
+        h = layer_norm("mlp_norm")(x_BLD)
+        x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, name="mlp")(h)
+        return self._constrain(x_BLD), cache
+
+    def _constrain(self, x: jax.Array) -> jax.Array:
+        x = x.astype(self.config.dtype)
+        return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+
+
+_REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nn.Module):
+    """`layers` blocks, scanned over parameters with a leading layer axis."""
+
+    config: ModelConfig
+    layers: int
+    mlp: int
+    activation: Callable
+    cross: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        mask: jax.Array | None = None,
+        tokens_BND: jax.Array | None = None,
+        index: jax.Array | None = None,
+        cache: BlockCache | None = None,
+    ) -> tuple[jax.Array, BlockCache | None]:
+        """Returns the last block's output [B, L, D] and the updated cache, whose arrays lead with the layer axis."""
+        block = Block
+        if self.config.remat != "none":
+            # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.
+            block = nn.remat(Block, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            length=self.layers,
+            metadata_params={nn.PARTITION_NAME: Axis.LAYERS},
+        )
+        blocks = scanned(self.config, self.mlp, self.activation, self.cross, name="blocks")
+        return blocks(x_BLD.astype(self.config.dtype), mask, tokens_BND, index, cache)

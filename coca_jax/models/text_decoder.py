@@ -1,0 +1,138 @@
+"""The decoupled text decoder (paper §3.2): a unimodal half, whose CLS is the text embedding, and a multimodal half."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+
+from coca_jax.config import ModelConfig
+from coca_jax.models.layers import BlockCache, Stack, layer_norm, named
+from coca_jax.sharding import Axis, constrain
+
+
+def sinusoidal_positions(length: int, width: int) -> np.ndarray:
+    """Fixed position embeddings [L, D]: sines, then cosines, of wavelengths 2π to 2π·10,000 (Vaswani et al., §3.5)."""
+    half = width // 2
+    frequencies = np.exp(-np.log(1e4) * np.arange(half) / max(half - 1, 1))
+    angles = np.arange(length)[:, None] * frequencies[None]
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return np.pad(table, ((0, 0), (0, width - table.shape[1]))).astype(np.float32)
+
+
+def causal_mask(valid_BL: jax.Array) -> jax.Array:
+    """[B, 1, L, L]: position t attends to the valid positions up to t, and to itself (so that no row is empty)."""
+    length = valid_BL.shape[1]
+    earlier = jnp.tril(jnp.ones((length, length), bool))
+    return (earlier & valid_BL[:, None, None, :]) | jnp.eye(length, dtype=bool)
+
+
+@struct.dataclass
+class UnimodalText:
+    """The unimodal half's output.
+
+    Attributes:
+      tokens_BLD: what the multimodal half reads; not normalised (Google's public code).
+      embedding_BD: LayerNorm of the CLS output; None without a contrastive branch.
+      cache: updated keys and values; None where none was given.
+    """
+
+    tokens_BLD: jax.Array
+    embedding_BD: jax.Array | None
+    cache: BlockCache | None
+
+
+class UnimodalDecoder(nn.Module):
+    """Token embedding scaled by √D, sinusoidal positions, CLS appended at the end, causal self-attention layers."""
+
+    config: ModelConfig
+    cls: bool
+
+    def setup(self) -> None:
+        config, text = self.config, self.config.text
+        initializer = nn.initializers.normal(config.width**-0.5)
+        self.embedding = self.param(
+            "embedding", named(initializer, Axis.VOCABULARY, Axis.WIDTH), (text.vocabulary_size, config.width)
+        )
+        if self.cls:
+            self.cls_embedding = self.param("cls_embedding", named(initializer, Axis.WIDTH), (config.width,))
+            self.norm = layer_norm()
+        self.layers = Stack(config, text.unimodal_layers, text.mlp, jax.nn.relu)
+
+    def __call__(self, ids_BL: jax.Array, valid_BL: jax.Array) -> UnimodalText:
+        length = ids_BL.shape[1]
+        x = self._embed(ids_BL, jnp.asarray(sinusoidal_positions(length, self.config.width)))
+        if self.cls:
+            cls = self._scaled(self.cls_embedding)  # has no position: it is always the last
+            x = jnp.concatenate([x, jnp.broadcast_to(cls, (x.shape[0], 1, x.shape[2]))], axis=1)
+            valid_BL = jnp.pad(valid_BL, ((0, 0), (0, 1)), constant_values=True)
+        x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+        x, _ = self.layers(x, causal_mask(valid_BL))
+        # CLS is last and attention is causal: the text's tokens never see it.
+        return UnimodalText(x[:, :length], self.norm(x[:, -1]) if self.cls else None, None)
+
+    def extend(self, ids_BL: jax.Array, mask: jax.Array, index: jax.Array, cache: BlockCache) -> UnimodalText:
+        """The tokens at positions index, index + 1, … given the cache of the earlier ones (no CLS)."""
+        table = jnp.asarray(sinusoidal_positions(cache.own.key_BSHK.shape[2], self.config.width))
+        x = self._embed(ids_BL, jax.lax.dynamic_slice_in_dim(table, index, ids_BL.shape[1]))
+        x, cache = self.layers(x, mask, None, index, cache)
+        return UnimodalText(x, None, cache)
+
+    def _embed(self, ids_BL: jax.Array, positions_LD: jax.Array) -> jax.Array:
+        return self._scaled(jnp.take(self.embedding, ids_BL, axis=0)) + positions_LD.astype(self.config.dtype)
+
+    def _scaled(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.config.dtype) * self.config.width**0.5
+
+
+class MultimodalDecoder(nn.Module):
+    """Causal self-attention, cross-attention to the pooled image tokens, one FFN; then LayerNorm."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        text = self.config.text
+        self.layers = Stack(self.config, text.multimodal_layers, text.mlp, jax.nn.relu, cross=True)
+        self.norm = layer_norm()
+
+    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array) -> jax.Array:
+        """What the softmax reads, [B, L, D]."""
+        x, _ = self.layers(text_BLD, causal_mask(valid_BL), tokens_BQD)
+        return self.norm(x).astype(self.config.dtype)
+
+    def extend(
+        self, text_BLD: jax.Array, mask: jax.Array, index: jax.Array, cache: BlockCache, tokens_BQD: jax.Array | None
+    ) -> tuple[jax.Array, BlockCache]:
+        """The same for positions index, index + 1, …; image tokens are given at the first call only, then cached."""
+        x, cache = self.layers(text_BLD, mask, tokens_BQD, index, cache)
+        return self.norm(x).astype(self.config.dtype), cache
+
+
+@struct.dataclass
+class SoftmaxWeights:
+    """The output projection: kernel [D, V] and bias [V]. A loss that works in chunks needs them, not the logits."""
+
+    kernel_DV: jax.Array
+    bias_V: jax.Array
+
+    def logits(self, hidden_BLD: jax.Array) -> jax.Array:
+        """float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
+        kernel = self.kernel_DV.astype(hidden_BLD.dtype)
+        flat = jnp.dot(hidden_BLD.reshape(-1, kernel.shape[0]), kernel, preferred_element_type=jnp.float32)
+        return flat.reshape(*hidden_BLD.shape[:-1], -1) + self.bias_V
+
+
+class Softmax(nn.Module):
+    """Holds the output projection: with a bias, untied from the embedding unless `tied_softmax`."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, embedding_VD: jax.Array) -> SoftmaxWeights:
+        width, size = self.config.width, self.config.text.vocabulary_size
+        bias = self.param("bias", named(nn.initializers.zeros, Axis.VOCABULARY), (size,))
+        if self.config.text.tied_softmax:
+            return SoftmaxWeights(embedding_VD.T, bias)
+        initializer = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+        kernel = self.param("kernel", named(initializer, Axis.WIDTH, Axis.VOCABULARY), (width, size))
+        return SoftmaxWeights(kernel, bias)

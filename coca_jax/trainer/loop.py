@@ -1,0 +1,171 @@
+"""The only training loop, for pretraining and for every adaptation.
+
+The order of things, for step n:
+
+  1. take batch n (a function of the step alone) and put it on the devices
+  2. dispatch step n + 1's computation; it returns before it has run
+  3. read the metrics of the step before, which by now has run: stop if the loss is not finite, log
+  4. save, where due; a failure of an earlier background save surfaces here
+  5. evaluate, where due
+  6. leave, where preempted (also while waiting for data and during an evaluation): save first
+
+The state's clock is its step: batches, randomness and schedules follow from it, so a restart continues exactly.
+"""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from coca_jax.config import Config
+from coca_jax.errors import CocaError, DataError
+from coca_jax.sharding import batch_sharding
+from coca_jax.trainer import step as steps
+from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
+from coca_jax.trainer.metrics import MetricsWriter
+from coca_jax.trainer.preemption import Preempted, Preemption
+from coca_jax.trainer.state import StatePlan, TrainState
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Clock:
+    """Wall time since the last log line, without evaluations and the first compilation; seconds."""
+
+    started: float
+    waited: float = 0.0
+    steps: int = 0
+
+    def line(self, batch_size: int) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        pairs = self.steps * batch_size / seconds
+        line = {
+            "pairs_per_second": pairs,
+            "pairs_per_second_per_chip": pairs / jax.device_count(),
+            "data_wait": self.waited / seconds,
+        }
+        self.restart()
+        return line
+
+    def restart(self) -> None:
+        self.started, self.waited, self.steps = time.perf_counter(), 0.0, 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """What a run needs; `run` does it.
+
+    Attributes:
+      batches: from a step to the iterator of this host's batches from that step on.
+      evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
+    """
+
+    config: Config
+    record: RunRecord
+    mesh: jax.sharding.Mesh
+    plan: StatePlan
+    train_step: steps.TrainStep
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    preemption: Preemption
+    evaluate: Callable[[int, Any], None]
+
+    def run(self) -> TrainState:
+        """Trains from the last checkpoint, or from the start, to `train.steps`; returns the saved final state.
+
+        Raises:
+          Preempted: asked to stop; the state is saved.
+          DataError: the data cannot be read; the state is saved.
+      CocaError: the loss is not finite; the last good checkpoint is as it was.
+        """
+        last = self.checkpoints.latest_step()
+        state = self.plan.init(self.config.train.seed) if last is None else self._restore(last)
+        start = last or 0
+        if start >= self.config.train.steps:
+            return state
+        try:
+            return self._steps(state, start)
+        finally:
+            self.checkpoints.close()
+
+    def _restore(self, step: int) -> TrainState:
+        _log.info("continuing from the checkpoint at step %d", step)
+        return self.checkpoints.restore(step, self.plan.abstract)
+
+    def _steps(self, state: TrainState, start: int) -> TrainState:
+        train = self.config.train
+        batches = self.batches(start)
+        sharding = batch_sharding(self.mesh)
+        compiled = None
+        pending: tuple[int, Any] | None = None  # the step whose metrics have not been read yet
+        clock = Clock(time.perf_counter())
+        step = start
+        try:
+            while step < train.steps:
+                waiting = time.perf_counter()
+                with self.preemption.immediate():
+                    local = next(batches)
+                clock.waited += time.perf_counter() - waiting
+                batch = {k: jax.make_array_from_process_local_data(sharding, v) for k, v in local.items()}
+                if compiled is None:
+                    compiled = self._compile(batch)
+                    clock.restart()
+                state, metrics = compiled(state, batch)
+                step, previous, pending = step + 1, pending, (step + 1, metrics)
+                clock.steps += 1
+                if previous:
+                    self._log(*previous, clock)
+                self.checkpoints.check()
+                save = step % train.checkpoint_every == 0 or step == train.steps
+                evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
+                if save or evaluate or self.preemption.requested:
+                    self._log(*pending, clock)  # also makes sure that no state with a broken loss is saved
+                    pending = None
+                if save:
+                    self.checkpoints.save(state, step, self.record)
+                if evaluate:
+                    with self.preemption.immediate():
+                        self.evaluate(step, state.evaluated_params)
+                    clock.restart()
+                self.preemption.check()
+        except Preempted:
+            self._save_now(state, step, pending, clock)
+            _log.info("asked to stop: saved at step %d, the same command continues", step)
+            raise
+        except DataError:
+            self._save_now(state, step, pending, clock)
+            raise
+        return state
+
+    def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+        started = time.perf_counter()
+        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for k, v in batch.items()}
+        compiled = steps.compile_step(self.train_step, self.plan.abstract, abstract)
+        _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
+        return compiled
+
+    def _log(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
+        """Reads a step's metrics and, where due, writes them: the step's own, so that a restart cannot change a line."""
+        loss = float(metrics["loss"])
+        if not math.isfinite(loss):
+            raise CocaError(
+                f"the loss of step {step} is {loss}: lower --config.optimizer.peak_learning_rate or set "
+                f"--config.optimizer.clip_norm=1.0, and start again from the last checkpoint with the same command"
+            )
+        self.writer.progress(step)
+        if step % self.config.train.log_every == 0 or step == self.config.train.steps:
+            values = {name: float(value) for name, value in metrics.items()}
+            self.writer.write(step, values | clock.line(self.config.train.batch_size))
+
+    def _save_now(self, state: TrainState, step: int, pending: tuple[int, Any] | None, clock: Clock) -> None:
+        if pending:
+            self._log(*pending, clock)
+        if step:
+            self.checkpoints.save(state, step, self.record)

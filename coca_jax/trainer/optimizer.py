@@ -1,0 +1,62 @@
+"""optax chains, schedules, and which parameters decay."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from coca_jax.config import OptimizerConfig
+
+_DECAYED = ("kernel", "embedding")
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up over `warmup_fraction` of the steps, then the named schedule down to zero at the last (paper §4.1)."""
+    warmup = round(config.warmup_fraction * steps)
+    rest = max(steps - warmup, 1)
+    after = {
+        "linear": optax.linear_schedule(config.peak_learning_rate, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(config.peak_learning_rate, rest),
+        "constant": optax.constant_schedule(config.peak_learning_rate),
+    }[config.schedule]
+    if not warmup:
+        return after
+    # From peak / warmup at step 0 rather than from 0: no step is spent without learning.
+    rise = optax.linear_schedule(config.peak_learning_rate / warmup, config.peak_learning_rate, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the parameters that weight decay pulls to zero: kernels and embeddings, not biases, norms or queries."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in _DECAYED, params)
+
+
+def _adam_decay_rate(step: jax.Array, b2: float) -> jax.Array:
+    """Adam's bias-corrected second-moment decay, (b2 - b2^t) / (1 - b2^t) at t = step + 1 (praxis' decay_method="adam")."""
+    t = jnp.asarray(step, jnp.float32) + 1.0
+    return b2 * (1.0 - b2 ** (t - 1.0)) / (1.0 - b2**t)
+
+
+def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adafactor as Google's public CoCa code configures it: factored second moment with Adam's decay, update clipping at
+    RMS 1, first moment (bfloat16, where theirs is int8), no scaling by the parameter."""
+    return optax.chain(
+        optax.scale_by_factored_rms(decay_rate=config.b2, decay_rate_fn=_adam_decay_rate),
+        optax.clip_by_block_rms(1.0),
+        optax.ema(config.b1, debias=False, accumulator_dtype=jnp.bfloat16),
+    )
+
+
+def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimiser's chain: clip, scale, decoupled weight decay, learning rate."""
+    scale = {
+        "adafactor": lambda: _adafactor(config),
+        "adamw": lambda: optax.scale_by_adam(config.b1, config.b2),
+    }[config.name]()
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        scale,
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(learning_rate(config, steps)),
+    )

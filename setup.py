@@ -1,0 +1,49 @@
+"""Packaging of coca_jax: `pip install .`, with an accelerator `pip install ".[cuda]"` or `".[tpu]"`.
+
+install_requires is what the two commands of the README need (quickstart and tests, real data). models/, losses.py,
+sharding.py, generation.py and trainer/ need less: jax, flax, optax, orbax-checkpoint and ml_collections.
+"""
+
+from setuptools import find_namespace_packages, setup
+
+# Where TensorFlow's packages have wheels. tensorflow-text (which seqio requires) has none for Windows, and neither has
+# one for Python 3.14: there the core still installs and runs, without seqio's data pipeline (on Windows, use WSL 2).
+# jaxlib and tensorflow no longer support Intel Macs.
+TENSORFLOW = 'python_version < "3.14"'
+SEQIO = f'{TENSORFLOW} and sys_platform != "win32"'
+
+setup(
+    name="coca_jax",
+    version="0.1.0",
+    description="Contrastive Captioners (CoCa, arXiv 2205.01917) in JAX and Flax",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_namespace_packages(include=["coca_jax", "coca_jax.*"]),
+    package_data={"coca_jax.evaluation": ["*.html*"]},
+    install_requires=[
+        "absl-py>=2.3.1",
+        "chex>=0.1.90",
+        "flax>=0.12.8,<0.13",
+        "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11
+        "ml_collections>=1.1.0",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "pillow>=11.0",
+        "scikit-learn>=1.5",  # digit_scenes: its bundled handwriting
+        "sentencepiece>=0.2.1",
+        "tensorboardX>=2.6.2",
+        "tqdm>=4.66",
+        # Data. tensorflow-text requires `tensorflow` itself: naming tensorflow-cpu would install a second copy.
+        "tensorflow-datasets>=4.9.10",
+        f"tensorflow>=2.21,<2.22; {TENSORFLOW}",
+        f"tensorflow-text>=2.21,<2.22; {SEQIO}",
+        f"seqio==0.0.20; {SEQIO}",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],  # NVIDIA driver 580 or newer
+        "cuda12": ["jax[cuda12]"],  # NVIDIA driver 525 or newer
+        "tpu": ["jax[tpu]"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6"],
+    },
+)

@@ -1,0 +1,22 @@
+"""Every test runs on eight CPU devices, unless JAX_PLATFORMS says otherwise."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # inherited by the processes that tests start
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of shared test data (emoji tars and the like): COCA_TEST_DATA, or `shared` beside the repository."""
+    path = pathlib.Path(os.environ.get("COCA_TEST_DATA", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no shared test data at {path}: name its folder with COCA_TEST_DATA")
+    return path

@@ -1,0 +1,38 @@
+import json
+import os
+
+import pytest
+
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.results import read_evaluation, write_atomically, write_evaluation
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "evaluation.json"
+    write_evaluation(path, {"squares/caption_equivalent": 0.5, "checkpoint_step": 700, "config": "x"})
+    assert read_evaluation(path) == {"squares/caption_equivalent": 0.5, "checkpoint_step": 700, "config": "x"}
+    assert os.listdir(tmp_path) == ["evaluation.json"]
+
+
+def test_a_number_that_is_none_is_valid_json(tmp_path):
+    path = tmp_path / "evaluation.json"
+    write_evaluation(path, {"a": float("nan"), "b": float("inf")})
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert read_evaluation(path) == {"a": None, "b": None}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "evaluation.json"
+    write_evaluation(path, {"a": 1})
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "a lone surrogate: \ud800")
+    assert read_evaluation(path) == {"a": 1} and os.listdir(tmp_path) == ["evaluation.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[1]", b'{"a": {"b": 1}}'])
+def test_anything_else_is_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CocaError, match="evaluat"):
+        read_evaluation(path)
