@@ -25,7 +25,10 @@ _IMAGES_AT_ONCE = 4_096  # decoded pictures held in memory while a long list of 
 
 
 class Coca:
-    """A CoCa for use. Images may be PIL images, arrays (uint8, or float in 0..1), paths, or one array [N, H, W, 3].
+    """A CoCa for use.
+
+    Images may be a list of PIL images, arrays (uint8, or float in 0..1) and paths, one array [H, W, 3] or [N, H, W, 3], or
+    precomputed image tokens [N, tokens, width].
 
     Attributes:
       config: the run's configuration.
@@ -118,6 +121,8 @@ class Coca:
     def _over_images(self, function: Callable, images: Any) -> np.ndarray:
         size = self.config.model.image.size
         if isinstance(images, np.ndarray):
+            if images.shape[1:] == (models.token_count(self.config.model.image), self.config.model.width):
+                return self._batched(function, images)  # precomputed image tokens
             if images.ndim == 3:
                 images = images[None]
             if images.dtype == np.uint8 and images.shape[1:] == (size, size, 3):

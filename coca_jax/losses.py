@@ -1,16 +1,23 @@
 """Contrastive and captioning losses: pure functions of arrays, float32.
 
-Letters: N global batch, E embedding, B batch, L text length, D width, V vocabulary.
+Letters: N global batch, R a device's own rows of it, C a chunk of columns, E embedding, B batch, L text length, D width, V vocabulary.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from coca_jax.sharding import RULES, Axis, spec
 
 
-def contrastive_loss(image_NE: jax.Array, text_NE: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
+def contrastive_loss(
+    image_NE: jax.Array, text_NE: jax.Array, temperature: jax.Array, columns_per_chunk: int = 4_096
+) -> tuple[jax.Array, jax.Array]:
     """Symmetric image-text cross-entropy over the global batch (paper Eq. 2, averaged over its two directions).
 
     The paper prints a sum of two sums over N; Google's public code divides by 2N, as here (docs/decisions.md).
+    Each device compares its own rows with the embeddings of all devices, `columns_per_chunk` of them at a time: no N x N
+    array is ever resident. Outside a mesh the same runs on one device.
 
     Args:
       image_NE, text_NE: L2-normalised, float32; row i of one belongs to row i of the other.
@@ -19,12 +26,49 @@ def contrastive_loss(image_NE: jax.Array, text_NE: jax.Array, temperature: jax.A
     Returns:
       The scalar loss, and the share of images whose own text is the most similar one.
     """
-    logits_NN = jnp.dot(image_NE, text_NE.T, precision="highest") / temperature
-    own_N = jnp.diagonal(logits_NN)
-    image_to_text_N = jax.nn.logsumexp(logits_NN, axis=1) - own_N
-    text_to_image_N = jax.nn.logsumexp(logits_NN, axis=0) - own_N
-    accuracy = jnp.mean(own_N >= jnp.max(logits_NN, axis=1))
-    return (jnp.mean(image_to_text_N) + jnp.mean(text_to_image_N)) / 2, accuracy
+    if jax.sharding.get_abstract_mesh().empty:
+        return _local_contrastive_loss(image_NE, text_NE, temperature, columns_per_chunk, ())
+    rows = spec(Axis.BATCH, Axis.LENGTH)
+    local = lambda image, text, t: _local_contrastive_loss(image, text, t, columns_per_chunk, RULES[Axis.BATCH])
+    return jax.shard_map(
+        local, in_specs=(rows, rows, PartitionSpec()), out_specs=(PartitionSpec(), PartitionSpec())
+    )(image_NE, text_NE, temperature)
+
+
+def _local_contrastive_loss(
+    image_RE: jax.Array, text_RE: jax.Array, temperature: jax.Array, columns_per_chunk: int, axes: tuple[str, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """The global loss from R local rows; `axes` are the mesh axes that the batch lies on."""
+    gather = lambda x: jax.lax.all_gather(x, axes, tiled=True) if axes else x
+    total = lambda x: jax.lax.psum(jnp.sum(x), axes) if axes else jnp.sum(x)
+    own_R = jnp.sum(image_RE * text_RE, axis=1) / temperature
+    image_lse_R, image_max_R = _over_columns(image_RE / temperature, gather(text_RE), columns_per_chunk)
+    text_lse_R, _ = _over_columns(text_RE / temperature, gather(image_RE), columns_per_chunk)
+    count = total(jnp.ones_like(own_R))
+    # The own similarity, summed in another order, may fall short of itself by a rounding error.
+    right_R = own_R >= image_max_R - 1e-4
+    return total(image_lse_R + text_lse_R - 2 * own_R) / (2 * count), total(right_R.astype(jnp.float32)) / count
+
+
+def _over_columns(rows_RE: jax.Array, columns_NE: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """log Σ exp and maximum of rows · columns over all columns, [R] each, from one chunk of columns at a time."""
+    count = columns_NE.shape[0]
+    chunk = min(chunk, count)
+    lowest = jnp.finfo(jnp.float32).min
+    starts = jnp.arange(-(-count // chunk)) * chunk
+    columns_NE = jnp.pad(columns_NE, ((0, -count % chunk), (0, 0)))
+
+    @jax.checkpoint  # the backward pass makes each chunk's similarities again
+    def body(carry: tuple[jax.Array, jax.Array], start: jax.Array):
+        part_CE = jax.lax.dynamic_slice_in_dim(columns_NE, start, chunk)
+        logits_RC = jnp.dot(rows_RE, part_CE.T, precision="highest")
+        logits_RC = jnp.where(start + jnp.arange(chunk) < count, logits_RC, lowest)
+        lse, largest = carry
+        lse = jnp.logaddexp(lse, jax.nn.logsumexp(logits_RC, axis=1))
+        return (lse, jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(logits_RC, axis=1)))), None
+
+    start = jnp.full_like(rows_RE[:, 0], lowest)
+    return jax.lax.scan(body, (start, start), starts)[0]
 
 
 def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.Array]:

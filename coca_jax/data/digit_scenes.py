@@ -124,12 +124,10 @@ def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -
     """Centres (x, y) in pixels: inside the canvas, apart from each other, in the layout's relation."""
     if layout == "single":
         x, y = (share * size + 0.035 * size * draw() for share in _PLACE[place])
-        return [(_inside(x, strokes[0].half[0], size), _inside(y, strokes[0].half[1], size))]
+        return [(x, y)]
     middle = size / 2
     if layout == "pair":
         upper, *lower = strokes
-        rows = [upper.half[1], max(stroke.half[1] for stroke in lower)]
-        _fit(strokes, [rows, [stroke.half[0] for stroke in lower]], size)
         top, bottom = _line([upper.half[1], max(stroke.half[1] for stroke in lower)], size, draw)
         xs = _line([stroke.half[0] for stroke in lower], size, draw)
         return [(middle + 0.1 * size * draw(), top), (xs[0], bottom), (xs[1], bottom)]
@@ -137,7 +135,7 @@ def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -
     _fit(strokes, [[stroke.half[axis] for stroke in strokes]], size)
     along = _line([stroke.half[axis] for stroke in strokes], size, draw)
     common = middle + 0.16 * size * draw()
-    across = [_inside(common + 0.04 * size * draw(), stroke.half[1 - axis], size) for stroke in strokes]
+    across = [common + 0.04 * size * draw() for _ in strokes]
     return list(zip(along, across) if axis == 0 else zip(across, along))
 
 
@@ -160,10 +158,6 @@ def _line(halves: list[float], size: int, draw) -> list[float]:
         centres.append(at + half)
         at += 2 * half
     return centres
-
-
-def _inside(centre: float, half: float, size: int) -> float:
-    return min(max(centre, half), size - half)
 
 
 def _background(size: int, dark: bool, draw, pick) -> np.ndarray:

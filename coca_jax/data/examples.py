@@ -9,7 +9,6 @@ import dataclasses
 import math
 import threading
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -17,7 +16,7 @@ from absl import logging
 from coca_jax.config import Config
 from coca_jax.data import digit_scenes, images, records
 from coca_jax.data.images import BadRecord
-from coca_jax.errors import CocaError
+from coca_jax.errors import DataError
 
 _VERSION = "1"  # part of every fingerprint: raise it where the same position would give another example
 _JUDGED = 200  # records read before their share of bad ones says something
@@ -81,7 +80,7 @@ class StoreExamples:
         """The examples at positions [n], records `indices` [n] of the store or their replacements.
 
         Raises:
-          CocaError: too many records are bad.
+          DataError: too many records are bad.
         """
         pictures, captions = np.empty((len(indices), self._size, self._size, 3), np.uint8), []
         for row, (position, index) in enumerate(zip(positions.tolist(), indices.tolist())):
@@ -97,13 +96,17 @@ class StoreExamples:
                 record = self._store[candidate]
                 rng = np.random.default_rng((self._seed, position))
                 caption = record.captions[int(rng.integers(len(record.captions)))]
-                picture = images.augment(images.decode(record.image), self._size, self._augment, rng)
+                picture = images.augment(
+                    images.decode(record.image, smallest=2 * self._size), self._size, self._augment, rng
+                )
             except BadRecord as error:
                 self._note(candidate, error.cause)
             else:
                 self._reads += 1  # a lost update between threads would only delay the verdict
                 return picture, caption
-        raise CocaError(f"none of the {self.count} records of {self._where} can be read ({self._causes()}): replace them")
+        raise DataError(
+            f"none of the {self.count} records of {self._where} can be read ({self._causes()}): replace them"
+        )
 
     def _note(self, index: int, cause: str) -> None:
         """Counts a bad record, and stops the run where there are too many of them."""
@@ -119,9 +122,9 @@ class StoreExamples:
             if len(self._bad) <= max(_TOLERATED, limit):
                 return
             worst = ", ".join(self._store.name(bad) for bad in list(self._bad)[:5])
-            raise CocaError(
-                f"more than {self._ratio:.2%} of the records of {self._where} cannot be read ({self._causes()}; such as "
-                f"{worst}): replace them, or raise data.max_bad_ratio"
+            raise DataError(
+                f"more than {self._ratio:.2%} of the records of {self._where} cannot be read ({self._causes()}; "
+                f"such as {worst}): replace them, or raise data.max_bad_ratio"
             )
 
     def _causes(self) -> str:
@@ -148,8 +151,3 @@ def open_examples(config: Config, split: str) -> Examples:
     """
     return SceneExamples(config, split) if config.data.task == "digit_scenes" else StoreExamples(config, split)
 
-
-def names(skipped: Skipped) -> Sequence[str]:
-    """One line a cause, for a person."""
-    return [f"{cause}: {number} ({', '.join(skipped.names.get(cause, ())) or 'see the log'})"
-            for cause, number in skipped.by_cause.items()]

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,7 @@ from coca_jax.config import Config
 from coca_jax.data import records, tasks
 from coca_jax.data.examples import Skipped
 from coca_jax.data.vocabulary import Vocabulary, check_against_model, too_long
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
 
 _PREFETCH = 2  # batches made ahead of the one in use
 
@@ -41,7 +42,9 @@ class Pipeline:
         check_against_model(vocabulary, config.model.text)
         batch_size = config.train.batch_size
         if batch_size % host_count:
-            raise CocaError(f"train.batch_size = {batch_size} does not divide by the {host_count} hosts: change one of them")
+            raise CocaError(
+                f"train.batch_size = {batch_size} does not divide by the {host_count} hosts: change one of them"
+            )
         self._config, self._split = config, split
         self._rows = batch_size // host_count
         self._first = host_index * self._rows
@@ -50,7 +53,7 @@ class Pipeline:
         self._examples = self._source.examples(split)
         self.fingerprint = records.digest(
             self._examples.fingerprint, split, str(config.train.seed), str(batch_size), str(config.model.image.size),
-            str(config.model.text.length), config.data.long_text, hashlib.sha256(vocabulary.model_bytes).hexdigest(),
+            str(config.model.text.length), hashlib.sha256(vocabulary.model_bytes).hexdigest(),
         )
 
     @property
@@ -62,17 +65,17 @@ class Pipeline:
         """The batch of a step (from 0): "image" uint8 [b, size, size, 3] and "text" int32 [b, length].
 
         Raises:
-          CocaError: too many bad records, or a text longer than the model reads under data.long_text = error.
+          DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
         """
-        return next(self._batches(self._dataset(step, step + 1)))
+        return next(_Batches(self._dataset(step, step + 1), self._checked))
 
     def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The batches from `start_step` on, without end, made in the background.
 
         Raises:
-          CocaError: as `batch`, when the batch in question is due.
+          DataError: as `batch`, when the batch in question is due.
         """
-        return self._batches(self._dataset(start_step, np.iinfo(np.int64).max).prefetch(_PREFETCH))
+        return _Batches(self._dataset(start_step, np.iinfo(np.int64).max).prefetch(_PREFETCH), self._checked)
 
     def _dataset(self, start: int, stop: int) -> tf.data.Dataset:
         length, rows = self._config.model.text.length, self._rows
@@ -91,22 +94,27 @@ class Pipeline:
         options.autotune.enabled = False
         return dataset.with_options(options)
 
-    def _batches(self, dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
-        iterator = dataset.as_numpy_iterator()
-        while True:
-            try:
-                batch = next(iterator)
-            except tf.errors.OpError as error:
-                if self._source.failure is not None:
-                    raise self._source.failure from None
-                raise error
-            except StopIteration:
-                return
-            self._check_length(batch)
-            yield {"image": batch["image"], "text": batch["text"]}
-
-    def _check_length(self, batch: dict[str, np.ndarray]) -> None:
+    def _checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if batch["failed"].any():
+            raise self._source.failure
         length = self._config.model.text.length
         long = np.flatnonzero(batch["tokens"] > length)
         if self._config.data.long_text == "error" and len(long):
-            raise too_long(batch["caption"][long[0]].decode(), int(batch["tokens"][long[0]]), length)
+            raise DataError(too_long(batch["caption"][long[0]].decode(), int(batch["tokens"][long[0]]), length))
+        return {"image": batch["image"], "text": batch["text"]}
+
+
+class _Batches(Iterator):
+    """The batches of a dataset.
+
+    tensorflow's threads call into Python: where one still does while the interpreter goes down, both wait for each
+    other for ever. So the iterator is let go at exit, before that, at the latest.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset, check: Callable[[dict], dict]):
+        self._check = check
+        self._held = [dataset.as_numpy_iterator()]
+        weakref.finalize(self, self._held.clear)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return self._check(next(self._held[0]))

@@ -12,7 +12,7 @@ from coca_jax.config import Config
 from coca_jax.data import examples as examples_lib
 from coca_jax.data import records
 from coca_jax.data.vocabulary import Vocabulary
-from coca_jax.errors import CocaError
+from coca_jax.errors import DataError
 
 if tf.config.get_visible_devices("GPU"):  # the accelerators belong to JAX
     tf.config.set_visible_devices([], "GPU")
@@ -42,15 +42,15 @@ class SeqioVocabulary(seqio.SentencePieceVocabulary):
 class PositionSource(seqio.DataSource):
     """Examples in an order that is a function of the position alone.
 
-    Elements: "image" uint8 [size, size, 3], "caption" string.
+    Elements: "image" uint8 [size, size, 3], "caption" string, and "failed": no example, `failure` says why.
     """
 
     def __init__(self, config: Config):
         """Opens nothing yet: a split's records are opened when they are first asked for."""
         self._config = config
         self._opened: dict[str, examples_lib.Examples] = {}
-        self.failure: CocaError | None = None  # what was raised inside tensorflow, which wraps exceptions beyond use
-        super().__init__(splits=records.SPLITS, caching_permitted=False)
+        self.failure: DataError | None = None
+        super().__init__(splits=records.SPLITS, caching_permitted=False, performs_internal_shuffling=True)
 
     def examples(self, split: str) -> examples_lib.Examples:
         """The split's examples.
@@ -74,13 +74,22 @@ class PositionSource(seqio.DataSource):
 
     def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, *, sequence_length=None,
                     use_cached=False, num_epochs=1):
-        """seqio's access: one epoch (an unbounded set's never ends), shuffled by `seed` or in the store's order."""
+        """seqio's access: one epoch (an unbounded set's never ends), shuffled by `seed` or in the store's order.
+
+        Let go of its iterators before the program ends: tensorflow's threads still call into Python for them.
+        """
         del sequence_length, use_cached, num_epochs
         count = self.examples(split).count
         positions = tf.data.Dataset.range(np.iinfo(np.int64).max if count is None else count)
         if shard_info and shard_info.num_shards > 1:
             positions = positions.shard(shard_info.num_shards, shard_info.index)
-        return self.at(positions.batch(_BLOCK), split, (seed or 0) if shuffle else None)
+        examples = self.at(positions.batch(_BLOCK), split, (seed or 0) if shuffle else None)
+
+        def checked(example):
+            tf.debugging.assert_equal(example["failed"], False, "too many records cannot be read: see the log")
+            return example
+
+        return examples.map(checked)
 
     def at(self, blocks: tf.data.Dataset, split: str, seed: int | None, parallel: int = 1) -> tf.data.Dataset:
         """The examples at the given positions, one an element.
@@ -95,18 +104,21 @@ class PositionSource(seqio.DataSource):
         source, size = self.examples(split), self._config.model.image.size
 
         def fetch(positions, indices):
+            # tensorflow would print an exception with its traceback, and pass on another.
             try:
                 pictures, captions = source.fetch(positions, indices)
-            except CocaError as error:
+            except DataError as error:
                 self.failure = error
-                raise
-            return pictures, np.array([caption.encode() for caption in captions], object)
+                pictures, captions = np.zeros((len(indices), size, size, 3), np.uint8), [""] * len(indices)
+                return pictures, np.array(captions, object), np.ones(len(indices), bool)
+            return pictures, np.array([text.encode() for text in captions], object), np.zeros(len(indices), bool)
 
         def block(positions):
             indices = positions if source.count is None else record_indices(positions, source.count, seed)
-            pictures, captions = tf.numpy_function(fetch, [positions, indices], [tf.uint8, tf.string], stateful=False)
+            pictures, captions, failed = tf.numpy_function(
+                fetch, [positions, indices], [tf.uint8, tf.string, tf.bool], stateful=False)
             return {"image": tf.ensure_shape(pictures, [None, size, size, 3]),
-                    "caption": tf.ensure_shape(captions, [None])}
+                    "caption": tf.ensure_shape(captions, [None]), "failed": tf.ensure_shape(failed, [None])}
 
         return blocks.map(block, num_parallel_calls=parallel, deterministic=True).unbatch()
 
@@ -117,10 +129,21 @@ def record_indices(positions: tf.Tensor, count: int, seed: int | None) -> tf.Ten
     epoch, place = positions // count, positions % count
     if seed is None or count == 1:
         return place
-    seeds = tf.stack([tf.fill(tf.shape(epoch), tf.constant(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
     # The raw op: tf.random.experimental.index_shuffle pads its seed wrongly where each index has its own.
     return tf.raw_ops.RandomIndexShuffle(
-        index=place, seed=seeds, max_index=tf.constant(count - 1, tf.int64), rounds=4)
+        index=place, seed=_cipher_key(seed, epoch), max_index=tf.constant(count - 1, tf.int64), rounds=8)
+
+
+def _cipher_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Well mixed bits for each (seed, epoch), uint32 [n, 3]: with small numbers as its key the op moves few records."""
+    # splitmix64's finaliser, over a counter of three words for each pair.
+    seeded = tf.constant(seed * 0x9E3779B97F4A7C15 % 2**64, tf.uint64)
+    words = tf.constant([0x2545F4914F6CDD1D * word % 2**64 for word in (1, 2, 3)], tf.uint64)
+    z = seeded + tf.cast(epoch, tf.uint64)[:, None] * tf.constant(0xD1342543DE82EF95, tf.uint64) + words
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
+        z *= tf.constant(factor, tf.uint64)
+    return tf.cast(tf.bitwise.right_shift(z, tf.constant(32, tf.uint64)), tf.uint32)
 
 
 def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature],

@@ -43,8 +43,8 @@ class Vocabulary:
         special = {"pad": self.pad_id, "bos": self.bos_id, "eos": self.eos_id, "unk": self.unk_id}
         missing = [name for name, value in special.items() if value < 0]
         if missing or len(set(special.values())) < 4:
-            raise CocaError(f"{origin} has the special ids {special}, but all four must exist and differ: train it with "
-                            "python -m coca_jax.data vocabulary, or with explicit ids (--pad_id=0 --eos_id=1 …)")
+            raise CocaError(f"{origin} has the special ids {special}, but all four must exist and differ: train it "
+                            "with python -m coca_jax.data vocabulary, or with explicit ids (--pad_id=0 --eos_id=1 …)")
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Vocabulary":
@@ -78,7 +78,7 @@ class Vocabulary:
         for row, text, tokens in zip(rows, texts, self._processor.encode(list(texts), num_threads=1)):
             if len(tokens) + 2 > length:
                 if long_text == "error":
-                    raise too_long(text, len(tokens) + 2, length)
+                    raise CocaError(too_long(text, len(tokens) + 2, length))
                 tokens = tokens[: length - 2]
             row[0] = self.bos_id
             row[1 : len(tokens) + 1] = tokens
@@ -95,11 +95,11 @@ class Vocabulary:
         return texts
 
 
-def too_long(text: str, tokens: int, length: int) -> CocaError:
-    """The error for a text of `tokens` tokens (with BOS and EOS) where the model reads `length`."""
+def too_long(text: str, tokens: int, length: int) -> str:
+    """What to say of a text of `tokens` tokens (with BOS and EOS) where the model reads `length`."""
     shown = text if len(text) <= 60 else text[:57] + "…"
-    return CocaError(f"the text {shown!r} takes {tokens} tokens and the model reads {length}: raise "
-                     "model.text.length, shorten the text, or set data.long_text = truncate")
+    return (f"the text {shown!r} takes {tokens} tokens and the model reads {length}: raise model.text.length, "
+            "shorten the text, or set data.long_text = truncate")
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
@@ -135,8 +135,9 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise CocaError(f"a vocabulary of {size} pieces cannot be trained on {len(texts)} captions "
-                        f"({str(error).strip().splitlines()[-1]}): choose another size") from error
+        reason = str(error).strip().rpartition("] ")[2].rstrip(".")  # after the source line that raised it
+        raise CocaError(f"a vocabulary of {size} pieces cannot be trained on {len(texts)} captions ({reason}): "
+                        "choose another size") from error
     return Vocabulary(model.getvalue())
 
 

@@ -1,0 +1,76 @@
+"""Runs of the command lines as a user starts them: in processes of their own, on one CPU device, with a tiny model."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+TINY = (
+    "--config.model.width=32",
+    "--config.model.heads=2",
+    "--config.model.image.layers=1",
+    "--config.model.image.mlp=32",
+    "--config.model.text.unimodal_layers=1",
+    "--config.model.text.multimodal_layers=1",
+    "--config.model.text.mlp=32",
+    "--config.model.pooler.queries=4",
+    "--config.train.batch_size=8",
+    "--config.train.log_every=1",
+    "--config.train.tensorboard=False",
+    "--config.evaluation.examples=20",
+    "--config.evaluation.batch_size=16",
+)
+
+
+def command(module: str, *flags: object) -> list[str]:
+    return [sys.executable, "-m", f"coca_jax.{module}", *map(str, flags)]
+
+
+def train_command(folder: pathlib.Path, *flags: object, config: str = "configs/quickstart.py") -> list[str]:
+    return command("train", f"--config={config}", f"--workdir={folder}", *TINY, *flags)
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error); a process that hangs is killed and fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, out, err
+
+
+def call(arguments: list[str], timeout: float = 300) -> tuple[int, str, str]:
+    return finish(start(arguments), timeout)
+
+
+def rows(folder: pathlib.Path) -> list[dict]:
+    """The whole lines of metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def signal_at(process: subprocess.Popen, folder: pathlib.Path, step: int, number: signal.Signals) -> None:
+    """Sends a signal once the run has logged `step`."""
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        logged = rows(folder)
+        if logged and logged[-1]["step"] >= step:
+            process.send_signal(number)
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"the run never logged step {step}: {finish(process)}")

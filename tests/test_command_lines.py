@@ -1,0 +1,177 @@
+"""The commands as a person meets them: one sentence for each mistake, nothing lost, and a whole run of each kind."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import browser
+import coca_jax
+import running
+from coca_jax.data import digit_scenes
+
+RESULTS = (
+    "image_to_text_r1", "text_to_image_r1", "caption_equivalent", "zero_shot_digit", "zero_shot_color",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the quickstart's kind, trained for two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    status, _, err = running.call(
+        running.train_command(folder, "--config.train.steps=2", "--config.train.tensorboard=True")
+    )
+    assert status == 0, err
+    return folder
+
+
+def sentence(arguments: list[str]) -> str:
+    """The one sentence that a failing command prints: no traceback, exit status 2."""
+    status, out, err = running.call(arguments)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1 and "Traceback" not in err, err
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--config.train.stepps=3", ("stepps", "steps")),
+        ("--config.train.steps=many", ("--config.train.steps=many",)),
+        ("--config.model.image.kind=resnet", ("model.image.kind", "'resnet'", "vit")),
+        ("--config.model.image.patch=7", ("model.image.patch = 7", "model.image.size = 40")),
+        ("--config.model.heads=5", ("model.heads = 5", "model.width = 32")),
+        ("--config.data.task=folder", ("--config.data.path",)),
+        ("--wrokdir=x", ("wrokdir",)),
+        ("stray", ("'stray'",)),
+    ],
+)
+def test_mistyped_flags(flag, words, tmp_path):
+    message = sentence(running.train_command(tmp_path / "run", flag))
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_config_file_and_workdir(tmp_path):
+    assert "configs/none.py" in sentence(running.train_command(tmp_path, config="configs/none.py"))
+    assert "--workdir" in sentence(running.command("train", "--config=configs/quickstart.py"))
+
+
+def test_batch_that_does_not_divide_over_the_mesh(tmp_path):
+    message = sentence(running.train_command(tmp_path, "--config.train.mesh.fsdp=3"))
+    assert "train.mesh" in message and "1" in message
+
+
+def test_folder_without_captions(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (32, 32)).save(photos / "a.png")
+    message = sentence(
+        running.train_command(tmp_path / "run", "--config.data.task=folder", f"--config.data.path={photos}")
+    )
+    assert str(photos) in message and "captions" in message
+
+
+def test_something_else_than_a_checkpoint(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    for path in (tmp_path, tmp_path / "absent", tmp_path / "notes.txt"):
+        for command in ("evaluate", "caption"):
+            message = sentence(running.command(command, f"--checkpoint={path}", *["x.png"] * (command == "caption")))
+            assert str(path) in message
+
+
+def photo_folder(path, *, pictures: int):
+    """Digit scenes as files with a sidecar text each, one of them no picture at all."""
+    path.mkdir()
+    for index in range(pictures):
+        scene = digit_scenes.scene(index)
+        Image.fromarray(scene.image).save(path / f"{index:03}.png")
+        (path / f"{index:03}.txt").write_text(scene.caption)
+    (path / "broken.jpg").write_bytes(b"<html>not found</html>")
+    (path / "broken.txt").write_text("a small red three above a large blue seven")
+    return path
+
+
+def folder_run(tmp_path, *flags):
+    photos = photo_folder(tmp_path / "photos", pictures=40)
+    return running.train_command(
+        tmp_path / "run", "--config.data.task=folder", f"--config.data.path={photos}", "--config.train.steps=12", *flags
+    )
+
+
+def test_a_corrupt_picture_is_skipped_counted_and_named(tmp_path):
+    status, _, err = running.call(folder_run(tmp_path, "--config.data.max_bad_ratio=0.5"))
+    assert status == 0, err
+    assert "broken.jpg" in err and "1 record" in err, err
+    assert "folder/image_to_text_r1" in json.loads((tmp_path / "run" / "evaluation.json").read_text())
+
+
+def test_a_text_longer_than_the_model_reads_stops_the_run_and_loses_nothing(tmp_path):
+    arguments = folder_run(tmp_path, "--config.data.max_bad_ratio=0.5")
+    (tmp_path / "photos" / "long.txt").write_text("a small red three above a large blue seven " * 30)
+    Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "long.png")
+    message = sentence(arguments)
+    assert "a small red three" in message and "data.long_text" in message
+    trained = [row["step"] for row in running.rows(tmp_path / "run")]
+    kept = [int(folder.name) for folder in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert kept == trained[-1:]
+    status, _, err = running.call([*arguments, "--config.data.long_text=truncate"])
+    assert status == 0, err
+    assert [row["step"] for row in running.rows(tmp_path / "run")] == list(range(1, 13))
+
+
+def test_another_model_in_the_same_folder_is_refused(run):
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    message = sentence(running.train_command(run, "--config.train.steps=4", "--config.model.text.mlp=64"))
+    assert "model.text" in message and "--workdir" in message
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+
+
+def test_the_run_folder(run):
+    (last,) = [row for row in running.rows(run) if row["step"] == 2]
+    for key in ("loss", "contrastive_loss", "captioning_loss", "pairs_per_second", "data_wait", "learning_rate"):
+        assert isinstance(last[key], float)
+    results = json.loads((run / "evaluation.json").read_text())
+    assert all(0 <= results[f"digit_scenes/{key}"] <= 1 for key in RESULTS)
+    assert results["checkpoint_step"] == 2
+    assert "image_encoder/positions" in (run / "model_info.txt").read_text()
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.browser
+def test_the_report_of_a_run_opens_in_a_browser(run, tmp_path):
+    page = browser.open_page(run / "report.html", tmp_path)
+    assert page.errors == "[]" and not page.console and page.missing_images == 0 and page.images > 20
+
+
+def test_evaluate_gives_training_s_own_figures(run, tmp_path):
+    status, _, err = running.call(running.command("evaluate", f"--checkpoint={run}", f"--output={tmp_path}"))
+    assert status == 0, err
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads((run / "evaluation.json").read_text())
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_caption_and_a_checkpoint_copied_elsewhere(run, tmp_path):
+    scene = digit_scenes.scene(0, "evaluation")
+    picture, broken = tmp_path / "picture.png", tmp_path / "broken.png"
+    Image.fromarray(scene.image).save(picture)
+    broken.write_bytes(b"no picture")
+    status, out, err = running.call(running.command("caption", f"--checkpoint={run}", picture, broken))
+    assert status == 2 and str(broken) in err
+    assert out.startswith(f"{picture}\t") and out.count("\n") == 1
+    copy = tmp_path / "copy"
+    shutil.copytree(run / "checkpoints", copy)
+    coca = coca_jax.load(copy)
+    assert coca.caption([picture]) == [out.rstrip("\n").split("\t")[1]]
+    assert coca.step == 2
+    png = io.BytesIO()
+    Image.fromarray(scene.image).save(png, "PNG")
+    embeddings = [coca.embed_images(images) for images in ([scene.image], scene.image[None], [Image.open(png)])]
+    np.testing.assert_array_equal(embeddings[0], embeddings[1])
+    np.testing.assert_array_equal(embeddings[0], embeddings[2])
+
+

@@ -1,0 +1,227 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from coca_jax import losses, sharding
+
+
+def _embeddings(n: int, width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, n, width))
+    y += x  # some pairs are found, some are not
+    return tuple((z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32) for z in (x, y))
+
+
+def _numpy_contrastive(x, y, temperature) -> float:
+    """Paper Eq. 2 in float64, a term at a time, averaged over the directions."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    total = 0.0
+    for i in range(len(x)):
+        to_text = np.array([x[i] @ y[j] for j in range(len(y))]) / temperature
+        to_image = np.array([y[i] @ x[j] for j in range(len(x))]) / temperature
+        total -= np.log(np.exp(to_text[i]) / np.exp(to_text).sum()) + np.log(np.exp(to_image[i]) / np.exp(to_image).sum())
+    return total / (2 * len(x))
+
+
+def _dense_contrastive(x, y, temperature):
+    logits = jnp.einsum("ie,je->ij", x, y, precision="highest") / temperature
+    rows, columns = jax.nn.log_softmax(logits, axis=1), jax.nn.log_softmax(logits, axis=0)
+    return -(jnp.trace(rows) + jnp.trace(columns)) / (2 * len(x))
+
+
+def _value_and_grads(x, y, temperature):
+    return jax.value_and_grad(lambda *a: losses.contrastive_loss(*a)[0], argnums=(0, 1, 2))(x, y, temperature)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_contrastive_equals_the_papers_formula_in_float64(n, temperature):
+    x, y = _embeddings(n)
+    loss, accuracy = losses.contrastive_loss(x, y, temperature)
+    assert loss.dtype == jnp.float32 and loss.shape == accuracy.shape == ()
+    assert float(loss) == pytest.approx(_numpy_contrastive(x, y, temperature), rel=2e-6, abs=1e-6)
+    assert float(accuracy) == pytest.approx(np.mean((x @ y.T).argmax(axis=1) == np.arange(n)))
+
+
+def test_contrastive_gradients_equal_the_dense_ones():
+    x, y = _embeddings(9)
+    _, found = _value_and_grads(x, y, jnp.float32(0.07))
+    expected = jax.grad(_dense_contrastive, argnums=(0, 1, 2))(x, y, jnp.float32(0.07))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found, expected)
+    assert all(np.abs(g).max() > 1e-3 for g in found)
+
+
+@pytest.mark.parametrize("n", [2, 8, 100])
+def test_equal_similarities_cost_log_n(n):
+    x = np.tile(_embeddings(1)[0], (n, 1))
+    assert float(losses.contrastive_loss(x, x, 0.07)[0]) == pytest.approx(np.log(n), rel=1e-5)
+
+
+def test_collapsed_embeddings_are_not_called_accurate():
+    x = np.tile(_embeddings(1)[0], (8, 1))
+    assert float(losses.contrastive_loss(x, x, 0.07)[1]) <= 1 / 8
+
+
+def test_perfect_pairs_cost_nothing_and_large_logits_stay_finite():
+    x = np.eye(8, 12, dtype=np.float32)
+    loss, accuracy = losses.contrastive_loss(x, x, 0.001)
+    assert 0 <= float(loss) < 1e-6 and accuracy == 1
+    assert float(losses.contrastive_loss(x, np.roll(x, 1, axis=0), 0.001)[0]) == pytest.approx(1000, rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_contrastive_on_meshes_equals_one_device(devices):
+    x, y = _embeddings(16)
+    temperature = jnp.float32(0.07)
+    loss, grads = _value_and_grads(x, y, temperature)
+    types = (AxisType.Auto,) * 3
+    mesh = jax.make_mesh((devices, 1, 1), sharding.MESH_AXES, axis_types=types, devices=jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        put = lambda z: jax.device_put(z, sharding.batch_sharding(mesh))
+        sharded = put(x)
+        assert len(sharded.addressable_shards) == devices and sharded.addressable_shards[0].data.shape == (16 // devices, 12)
+        found, found_grads = jax.jit(_value_and_grads)(sharded, put(y), temperature)
+    np.testing.assert_allclose(found, loss, atol=1e-5, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found_grads, grads)
+
+
+def _text(batch: int = 3, length: int = 10, width: int = 5, vocabulary: int = 11, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(batch, length, width)).astype(np.float32)
+    kernel = rng.normal(size=(width, vocabulary)).astype(np.float32)
+    bias = rng.normal(size=vocabulary).astype(np.float32)
+    labels = rng.integers(0, vocabulary, (batch, length)).astype(np.int32)
+    mask = np.arange(length) < np.array([[length], [4], [1]])[:batch]
+    return hidden, kernel, bias, labels, mask
+
+
+def _naive_captioning(hidden, kernel, bias, labels, mask):
+    logits = jnp.einsum("bld,dv->blv", hidden, kernel) + bias
+    own = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
+    return -jnp.sum(jnp.where(mask, own, 0)) / jnp.sum(mask)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8, 10, 64])
+def test_captioning_equals_full_logits(chunk):
+    args = _text()
+    chunked = lambda *a: losses.captioning_loss(*a, positions_per_chunk=chunk)[0]
+    found, grads = jax.value_and_grad(chunked, argnums=(0, 1, 2))(*args)
+    expected, expected_grads = jax.value_and_grad(_naive_captioning, argnums=(0, 1, 2))(*args)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
+    hidden, kernel, bias, labels, mask = args
+    right = (hidden @ kernel + bias).argmax(-1) == labels
+    np.testing.assert_allclose(losses.captioning_loss(*args, chunk)[1], right[mask].mean(), rtol=1e-6)
+
+
+def test_uniform_predictions_cost_log_v():
+    hidden, kernel, bias, labels, mask = _text()
+    loss, _ = losses.captioning_loss(hidden, kernel * 0, bias * 0, labels, mask)
+    np.testing.assert_allclose(loss, np.log(11), rtol=1e-6)
+
+
+def test_each_unmasked_token_weighs_the_same():
+    # The denominator is the global token count: not the mean of the captions' means.
+    hidden, kernel, bias, labels, mask = _text()
+    parts = [losses.captioning_loss(*(x[i : i + 1] for x in (hidden,)), kernel, bias, labels[i : i + 1], mask[i : i + 1])[0]
+             for i in range(3)]
+    total = losses.captioning_loss(hidden, kernel, bias, labels, mask)[0]
+    np.testing.assert_allclose(total, np.average(parts, weights=mask.sum(axis=1)), rtol=1e-6)
+    assert abs(total - np.mean(parts)) > 1e-2
+
+
+def test_masked_positions_count_for_nothing():
+    hidden, kernel, bias, labels, mask = _text()
+    loss = jax.value_and_grad(lambda *a: losses.captioning_loss(*a, mask)[0], argnums=(0, 1, 2))
+    found, grads = loss(hidden, kernel, bias, labels)
+    other, other_grads = loss(
+        np.where(mask[..., None], hidden, 100.0), kernel, bias, np.where(mask, labels, (labels + 1) % 11)
+    )
+    assert found == other
+    assert not grads[0][~mask].any() and grads[0][mask].any(axis=-1).all()
+    jax.tree.map(np.testing.assert_array_equal, grads, other_grads)
+    changed = labels.copy()
+    changed[0, 3] = (changed[0, 3] + 1) % 11
+    assert loss(hidden, kernel, bias, changed)[0] != found
+
+
+def test_an_empty_mask_costs_nothing():
+    hidden, kernel, bias, labels, mask = _text()
+    loss, right = losses.captioning_loss(hidden, kernel, bias, labels, mask & False)
+    assert loss == 0 and right == 0
+
+
+def test_full_logits_never_exist():
+    hidden, kernel, bias, labels, mask = _text(batch=2, length=24, vocabulary=100)
+    grad = jax.grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2))
+    biggest = 2 * 4 * 100  # one chunk's logits
+    for line in jax.jit(grad).lower(hidden, kernel, bias).compile().as_text().splitlines():
+        for shape in [part.split("]")[0] for part in line.split("f32[")[1:]]:
+            assert np.prod([int(n) for n in shape.split(",") if n], dtype=int) <= biggest, line
+
+
+def test_captioning_on_a_mesh_equals_one_device():
+    rng = np.random.default_rng(1)
+    hidden, kernel, bias, labels, _ = _text(batch=8, length=9, vocabulary=16)
+    mask = np.arange(9) < rng.integers(1, 9, (8, 1))
+    grad = jax.value_and_grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2))
+    expected, expected_grads = grad(hidden, kernel, bias)
+    mesh = jax.make_mesh((2, 2, 2), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        P = sharding.Axis
+        put = lambda x, *axes: jax.device_put(x, sharding.shardings(mesh, axes))
+        found, grads = jax.jit(grad)(put(hidden, P.BATCH), put(kernel, P.LENGTH, P.VOCABULARY), put(bias, P.VOCABULARY))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
+
+
+PAD, EOS, BOS = 0, 1, 3
+
+
+def _captions() -> jnp.ndarray:
+    return jnp.array([[BOS, 7, 8, 9, EOS, PAD, PAD], [BOS, 7, EOS, PAD, PAD, PAD, PAD], [BOS, 5, 6, 7, 8, 9, EOS]])
+
+
+def test_labels_are_the_next_tokens_with_eos_once_and_neither_bos_nor_pad():
+    ids = _captions()
+    labels, mask = losses.next_tokens(ids, ids != PAD)
+    assert labels.shape == mask.shape == ids.shape and mask.dtype == bool
+    assert [row[m].tolist() for row, m in zip(np.asarray(labels), np.asarray(mask))] == [
+        [7, 8, 9, EOS], [7, EOS], [5, 6, 7, 8, 9, EOS]
+    ]
+    # Each label stands where its predecessor does.
+    for b, t in np.argwhere(np.asarray(mask)):
+        assert labels[b, t] == ids[b, t + 1]
+
+
+def test_a_continuation_is_a_nonempty_suffix():
+    ids = _captions()
+    _, mask = losses.next_tokens(ids, ids != PAD)
+    for seed in range(50):
+        kept = np.asarray(losses.continuation_mask(mask, jax.random.key(seed)))
+        for row, whole in zip(kept, np.asarray(mask)):
+            first = row.argmax()
+            np.testing.assert_array_equal(row, whole & (np.arange(len(whole)) >= first))
+            assert row.any()
+
+
+def test_a_continuation_depends_on_the_key_alone():
+    mask = jnp.ones((64, 9), bool)
+    first, again, other = (losses.continuation_mask(mask, jax.random.key(k)) for k in (0, 0, 1))
+    assert (first == again).all() and not (first == other).all()
+    assert len({tuple(row) for row in np.asarray(first).tolist()}) > 3  # each caption has a prefix of its own
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_prefixes_cover_0_to_n_minus_1_evenly(n):
+    mask = jnp.arange(8)[None].repeat(4000, axis=0) < n
+    prefix = n - np.asarray(losses.continuation_mask(mask, jax.random.key(0))).sum(axis=1)
+    counts = np.bincount(prefix, minlength=n)
+    assert len(counts) == n
+    np.testing.assert_allclose(counts / 4000, 1 / n, atol=0.04)
+
+
+def test_an_empty_caption_stays_empty():
+    assert not losses.continuation_mask(jnp.zeros((3, 5), bool), jax.random.key(0)).any()

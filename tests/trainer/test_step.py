@@ -1,0 +1,338 @@
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from coca_jax import config as config_lib
+from coca_jax import generation, sharding
+from coca_jax.config import OptimizerConfig
+from coca_jax.data.vocabulary import train_vocabulary
+from coca_jax.models import coca
+from coca_jax.trainer import objective, optimizer, state, step
+
+PAD = 0
+CAPTIONS = [
+    "a red three", "a blue seven", "a small green one above a nine", "two", "a large yellow eight",
+    "a blue four left of a red five", "a tiny six", "a violet zero under a grey two",
+]
+
+
+def _config(**changes) -> config_lib.Config:
+    values = config_lib.default()
+    values.model.update(width=16, heads=2, dtype="float32")
+    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
+    values.model.pooler.update(queries=2, hidden_multiple=1)
+    values.model.text.update(vocabulary_size=32, length=8, unimodal_layers=1, multimodal_layers=1, mlp=32)
+    values.optimizer.update(peak_learning_rate=1e-2, warmup_fraction=0.0)
+    values.train.update(steps=10, batch_size=8)
+    values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config_lib.from_config_dict(values)
+
+
+def _mesh(*shape: int) -> jax.sharding.Mesh:
+    devices = jax.devices()[: math.prod(shape)]
+    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _batch(config: config_lib.Config) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    text = rng.integers(4, config.model.text.vocabulary_size, (8, config.model.text.length)).astype(np.int32)
+    text[np.arange(text.shape[1]) >= rng.integers(3, text.shape[1] + 1, (8, 1))] = PAD
+    size = config.model.image.size
+    return {"image": rng.integers(0, 256, (8, size, size, 3)).astype(np.uint8), "text": text}
+
+
+class Run:
+    """A compiled train step on a mesh, with its state."""
+
+    def __init__(self, config, mesh, batch, optimized: bool = False):
+        self.mesh = mesh
+        self.model = coca.build(config)
+        self.optimizer = optimizer.build(config.optimizer, config.train.steps)
+        self.plan = state.plan(self.model, self.optimizer, bool(config.optimizer.ema_decay), mesh)
+        loss = objective.pretraining(self.model, config.loss, PAD)
+        self.function = step.train_step(config, loss, self.optimizer)
+        with jax.set_mesh(mesh):
+            self.batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.batch)
+            self.compiled = step.compile_step(self.function, self.plan.abstract, abstract)
+            self.state = self.plan.init(config.train.seed)
+
+    def train(self, steps: int) -> list[dict[str, float]]:
+        history = []
+        with jax.set_mesh(self.mesh):
+            for _ in range(steps):
+                self.state, metrics = self.compiled(self.state, self.batch)
+                history.append({key: float(value) for key, value in metrics.items()})
+        return history
+
+
+# The optimiser
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_schedules(schedule):
+    config = OptimizerConfig(peak_learning_rate=1e-3, warmup_fraction=0.2, schedule=schedule)
+    rates = np.array([optimizer.learning_rate(config, 50)(t) for t in range(51)])
+    np.testing.assert_allclose(rates[:10], 1e-3 * np.arange(1, 11) / 10, rtol=1e-5)  # no step is spent at rate 0
+    assert rates[10] == pytest.approx(1e-3)
+    share = np.arange(41) / 40
+    after = {"linear": 1 - share, "cosine": (1 + np.cos(np.pi * share)) / 2, "constant": np.ones(41)}[schedule]
+    np.testing.assert_allclose(rates[10:], 1e-3 * after, atol=1e-9)
+    assert (rates[:50] > 0).all() and (rates[50] < 1e-9) == (schedule != "constant")
+
+
+@pytest.mark.parametrize("steps, fraction", [(10, 0.0), (1, 0.0), (10, 0.1), (10, 0.99), (1, 0.9)])
+def test_schedules_of_few_steps(steps, fraction):
+    config = OptimizerConfig(peak_learning_rate=1e-3, warmup_fraction=fraction)
+    rates = [float(optimizer.learning_rate(config, steps)(t)) for t in range(steps)]
+    assert max(rates) == pytest.approx(1e-3) and min(rates) > 0
+
+
+def test_only_kernels_and_embeddings_decay():
+    params, _ = coca.abstract_parameters(coca.build(_config()))
+    for path, decays in jax.tree_util.tree_leaves_with_path(optimizer.decay_mask(params)):
+        assert decays == (path[-1].key in ("kernel", "embedding")), path
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_weight_decay_is_decoupled(name):
+    params = {"kernel": jnp.full((4, 3), 2.0), "embedding": jnp.full((5,), -3.0), "bias": jnp.full((3,), 2.0)}
+    grads = jax.tree.map(lambda x: jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape), params)
+
+    def updates(decay, gradient_scale=1.0):
+        config = OptimizerConfig(name, 0.1, warmup_fraction=0, schedule="constant", weight_decay=decay)
+        chain = optimizer.build(config, 10)
+        scaled = jax.tree.map(lambda g: g * gradient_scale, grads)
+        return jax.jit(lambda: chain.update(scaled, chain.init(params), params)[0])()
+
+    plain, decayed = updates(0.0), updates(0.01)
+    for key, weight in params.items():
+        # Exactly rate · decay · weight, whatever the gradient's size: it passed no moment.
+        expected = -0.1 * 0.01 * weight if key != "bias" else 0 * weight
+        np.testing.assert_allclose(decayed[key] - plain[key], expected, atol=1e-7)
+        assert np.abs(plain[key]).max() > 1e-3
+    np.testing.assert_allclose(updates(0.01, 0.0)["kernel"], -0.1 * 0.01 * params["kernel"], rtol=1e-5)
+
+
+def test_adamw_equals_its_formula():
+    config = OptimizerConfig("adamw", 0.1, warmup_fraction=0, schedule="constant", b1=0.9, b2=0.95, weight_decay=0.01)
+    chain = optimizer.build(config, 10)
+    params, rng = {"kernel": jnp.array([1.0, -2.0, 0.5])}, np.random.default_rng(0)
+    opt_state, weight, m, v = chain.init(params), np.array([1.0, -2.0, 0.5]), 0.0, 0.0
+    for t in range(1, 4):
+        g = rng.normal(size=3)
+        updates, opt_state = chain.update({"kernel": jnp.float32(g)}, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        weight = weight - 0.1 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8) + 0.01 * weight)
+        np.testing.assert_allclose(params["kernel"], weight, rtol=1e-5)
+
+
+def test_adafactor_equals_its_formula():
+    # A small kernel: not factored. Adam's second moment, the update clipped at RMS 1, then the first moment.
+    config = OptimizerConfig("adafactor", 0.1, warmup_fraction=0, schedule="constant", weight_decay=0.0)
+    chain = optimizer.build(config, 10)
+    params, rng = {"kernel": jnp.zeros((3, 2))}, np.random.default_rng(0)
+    opt_state, m, v = chain.init(params), 0.0, 0.0
+    for t in range(1, 4):
+        g = rng.normal(size=(3, 2)) * t
+        updates, opt_state = chain.update({"kernel": jnp.float32(g)}, opt_state, params)
+        v = 0.999 * v + 0.001 * g * g
+        u = g / np.sqrt(v / (1 - 0.999**t))
+        u = u / max(1.0, np.sqrt(np.mean(u * u)))
+        m = 0.9 * m + 0.1 * u
+        np.testing.assert_allclose(updates["kernel"], -0.1 * m, rtol=2e-2)  # the first moment is bfloat16
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    grads = {"kernel": jnp.array([30.0, 0.0]), "bias": jnp.array([0.0, 40.0])}
+    config = OptimizerConfig("adamw", clip_norm=1.0)
+    clipped = optimizer.build(config, 10).init(grads), optimizer.build(config, 10).update
+    _, opt_state = clipped[1](grads, clipped[0], grads)
+    moments = [np.asarray(x) for x in jax.tree.leaves(opt_state) if x.shape == (2,)]
+    np.testing.assert_allclose(moments[1], [0.1 * 0.6, 0], rtol=1e-5)  # of the kernel: leaves are sorted by name
+    np.testing.assert_allclose(moments[0], [0, 0.1 * 0.8], rtol=1e-5)
+
+
+# State
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_the_abstract_state_is_the_real_one(name):
+    # Wide enough for Adafactor to factor its second moments.
+    config = _config(
+        optimizer__name=name, optimizer__ema_decay=0.9, model__width=128, model__image__mlp=256, model__text__mlp=256,
+        model__text__vocabulary_size=256,
+    )
+    mesh = _mesh(2, 2, 2)
+    chain = optimizer.build(config.optimizer, 10)
+    plan = state.plan(coca.build(config), chain, True, mesh)
+    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(plan.abstract))
+    with jax.set_mesh(mesh):
+        real = plan.init(0)
+    assert jax.tree.structure(real) == jax.tree.structure(plan.abstract)
+    factored = 0
+    for (path, x), spec in zip(jax.tree_util.tree_leaves_with_path(real), jax.tree.leaves(plan.abstract)):
+        where = jax.tree_util.keystr(path)
+        assert (x.shape, x.dtype) == (spec.shape, spec.dtype), where
+        assert x.sharding == spec.sharding and x.sharding.mesh == mesh, where
+        factored += "v_row" in where and x.size > 1
+        if x.size > 10_000:
+            assert not x.sharding.is_fully_replicated, where
+    assert (factored > 0) == (name == "adafactor")
+    jax.tree.map(np.testing.assert_array_equal, real.average, real.params)
+    assert real.step == 0 and real.evaluated_params is real.average
+
+
+def test_without_an_average_evaluations_use_the_parameters():
+    params = {"kernel": jnp.ones(2)}
+    assert state.TrainState(jnp.zeros(()), params, None, ()).evaluated_params is params
+
+
+# The step
+
+
+@functools.cache
+def _trained(name: str) -> tuple[Run, list[dict[str, float]], list]:
+    """Ten steps on one batch, and the states on the way."""
+    config = _config(optimizer__name=name, optimizer__ema_decay=0.5, loss__unimodal_language_model_weight=0.5)
+    run = Run(config, _mesh(1, 1, 1), _batch(config))
+    states, history = [jax.tree.map(np.asarray, run.state)], []
+    for _ in range(10):
+        history += run.train(1)
+        states.append(jax.tree.map(np.asarray, run.state))
+    return run, history, states
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_both_optimisers_reduce_the_loss(name):
+    _, history, states = _trained(name)
+    assert history[-1]["loss"] < 0.85 * history[0]["loss"]
+    assert states[-1].step == 10
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in history)
+
+
+def test_metrics_add_up():
+    _, history, _ = _trained("adamw")
+    for metrics in history:
+        total = metrics["contrastive_loss"] + 2 * metrics["captioning_loss"] + 0.5 * metrics["unimodal_language_model_loss"]
+        assert metrics["loss"] == pytest.approx(total, rel=1e-5)
+    assert history[0]["temperature"] == pytest.approx(0.07) != history[-1]["temperature"]
+    np.testing.assert_allclose([m["learning_rate"] for m in history], 1e-2 * (1 - np.arange(10) / 10), rtol=1e-5)
+    assert all(metrics["gradient_norm"] > 0 for metrics in history)
+
+
+def test_the_average_follows_the_parameters():
+    _, _, states = _trained("adamw")
+    expected = states[0].params
+    for t, after in enumerate(states[1:]):
+        rate = min(0.5, (1 + t) / (10 + t))
+        expected = jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, expected, after.params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.average, expected)
+    assert not np.allclose(states[-1].average["softmax"]["kernel"], states[-1].params["softmax"]["kernel"])
+
+
+@functools.cache
+def _three_steps(shape: tuple[int, int, int]):
+    config = _config(optimizer__name="adamw", optimizer__peak_learning_rate=1e-3)
+    run = Run(config, _mesh(*shape), _batch(config))
+    start = jax.tree.map(np.asarray, run.state.params)
+    return run, run.train(3), start, jax.tree.map(np.asarray, run.state.params)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
+def test_every_mesh_trains_alike(shape):
+    _, expected, expected_start, expected_params = _three_steps((1, 1, 1))
+    run, found, start, params = _three_steps(shape)
+    jax.tree.map(np.testing.assert_array_equal, start, expected_start)
+    for a, b in zip(found, expected):
+        for key in b:
+            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
+    flat = lambda tree: {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for path, leaf in flat(params).items():
+        if "key']['bias" not in path:  # its gradient is rounding error, which Adam scales up to its rate
+            np.testing.assert_allclose(leaf, flat(expected_params)[path], atol=1e-5, err_msg=path)
+    assert found[2]["loss"] < found[0]["loss"]
+    placed = jax.tree.map(lambda x: x.sharding, run.plan.abstract)
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), run.state, placed))
+
+
+def test_the_step_constrains_its_activations():
+    run = _three_steps((2, 2, 2))[0]
+    found = []
+
+    def collect(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "sharding_constraint":
+                found.append((tuple(eqn.params["sharding"].spec), len(eqn.invars[0].aval.shape)))
+            for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    collect(inner)
+
+    with jax.set_mesh(run.mesh):
+        loss = objective.pretraining(run.model, _config().loss, PAD)
+        collect(jax.make_jaxpr(loss)(run.state.params, run.batch, jax.random.key(0)).jaxpr)
+    rows = ("data", "fsdp")
+    # Four each for q, k, v and output of 6 attentions: 3 self, 1 cross, 2 pooling.
+    assert found.count(((rows, None, "tensor", None), 4)) == 6 * 4
+    assert found.count(((rows, None, "tensor"), 3)) == 3  # MLPs
+    # The residual stream: after each attention and MLP of a block; and where the image and text enter their stacks.
+    assert found.count(((rows, None, None), 3)) == 2 + 2 + 3 + 2
+
+
+def test_the_key_depends_on_seed_and_step():
+    config = _config(optimizer__name="adamw", loss__prefix_captioning=True)
+    seen = []
+
+    def loss(params, batch, key):
+        seen.append(key)
+        return jnp.sum(params["kernel"] ** 2), {"draw": jax.random.uniform(key)}
+
+    def draws(seed):
+        seeded = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+        chain = optimizer.build(config.optimizer, 10)
+        function = jax.jit(step.train_step(seeded, loss, chain))
+        params = {"kernel": jnp.ones(2)}
+        current = state.TrainState(jnp.zeros((), jnp.int32), params, None, chain.init(params))
+        found = []
+        for _ in range(3):
+            current, metrics = function(current, {})
+            found.append(float(metrics["draw"]))
+        return found
+
+    assert draws(0) == draws(0) and len(set(draws(0) + draws(1))) == 6
+
+
+# The whole thing learns
+
+
+def test_one_batch_is_learned_by_heart():
+    vocabulary = train_vocabulary(CAPTIONS, 64)
+    config = _config(
+        model__width=32, model__text__vocabulary_size=vocabulary.size, model__text__length=24, optimizer__name="adamw",
+        optimizer__peak_learning_rate=1e-2, optimizer__warmup_fraction=0.1, optimizer__clip_norm=1.0, train__steps=200,
+    )
+    assert vocabulary.pad_id == PAD
+    ids = vocabulary.encode(CAPTIONS, 24)
+    batch = _batch(config) | {"text": ids}
+    run = Run(config, _mesh(1, 1, 1), batch)
+    history = run.train(200)
+    assert history[0]["captioning_loss"] > 2 and history[0]["contrastive_loss"] > 0.5
+    assert history[-1]["captioning_loss"] < 0.02 and history[-1]["contrastive_loss"] < 0.02
+    assert history[-1]["captioning_accuracy"] == history[-1]["contrastive_accuracy"] == 1
+    params, special = run.state.params, dict(bos_id=vocabulary.bos_id, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id)
+    found = jax.jit(lambda images: generation.greedy(run.model, params, images, **special))(batch["image"])
+    assert vocabulary.decode(found) == CAPTIONS
+    np.testing.assert_array_equal(found, ids)
+    output = jax.jit(run.model.apply)({"params": params}, batch["image"], ids, ids != PAD)
+    similarities = np.asarray(output.image_embedding_BE @ output.text_embedding_BE.T)
+    for scores in (similarities, similarities.T):
+        np.testing.assert_array_equal(scores.argmax(axis=1), np.arange(8))
