@@ -31,6 +31,10 @@ def _dense_contrastive(x, y, temperature):
     return -(jnp.trace(rows) + jnp.trace(columns)) / (2 * len(x))
 
 
+_contrastive = jax.jit(losses.contrastive_loss)
+
+
+@jax.jit
 def _value_and_grads(x, y, temperature):
     return jax.value_and_grad(lambda *a: losses.contrastive_loss(*a)[0], argnums=(0, 1, 2))(x, y, temperature)
 
@@ -39,7 +43,7 @@ def _value_and_grads(x, y, temperature):
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_contrastive_equals_the_papers_formula_in_float64(n, temperature):
     x, y = _embeddings(n)
-    loss, accuracy = losses.contrastive_loss(x, y, temperature)
+    loss, accuracy = _contrastive(x, y, temperature)
     assert loss.dtype == jnp.float32 and loss.shape == accuracy.shape == ()
     assert float(loss) == pytest.approx(_numpy_contrastive(x, y, temperature), rel=2e-6, abs=1e-6)
     assert float(accuracy) == pytest.approx(np.mean((x @ y.T).argmax(axis=1) == np.arange(n)))
@@ -48,7 +52,7 @@ def test_contrastive_equals_the_papers_formula_in_float64(n, temperature):
 def test_contrastive_gradients_equal_the_dense_ones():
     x, y = _embeddings(9)
     _, found = _value_and_grads(x, y, jnp.float32(0.07))
-    expected = jax.grad(_dense_contrastive, argnums=(0, 1, 2))(x, y, jnp.float32(0.07))
+    expected = jax.jit(jax.grad(_dense_contrastive, argnums=(0, 1, 2)))(x, y, jnp.float32(0.07))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found, expected)
     assert all(np.abs(g).max() > 1e-3 for g in found)
 
@@ -56,19 +60,19 @@ def test_contrastive_gradients_equal_the_dense_ones():
 @pytest.mark.parametrize("n", [2, 8, 100])
 def test_equal_similarities_cost_log_n(n):
     x = np.tile(_embeddings(1)[0], (n, 1))
-    assert float(losses.contrastive_loss(x, x, 0.07)[0]) == pytest.approx(np.log(n), rel=1e-5)
+    assert float(_contrastive(x, x, 0.07)[0]) == pytest.approx(np.log(n), rel=1e-5)
 
 
 def test_collapsed_embeddings_are_not_called_accurate():
     x = np.tile(_embeddings(1)[0], (8, 1))
-    assert float(losses.contrastive_loss(x, x, 0.07)[1]) <= 1 / 8
+    assert float(_contrastive(x, x, 0.07)[1]) <= 1 / 8
 
 
 def test_perfect_pairs_cost_nothing_and_large_logits_stay_finite():
     x = np.eye(8, 12, dtype=np.float32)
-    loss, accuracy = losses.contrastive_loss(x, x, 0.001)
+    loss, accuracy = _contrastive(x, x, 0.001)
     assert 0 <= float(loss) < 1e-6 and accuracy == 1
-    assert float(losses.contrastive_loss(x, np.roll(x, 1, axis=0), 0.001)[0]) == pytest.approx(1000, rel=1e-5)
+    assert float(_contrastive(x, np.roll(x, 1, axis=0), 0.001)[0]) == pytest.approx(1000, rel=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
@@ -82,7 +86,7 @@ def test_contrastive_on_meshes_equals_one_device(devices):
         put = lambda z: jax.device_put(z, sharding.batch_sharding(mesh))
         sharded = put(x)
         assert len(sharded.addressable_shards) == devices and sharded.addressable_shards[0].data.shape == (16 // devices, 12)
-        found, found_grads = jax.jit(_value_and_grads)(sharded, put(y), temperature)
+        found, found_grads = _value_and_grads(sharded, put(y), temperature)
     np.testing.assert_allclose(found, loss, atol=1e-5, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found_grads, grads)
 
@@ -103,12 +107,15 @@ def _naive_captioning(hidden, kernel, bias, labels, mask):
     return -jnp.sum(jnp.where(mask, own, 0)) / jnp.sum(mask)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8, 10, 64])
+_naive = jax.jit(jax.value_and_grad(_naive_captioning, argnums=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 5, 64])
 def test_captioning_equals_full_logits(chunk):
     args = _text()
     chunked = lambda *a: losses.captioning_loss(*a, positions_per_chunk=chunk)[0]
-    found, grads = jax.value_and_grad(chunked, argnums=(0, 1, 2))(*args)
-    expected, expected_grads = jax.value_and_grad(_naive_captioning, argnums=(0, 1, 2))(*args)
+    found, grads = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1, 2)))(*args)
+    expected, expected_grads = _naive(*args)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
     hidden, kernel, bias, labels, mask = args
@@ -125,16 +132,16 @@ def test_uniform_predictions_cost_log_v():
 def test_each_unmasked_token_weighs_the_same():
     # The denominator is the global token count: not the mean of the captions' means.
     hidden, kernel, bias, labels, mask = _text()
-    parts = [losses.captioning_loss(*(x[i : i + 1] for x in (hidden,)), kernel, bias, labels[i : i + 1], mask[i : i + 1])[0]
-             for i in range(3)]
-    total = losses.captioning_loss(hidden, kernel, bias, labels, mask)[0]
+    loss = jax.jit(losses.captioning_loss)
+    parts = [loss(hidden[i : i + 1], kernel, bias, labels[i : i + 1], mask[i : i + 1])[0] for i in range(3)]
+    total = loss(hidden, kernel, bias, labels, mask)[0]
     np.testing.assert_allclose(total, np.average(parts, weights=mask.sum(axis=1)), rtol=1e-6)
     assert abs(total - np.mean(parts)) > 1e-2
 
 
 def test_masked_positions_count_for_nothing():
     hidden, kernel, bias, labels, mask = _text()
-    loss = jax.value_and_grad(lambda *a: losses.captioning_loss(*a, mask)[0], argnums=(0, 1, 2))
+    loss = jax.jit(jax.value_and_grad(lambda *a: losses.captioning_loss(*a, mask)[0], argnums=(0, 1, 2)))
     found, grads = loss(hidden, kernel, bias, labels)
     other, other_grads = loss(
         np.where(mask[..., None], hidden, 100.0), kernel, bias, np.where(mask, labels, (labels + 1) % 11)
@@ -166,13 +173,13 @@ def test_captioning_on_a_mesh_equals_one_device():
     rng = np.random.default_rng(1)
     hidden, kernel, bias, labels, _ = _text(batch=8, length=9, vocabulary=16)
     mask = np.arange(9) < rng.integers(1, 9, (8, 1))
-    grad = jax.value_and_grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2))
+    grad = jax.jit(jax.value_and_grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2)))
     expected, expected_grads = grad(hidden, kernel, bias)
     mesh = jax.make_mesh((2, 2, 2), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
-        P = sharding.Axis
+        axis = sharding.Axis
         put = lambda x, *axes: jax.device_put(x, sharding.shardings(mesh, axes))
-        found, grads = jax.jit(grad)(put(hidden, P.BATCH), put(kernel, P.LENGTH, P.VOCABULARY), put(bias, P.VOCABULARY))
+        found, grads = grad(put(hidden, axis.BATCH), put(kernel, axis.LENGTH, axis.VOCABULARY), put(bias, axis.VOCABULARY))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
 

@@ -73,7 +73,7 @@ def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence(config):
     assert f"{config[1]} x {config[2]} devices" in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [(0, 0, 1), (0, 1, 0), (-8, -1, 1), (-1, 1, 1)])
+@pytest.mark.parametrize("config", [(0, 0, 1), (0, 1, 0), (-1, 1, 1)])
 def test_a_mesh_axis_below_one_is_refused(config):
     with pytest.raises(CocaError, match="train.mesh"):
         _mesh(*config)

@@ -129,21 +129,11 @@ def record_indices(positions: tf.Tensor, count: int, seed: int | None) -> tf.Ten
     epoch, place = positions // count, positions % count
     if seed is None or count == 1:
         return place
-    # The raw op: tf.random.experimental.index_shuffle pads its seed wrongly where each index has its own.
+    key = tf.stack([tf.zeros_like(epoch) + seed, epoch, tf.zeros_like(epoch)], axis=1)
+    # The raw op, because tf.random.experimental.index_shuffle has 4 rounds, which under keys of small numbers leave most
+    # records where they are (and it pads such a [n, 2] key wrongly).
     return tf.raw_ops.RandomIndexShuffle(
-        index=place, seed=_cipher_key(seed, epoch), max_index=tf.constant(count - 1, tf.int64), rounds=8)
-
-
-def _cipher_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Well mixed bits for each (seed, epoch), uint32 [n, 3]: with small numbers as its key the op moves few records."""
-    # splitmix64's finaliser, over a counter of three words for each pair.
-    seeded = tf.constant(seed * 0x9E3779B97F4A7C15 % 2**64, tf.uint64)
-    words = tf.constant([0x2545F4914F6CDD1D * word % 2**64 for word in (1, 2, 3)], tf.uint64)
-    z = seeded + tf.cast(epoch, tf.uint64)[:, None] * tf.constant(0xD1342543DE82EF95, tf.uint64) + words
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, tf.constant(shift, tf.uint64)))
-        z *= tf.constant(factor, tf.uint64)
-    return tf.cast(tf.bitwise.right_shift(z, tf.constant(32, tf.uint64)), tf.uint32)
+        index=place, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=8)
 
 
 def tokenize(dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature],

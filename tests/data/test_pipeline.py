@@ -80,8 +80,8 @@ def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabu
 
 
 def test_orders_are_as_mixed_as_random_ones():
-    for count in (10, 40, 1_000):
-        orders = tasks.record_indices(np.arange(100 * count), count, 0).numpy().reshape(100, count)
+    for count, seed in itertools.product((10, 40, 1_000), (0, 1, 2**31, 2**62)):
+        orders = tasks.record_indices(np.arange(100 * count), count, seed).numpy().reshape(100, count)
         assert (np.sort(orders, axis=1) == np.arange(count)).all()
         assert (orders == np.arange(count)).sum(1).mean() < 2.5  # one record stays in its place, on average
         assert abs((np.diff(orders, axis=1) == 1).mean() - 1 / count) < 0.05
