@@ -58,7 +58,7 @@ def config(flag: flags.FlagHolder) -> Config:
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs `main` with the remaining arguments; its `CocaError` becomes one sentence, its return value the status."""
     # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))

@@ -118,6 +118,7 @@ class MeshConfig:
 class TrainConfig:
     steps: int = 500_000
     batch_size: int = 65_536  # pairs a step, over all devices
+    microbatches: int = 1  # parts of the batch that are worked through one after another, with the same gradient
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 1_000
@@ -248,6 +249,8 @@ def _check(config: Config) -> None:
         (loss.initial_temperature > 0, "loss.initial_temperature must be above 0"),
         (model.text.length >= 3, "model.text.length must be at least 3: BOS, one token, EOS"),
         (train.steps >= 1 and train.batch_size >= 1, "train.steps and train.batch_size must be at least 1"),
+        (train.microbatches >= 1 and train.batch_size % train.microbatches == 0,
+         f"train.microbatches = {train.microbatches} does not divide train.batch_size = {train.batch_size}: change one"),
         (train.log_every >= 1 and train.checkpoint_every >= 1,
          "train.log_every and train.checkpoint_every must be at least 1"),
         (train.keep_checkpoints >= 1, "train.keep_checkpoints must be at least 1"),

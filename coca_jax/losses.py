@@ -83,6 +83,7 @@ def captioning_loss(
     bias_V: jax.Array,
     labels_BL: jax.Array,
     mask_BL: jax.Array,
+    count: jax.Array | None = None,
     positions_per_chunk: int = 8,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of the next token, averaged over the global number of unmasked labels (paper Eq. 3).
@@ -94,6 +95,7 @@ def captioning_loss(
       hidden_BLD: what the softmax reads.
       kernel_DV, bias_V: output projection.
       labels_BL, mask_BL: see `next_tokens`.
+      count: what to divide by; by default the number of unmasked labels. A part of a batch needs the whole batch's.
 
     Returns:
       The scalar loss, and the share of labels that are predicted right.
@@ -119,7 +121,8 @@ def captioning_loss(
 
     xs = (chunks(hidden_BLD), chunks(labels_BL), chunks(mask_BL))
     (loss, right), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), xs)
-    count = jnp.maximum(jnp.sum(mask_BL.astype(jnp.float32)), 1.0)
+    count = jnp.sum(mask_BL) if count is None else count
+    count = jnp.maximum(count.astype(jnp.float32), 1.0)
     return loss / count, right / count
 
 

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 # What may differ between a run and its continuation: anything that changes neither the model nor its data.
 _FREE = ("optimizer", "evaluation")
 _FREE_KEYS = {
-    "train": {"steps", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "tensorboard", "mesh"},
+    "train": {"steps", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "tensorboard", "mesh", "microbatches"},
     "data": {"path", "vocabulary", "max_bad_ratio", "long_text"},
 }
 

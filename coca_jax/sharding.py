@@ -111,11 +111,12 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:
-    """Raises CocaError where the global batch does not divide over the mesh's batch axes."""
+def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1) -> None:
+    """Raises CocaError where a part of the global batch does not divide over the mesh's batch axes."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % ways:
+    if batch_size % (ways * microbatches):
+        parts = f" in {microbatches} microbatches" if microbatches > 1 else ""
         raise CocaError(
-            f"train.batch_size = {batch_size} does not divide over data x fsdp = {ways} devices: "
-            f"make it a multiple of {ways}"
+            f"train.batch_size = {batch_size}{parts} does not divide over data x fsdp = {ways} devices: "
+            f"make it a multiple of {ways * microbatches}"
         )

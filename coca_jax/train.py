@@ -36,7 +36,7 @@ def train(config: Config, folder: pathlib.Path) -> int:
     from coca_jax.trainer.metrics import MetricsWriter, write_model_info
 
     mesh = sharding.make_mesh(config.train.mesh)
-    sharding.check_batch_size(mesh, config.train.batch_size)
+    sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
     vocabulary = checked_vocabulary(config, checkpoints)
     pipeline = Pipeline(
@@ -61,8 +61,8 @@ def train(config: Config, folder: pathlib.Path) -> int:
         writer.write_evaluation(at_step, flat_metrics(results))
         write_results(folder, coca, results, title=folder.name)
 
-    loss = objective.pretraining(model, config.loss, vocabulary.pad_id)
-    train_step = step.train_step(config, loss, optimiser)
+    pretraining = objective.Pretraining(model, config.loss, vocabulary.pad_id)
+    train_step = step.train_step(config, pretraining, optimiser)
     try:
         with preemption.Preemption() as stop, jax.set_mesh(mesh):
             loop = Loop(config, record, mesh, plan, train_step, pipeline.iterate, checkpoints, writer, stop, evaluate)

@@ -5,11 +5,13 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     config = config_lib.default()
-    config.model.update(width=128, heads=4, dtype="float32", remat="full")
-    config.model.image.update(size=40, patch=8, stem="conv", layers=3, mlp=512)
+    config.model.update(width=96, heads=3, dtype="float32", remat="full")
+    config.model.image.update(size=40, patch=8, stem="conv", layers=3, mlp=288)
     config.model.pooler.update(queries=16, hidden_multiple=1)
-    config.model.text.update(vocabulary_size=128, length=32, unimodal_layers=2, multimodal_layers=2, mlp=512)
-    config.optimizer.update(name="adamw", peak_learning_rate=2e-3, weight_decay=0.05, clip_norm=1.0, ema_decay=0.99)
-    config.data.task = "digit_scenes"
-    config.train.update(steps=2_000, batch_size=128, checkpoint_every=200, log_every=20)
+    config.model.text.update(vocabulary_size=256, length=24, unimodal_layers=2, multimodal_layers=2, mlp=192)
+    config.optimizer.update(
+        name="adamw", peak_learning_rate=1.5e-3, b2=0.98, warmup_fraction=0.05, weight_decay=0.05, clip_norm=1.0,
+        ema_decay=0.99,
+    )
+    config.train.update(steps=1_800, batch_size=128, checkpoint_every=200, log_every=20)
     return config

@@ -24,9 +24,7 @@ def _coca(**weights: float) -> inference.Coca:
     values.model.update(width=16, heads=2, dtype="float32")
     values.model.image.update(size=SIZE, patch=8, layers=1, mlp=24)
     values.model.pooler.update(queries=2, hidden_multiple=1)
-    values.model.text.update(
-        vocabulary_size=vocabulary.size, length=16, unimodal_layers=1, multimodal_layers=1, mlp=24
-    )
+    values.model.text.update(vocabulary_size=vocabulary.size, length=16, unimodal_layers=1, multimodal_layers=1, mlp=24)
     values.evaluation.batch_size = 4
     values.loss.update(weights)
     config = config_lib.from_config_dict(values)
@@ -88,8 +86,15 @@ def test_every_form_of_a_picture_agrees(tmp_path):
     coca, picture = _coca(), _pictures()[0]
     path = tmp_path / "picture.png"
     Image.fromarray(picture).save(path)
-    forms = [picture, picture / 255, (picture / 255).astype(np.float32), Image.fromarray(picture), path, str(path),
-             Image.fromarray(picture).convert("RGBA")]
+    forms = [
+        picture,
+        picture / 255,
+        (picture / 255).astype(np.float32),
+        Image.fromarray(picture),
+        path,
+        str(path),
+        Image.fromarray(picture).convert("RGBA"),
+    ]
     found = coca.embed_images(forms)
     np.testing.assert_allclose(found, np.repeat(_one_by_one()[0][:1], len(forms), axis=0), atol=1e-5)
     assert len(set(coca.caption(forms))) == 1
@@ -180,9 +185,13 @@ def test_a_captioner_refuses_to_embed():
     coca = _coca(contrastive_weight=0.0)
     assert not coca.can_embed and len(coca.caption(_pictures()[:1])) == 1
     for call in (
-        lambda: coca.embed_images(_pictures()), lambda: coca.embed_texts(["red"]), lambda: coca.classify(_pictures(), LABELS)
+        lambda: coca.embed_images(_pictures()),
+        lambda: coca.embed_texts(["red"]),
+        lambda: coca.classify(_pictures(), LABELS),
     ):
-        with pytest.raises(CocaError, match="gives no embeddings: it was trained with config.loss.contrastive_weight = 0"):
+        with pytest.raises(
+            CocaError, match="gives no embeddings: it was trained with config.loss.contrastive_weight = 0"
+        ):
             call()
 
 

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,9 @@ def _numpy_contrastive(x, y, temperature) -> float:
     for i in range(len(x)):
         to_text = np.array([x[i] @ y[j] for j in range(len(y))]) / temperature
         to_image = np.array([y[i] @ x[j] for j in range(len(x))]) / temperature
-        total -= np.log(np.exp(to_text[i]) / np.exp(to_text).sum()) + np.log(np.exp(to_image[i]) / np.exp(to_image).sum())
+        total -= np.log(np.exp(to_text[i]) / np.exp(to_text).sum()) + np.log(
+            np.exp(to_image[i]) / np.exp(to_image).sum()
+        )
     return total / (2 * len(x))
 
 
@@ -75,20 +79,53 @@ def test_perfect_pairs_cost_nothing_and_large_logits_stay_finite():
     assert float(_contrastive(x, np.roll(x, 1, axis=0), 0.001)[0]) == pytest.approx(1000, rel=1e-5)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_contrastive_on_meshes_equals_one_device(devices):
+@pytest.mark.parametrize("chunk", [1, 4, 7, 16])
+def test_contrastive_in_chunks_equals_the_papers_formula(chunk):
+    x, y = _embeddings(16)
+    loss, accuracy = jax.jit(losses.contrastive_loss, static_argnums=3)(x, y, 0.07, chunk)
+    assert float(loss) == pytest.approx(_numpy_contrastive(x, y, 0.07), rel=2e-6)
+    assert float(accuracy) == pytest.approx(np.mean((x @ y.T).argmax(axis=1) == np.arange(16)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1), (2, 2, 2)], ids=str)
+def test_contrastive_on_meshes_equals_one_device(shape):
     x, y = _embeddings(16)
     temperature = jnp.float32(0.07)
-    loss, grads = _value_and_grads(x, y, temperature)
-    types = (AxisType.Auto,) * 3
-    mesh = jax.make_mesh((devices, 1, 1), sharding.MESH_AXES, axis_types=types, devices=jax.devices()[:devices])
+    loss, grads = jax.jit(jax.value_and_grad(_dense_contrastive, argnums=(0, 1, 2)))(x, y, temperature)
+    devices = jax.devices()[: np.prod(shape)]
+    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     with jax.set_mesh(mesh):
         put = lambda z: jax.device_put(z, sharding.batch_sharding(mesh))
         sharded = put(x)
-        assert len(sharded.addressable_shards) == devices and sharded.addressable_shards[0].data.shape == (16 // devices, 12)
-        found, found_grads = _value_and_grads(sharded, put(y), temperature)
+        assert sharded.addressable_shards[0].data.shape == (16 // (shape[0] * shape[1]), 12)
+        chunked = lambda *a: losses.contrastive_loss(*a, columns_per_chunk=5)  # does not divide the batch
+        function = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1, 2), has_aux=True))
+        (found, accuracy), found_grads = function(sharded, put(y), temperature)
     np.testing.assert_allclose(found, loss, atol=1e-5, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), found_grads, grads)
+    assert float(accuracy) == pytest.approx(np.mean((x @ y.T).argmax(axis=1) == np.arange(16)))
+    for a, b in zip(found_grads[:2], grads[:2]):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+    # The temperature's is a small difference of sums near 200, where float32 has steps of 1.5e-5.
+    np.testing.assert_allclose(found_grads[2], grads[2], atol=1e-4)
+
+
+def _largest(text: str) -> int:
+    """Elements of the largest float32 array in a compiled program."""
+    shapes = [part.split("]")[0] for part in text.split("f32[")[1:]]
+    return max(math.prod(int(n) for n in shape.split(",") if n) for shape in shapes)
+
+
+def test_similarities_of_all_pairs_never_exist():
+    x, y = _embeddings(64)
+    grad = jax.jit(jax.grad(lambda *a: losses.contrastive_loss(*a, columns_per_chunk=4)[0], argnums=(0, 1)))
+    assert (
+        _largest(grad.lower(x, y, 0.07).compile().as_text()) <= 17 * 4 * 12 + 64 * 12
+    )  # the embeddings' size, not 64 x 64
+    mesh = jax.make_mesh((8, 1, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        x, y = jax.device_put((x, y), sharding.batch_sharding(mesh))
+        text = grad.lower(x, y, 0.07).compile().as_text()
+    assert "f32[8,4]" in text and "f32[16,8,4]" not in text and "f32[8,64]" not in text
 
 
 def _text(batch: int = 3, length: int = 10, width: int = 5, vocabulary: int = 11, seed: int = 0):
@@ -120,7 +157,9 @@ def test_captioning_equals_full_logits(chunk):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
     hidden, kernel, bias, labels, mask = args
     right = (hidden @ kernel + bias).argmax(-1) == labels
-    np.testing.assert_allclose(losses.captioning_loss(*args, chunk)[1], right[mask].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.captioning_loss(*args, positions_per_chunk=chunk)[1], right[mask].mean(), rtol=1e-6
+    )
 
 
 def test_uniform_predictions_cost_log_v():
@@ -162,24 +201,28 @@ def test_an_empty_mask_costs_nothing():
 
 def test_full_logits_never_exist():
     hidden, kernel, bias, labels, mask = _text(batch=2, length=24, vocabulary=100)
-    grad = jax.grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2))
-    biggest = 2 * 4 * 100  # one chunk's logits
-    for line in jax.jit(grad).lower(hidden, kernel, bias).compile().as_text().splitlines():
-        for shape in [part.split("]")[0] for part in line.split("f32[")[1:]]:
-            assert np.prod([int(n) for n in shape.split(",") if n], dtype=int) <= biggest, line
+    grad = jax.grad(lambda *a: losses.captioning_loss(*a, labels, mask, positions_per_chunk=4)[0], argnums=(0, 1, 2))
+    # One chunk's logits, where all are 2 x 24 x 100.
+    assert _largest(jax.jit(grad).lower(hidden, kernel, bias).compile().as_text()) <= 2 * 4 * 100
 
 
 def test_captioning_on_a_mesh_equals_one_device():
     rng = np.random.default_rng(1)
     hidden, kernel, bias, labels, _ = _text(batch=8, length=9, vocabulary=16)
     mask = np.arange(9) < rng.integers(1, 9, (8, 1))
-    grad = jax.jit(jax.value_and_grad(lambda *a: losses.captioning_loss(*a, labels, mask, 4)[0], argnums=(0, 1, 2)))
+    grad = jax.jit(
+        jax.value_and_grad(
+            lambda *a: losses.captioning_loss(*a, labels, mask, positions_per_chunk=4)[0], argnums=(0, 1, 2)
+        )
+    )
     expected, expected_grads = grad(hidden, kernel, bias)
     mesh = jax.make_mesh((2, 2, 2), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         axis = sharding.Axis
         put = lambda x, *axes: jax.device_put(x, sharding.shardings(mesh, axes))
-        found, grads = grad(put(hidden, axis.BATCH), put(kernel, axis.LENGTH, axis.VOCABULARY), put(bias, axis.VOCABULARY))
+        found, grads = grad(
+            put(hidden, axis.BATCH), put(kernel, axis.LENGTH, axis.VOCABULARY), put(bias, axis.VOCABULARY)
+        )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
 
@@ -196,7 +239,9 @@ def test_labels_are_the_next_tokens_with_eos_once_and_neither_bos_nor_pad():
     labels, mask = losses.next_tokens(ids, ids != PAD)
     assert labels.shape == mask.shape == ids.shape and mask.dtype == bool
     assert [row[m].tolist() for row, m in zip(np.asarray(labels), np.asarray(mask))] == [
-        [7, 8, 9, EOS], [7, EOS], [5, 6, 7, 8, 9, EOS]
+        [7, 8, 9, EOS],
+        [7, EOS],
+        [5, 6, 7, 8, 9, EOS],
     ]
     # Each label stands where its predecessor does.
     for b, t in np.argwhere(np.asarray(mask)):

@@ -19,7 +19,9 @@ def _constraints(jaxpr) -> list[str]:
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "sharding_constraint":
             found.append(str(eqn.params["sharding"].spec))
-        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 found += _constraints(inner)
@@ -42,13 +44,23 @@ def test_a_misspelt_axis_raises():
 
 
 def test_spec():
-    assert sharding.spec(Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP) == PartitionSpec(("data", "fsdp"), None, "tensor")
-    assert sharding.spec(Axis.LAYERS, Axis.WIDTH, Axis.HEADS, Axis.HEAD_DIM) == PartitionSpec(None, "fsdp", "tensor", None)
+    assert sharding.spec(Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP) == PartitionSpec(
+        ("data", "fsdp"), None, "tensor"
+    )
+    assert sharding.spec(Axis.LAYERS, Axis.WIDTH, Axis.HEADS, Axis.HEAD_DIM) == PartitionSpec(
+        None, "fsdp", "tensor", None
+    )
     assert sharding.spec() == PartitionSpec()
 
 
 @pytest.mark.parametrize(
-    "axes", [(Axis.WIDTH, Axis.WIDTH), (Axis.HEADS, Axis.MLP), (Axis.BATCH, Axis.WIDTH), (Axis.VOCABULARY, Axis.ACTIVATION_MLP)]
+    "axes",
+    [
+        (Axis.WIDTH, Axis.WIDTH),
+        (Axis.HEADS, Axis.MLP),
+        (Axis.BATCH, Axis.WIDTH),
+        (Axis.VOCABULARY, Axis.ACTIVATION_MLP),
+    ],
 )
 def test_a_collision_raises_with_the_names(axes):
     with pytest.raises(ValueError, match=f"{axes[0].name}.*{axes[1].name}.*twice"):
@@ -57,7 +69,13 @@ def test_a_collision_raises_with_the_names(axes):
 
 @pytest.mark.parametrize(
     "config, shape",
-    [((0, 1, 1), (8, 1, 1)), ((0, 8, 1), (1, 8, 1)), ((0, 2, 2), (2, 2, 2)), ((2, 4, 1), (2, 4, 1)), ((1, 1, 8), (1, 1, 8))],
+    [
+        ((0, 1, 1), (8, 1, 1)),
+        ((0, 8, 1), (1, 8, 1)),
+        ((0, 2, 2), (2, 2, 2)),
+        ((2, 4, 1), (2, 4, 1)),
+        ((1, 1, 8), (1, 1, 8)),
+    ],
 )
 def test_make_mesh(config, shape):
     mesh = _mesh(*config)
@@ -140,3 +158,6 @@ def test_batch_size_must_divide():
     with pytest.raises(CocaError, match="train.batch_size = 10 .* data x fsdp = 4 devices: make it a multiple of 4"):
         sharding.check_batch_size(mesh, 10)
     sharding.check_batch_size(_mesh(1, 1, 8), 1)
+    sharding.check_batch_size(mesh, 24, microbatches=3)
+    with pytest.raises(CocaError, match="train.batch_size = 12 in 2 microbatches .* make it a multiple of 8"):
+        sharding.check_batch_size(mesh, 12, microbatches=2)

@@ -92,13 +92,10 @@ class Coca(nn.Module):
         if self.contrastive or self.captioning:
             pooled = self.encode_image(images)
         if self.contrastive:
-            temperature = self.temperature
-            # Straight through, so that a temperature that steps below the bound comes back by its own gradient.
-            bound = jax.lax.stop_gradient(jnp.maximum(temperature, _LOWEST_TEMPERATURE) - temperature)
             output = output.replace(
                 image_embedding_BE=_normalize(pooled.embedding_BD),
                 text_embedding_BE=_normalize(text.embedding_BD),
-                temperature=temperature + bound,
+                temperature=self.bounded_temperature(),
             )
         if self.captioning:
             output = output.replace(hidden_BLD=self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD))
@@ -121,6 +118,12 @@ class Coca(nn.Module):
     def embed_texts(self, ids_BL: jax.Array, valid_BL: jax.Array) -> jax.Array:
         """L2-normalised embeddings, float32 [B, E]."""
         return _normalize(self.unimodal(ids_BL, valid_BL).embedding_BD)
+
+    def bounded_temperature(self) -> jax.Array:
+        """The temperature, scalar float32, at least 0.01."""
+        # Straight through, so that a temperature that steps below the bound comes back by its own gradient.
+        bounded = jnp.maximum(self.temperature, _LOWEST_TEMPERATURE)
+        return self.temperature + jax.lax.stop_gradient(bounded - self.temperature)
 
     def extend(
         self, ids_BL: jax.Array, index: jax.Array, cache: DecoderCache, tokens_BQD: jax.Array | None = None

@@ -8,23 +8,24 @@ import optax
 
 from coca_jax.config import Config
 from coca_jax.trainer import optimizer as optimizers
-from coca_jax.trainer.objective import LossFunction
+from coca_jax.trainer.objective import Pretraining
 from coca_jax.trainer.state import TrainState
 
 TrainStep = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def train_step(config: Config, loss: LossFunction, optimizer: optax.GradientTransformation) -> TrainStep:
+def train_step(config: Config, objective: Pretraining, optimizer: optax.GradientTransformation) -> TrainStep:
     """A function (state, batch) -> (state, metrics), to be compiled under `jax.set_mesh`.
 
     Its randomness is fold_in(seed, step): there is no generator state to save.
     """
     schedule = optimizers.learning_rate(config.optimizer, config.train.steps)
+    gradients_of = objective.gradients(config.train.microbatches)
     decay = config.optimizer.ema_decay
 
     def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
+        gradients, metrics = gradients_of(state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average

@@ -15,11 +15,20 @@ from coca_jax.sharding import Axis, spec
 # Every size is its own number, so that a shape says what an axis is.
 B, N, Q, L, D, V = 4, 4, 3, 8, 16, 37
 TINY = {
-    "model.width": D, "model.heads": 2, "model.dtype": "float32",
-    "model.image.size": 16, "model.image.patch": 8, "model.image.layers": 2, "model.image.mlp": 24,
-    "model.pooler.queries": Q, "model.pooler.hidden_multiple": 2,
-    "model.text.vocabulary_size": V, "model.text.length": L, "model.text.mlp": 40,
-    "model.text.unimodal_layers": 2, "model.text.multimodal_layers": 2,
+    "model.width": D,
+    "model.heads": 2,
+    "model.dtype": "float32",
+    "model.image.size": 16,
+    "model.image.patch": 8,
+    "model.image.layers": 2,
+    "model.image.mlp": 24,
+    "model.pooler.queries": Q,
+    "model.pooler.hidden_multiple": 2,
+    "model.text.vocabulary_size": V,
+    "model.text.length": L,
+    "model.text.mlp": 40,
+    "model.text.unimodal_layers": 2,
+    "model.text.multimodal_layers": 2,
 }
 LENGTHS = (8, 5, 3, 6)  # valid tokens of each text
 
@@ -106,8 +115,10 @@ def _value_and_grad(model, params, *batch):
 
 
 def _flat(tree, is_leaf=None) -> dict:
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    }
 
 
 def _with_param(params: dict, path: str, change) -> dict:
@@ -208,13 +219,17 @@ def test_stems_are_convolutions():
     model, params = _main()
     stem = params["image_encoder"]["stem"]
     expected = conv(images, dense(stem["projection"], 8), (8, 8), "VALID") + stem["projection"]["bias"]
-    np.testing.assert_allclose(image_encoder.PatchStem(model.config).apply({"params": stem}, images), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        image_encoder.PatchStem(model.config).apply({"params": stem}, images), expected, atol=1e-4
+    )
     model, params = _model(**ENCODERS["conv stem"])
     x, stem = images, params["image_encoder"]["stem"]
     for i in range(3):
         x = jax.nn.relu(conv(x, dense(stem[f"conv_{i}"], 3), (2, 2), "SAME") + stem[f"conv_{i}"]["bias"])
     expected = x @ stem["out"]["kernel"] + stem["out"]["bias"]
-    np.testing.assert_allclose(image_encoder.ConvStem(model.config).apply({"params": stem}, images), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        image_encoder.ConvStem(model.config).apply({"params": stem}, images), expected, atol=1e-4
+    )
 
 
 def test_precomputed_tokens_stand_for_the_images():
@@ -239,7 +254,10 @@ def test_precomputed_tokens_stand_for_the_images():
 
 def _pooled(kind: str, queries: int, params: dict | None = None, tokens_seed: int = 0, **changes):
     model, fresh = _model(
-        model__image__kind="precomputed", model__image__tokens=N, model__pooler__kind=kind, model__pooler__queries=queries,
+        model__image__kind="precomputed",
+        model__image__tokens=N,
+        model__pooler__kind=kind,
+        model__pooler__queries=queries,
         **changes,
     )
     tokens = np.random.default_rng(tokens_seed).normal(size=(B, N, D)).astype(np.float32)
@@ -335,7 +353,9 @@ def test_decoder_equals_a_plain_float64_one():
             x = x + _np_attention(block["attention"], h, h, mask=mask)
             if source is not None:
                 x = x + _np_attention(block["cross_attention"], _np_layer_norm(block["cross_norm"], x), source)
-            h = np.maximum(_np_layer_norm(block["mlp_norm"], x) @ block["mlp"]["up"]["kernel"] + block["mlp"]["up"]["bias"], 0)
+            h = np.maximum(
+                _np_layer_norm(block["mlp_norm"], x) @ block["mlp"]["up"]["kernel"] + block["mlp"]["up"]["bias"], 0
+            )
             x = x + h @ block["mlp"]["down"]["kernel"] + block["mlp"]["down"]["bias"]
         return x
 
@@ -377,7 +397,9 @@ def test_what_stands_under_a_pad_changes_nothing():
     # The same text with one token more is another text.
     longer = valid.copy()
     longer[1, LENGTHS[1]] = True
-    assert not np.allclose(_forward(model, params, images, ids, longer)[0].text_embedding_BE[1], output.text_embedding_BE[1])
+    assert not np.allclose(
+        _forward(model, params, images, ids, longer)[0].text_embedding_BE[1], output.text_embedding_BE[1]
+    )
 
 
 def test_logits_depend_on_their_own_and_earlier_tokens_alone():
@@ -464,7 +486,10 @@ def test_temperature_has_a_lower_bound_that_lets_its_gradient_through():
         assert _forward(model, below, *batch)[0].temperature == pytest.approx(0.01)
         loss, grads = _value_and_grad(model, below, *batch)
         assert loss == pytest.approx(float(at_bound), rel=1e-5)
-        assert grads["temperature"] == pytest.approx(float(grads_at_bound["temperature"]), rel=1e-4) and grads["temperature"]
+        assert (
+            grads["temperature"] == pytest.approx(float(grads_at_bound["temperature"]), rel=1e-4)
+            and grads["temperature"]
+        )
 
 
 def test_rematerialisation_changes_no_value_and_no_gradient():
@@ -513,7 +538,9 @@ def test_captioning_weight_0_is_a_dual_encoder():
     shared = {key: full_params[key] for key in params}
     expected, _ = _forward(full, full_params, *_batch())
     found, _ = _forward(model, shared, *_batch())
-    _close((found.image_embedding_BE, found.text_embedding_BE), (expected.image_embedding_BE, expected.text_embedding_BE))
+    _close(
+        (found.image_embedding_BE, found.text_embedding_BE), (expected.image_embedding_BE, expected.text_embedding_BE)
+    )
     assert f"{D},{V}]" in _jaxpr(full, full_params) and f"{D},{V}]" not in _jaxpr(model, params)
     assert _flops(model, params) < 0.75 * _flops(full, full_params)
 
@@ -594,7 +621,11 @@ def test_the_model_uses_its_cap():
 # Initialisation
 
 WIDE = {
-    "model.width": 64, "model.heads": 4, "model.image.mlp": 96, "model.text.mlp": 160, "model.text.vocabulary_size": 200,
+    "model.width": 64,
+    "model.heads": 4,
+    "model.image.mlp": 96,
+    "model.text.mlp": 160,
+    "model.text.vocabulary_size": 200,
 }
 _init = functools.partial(_jit, static_argnums=0)(coca.init)
 
@@ -613,7 +644,9 @@ def _expected_deviation(path: str, shape: tuple[int, ...], width: int) -> float:
         inputs = 2 if parts[-2] == "out" and "attention" in path else 1  # [H, K] to D, else D to …
         shape = shape[1:] if "blocks/" in path else shape
         return math.sqrt(1 / (math.prod(shape[:inputs]) + math.prod(shape[inputs:])))  # Xavier · 2^-0.5
-    return {"queries": width**-0.5, "embedding": width**-0.5, "cls_embedding": width**-0.5, "positions": 0.02}[parts[-1]]
+    return {"queries": width**-0.5, "embedding": width**-0.5, "cls_embedding": width**-0.5, "positions": 0.02}[
+        parts[-1]
+    ]
 
 
 def _check_deviations(params: dict, width: int):
