@@ -20,16 +20,20 @@ def _choice(default: str, *others: str) -> Any:
     return dataclasses.field(default=default, metadata={"choices": (default, *others)})
 
 
+def _count(default: int) -> Any:
+    return dataclasses.field(default=default, metadata={"minimum": 1})
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageEncoderConfig:
     """Images [B, size, size, 3] to tokens [B, N, width]."""
 
     kind: str = _choice("vit", "convnet", "precomputed")
-    size: int = 288  # pixels a side
-    patch: int = 18  # pixels a side of one token's receptive stride; a power of two where stem = conv
+    size: int = _count(288)  # pixels a side
+    patch: int = _count(18)  # pixels a side of one token's receptive stride; a power of two where stem = conv
     stem: str = _choice("patch", "conv")  # one linear patch projection, or log2(patch) stride-2 convolutions
-    layers: int = 12
-    mlp: int = 3072
+    layers: int = _count(12)
+    mlp: int = _count(3072)
     tokens: int = 0  # kind = precomputed only: how many tokens an image has
 
 
@@ -39,25 +43,25 @@ class PoolerConfig:
 
     kind: str = _choice("cascade", "parallel")
     queries: int = 256  # generative queries; 0: the decoder attends to the encoder's tokens themselves
-    hidden_multiple: int = 4  # attention width as a multiple of the model's
+    hidden_multiple: int = _count(4)  # attention width as a multiple of the model's
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
     """The decoupled decoder: unimodal layers, then multimodal layers of self-attention, cross-attention, FFN."""
 
-    vocabulary_size: int = 64_000
+    vocabulary_size: int = _count(64_000)
     length: int = 64  # tokens with BOS and EOS, without CLS
-    unimodal_layers: int = 12
-    multimodal_layers: int = 12
-    mlp: int = 3072
+    unimodal_layers: int = _count(12)
+    multimodal_layers: int = _count(12)
+    mlp: int = _count(3072)
     tied_softmax: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    width: int = 768
-    heads: int = 12
+    width: int = _count(768)
+    heads: int = _count(12)
     image: ImageEncoderConfig = ImageEncoderConfig()
     pooler: PoolerConfig = PoolerConfig()
     text: TextConfig = TextConfig()
@@ -110,19 +114,19 @@ class MeshConfig:
     """Devices along each mesh axis; their product is the number of devices."""
 
     data: int = 0  # 0: all devices that the other axes leave
-    fsdp: int = 1
-    tensor: int = 1
+    fsdp: int = _count(1)
+    tensor: int = _count(1)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    steps: int = 500_000
-    batch_size: int = 65_536  # pairs a step, over all devices
-    microbatches: int = 1  # parts of the batch that are worked through one after another, with the same gradient
+    steps: int = _count(500_000)
+    batch_size: int = _count(65_536)  # pairs a step, over all devices
+    microbatches: int = _count(1)  # parts of the batch that are worked through one after another, with the same gradient
     seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 1_000
-    keep_checkpoints: int = 2
+    log_every: int = _count(10)
+    checkpoint_every: int = _count(1_000)
+    keep_checkpoints: int = _count(2)
     evaluate_every: int = 0  # 0: only after the last step
     mesh: MeshConfig = MeshConfig()
     tensorboard: bool = True
@@ -130,8 +134,8 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    examples: int = 1_000  # held-out pairs
-    batch_size: int = 100
+    examples: int = _count(1_000)  # held-out pairs
+    batch_size: int = _count(100)
     gallery: int = 24  # held-out pictures that the report shows
 
 
@@ -201,6 +205,8 @@ def from_config_dict(values: Any) -> Config:
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    if not isinstance(values, dict):
+        raise CocaError(f"{where} is {values!r}: it must hold keys such as {where}.{dataclasses.fields(cls)[0].name}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
     unknown = [key for key in values if key not in fields]
@@ -217,6 +223,9 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
             choices = fields[key].metadata.get("choices")
             if choices and value not in choices:
                 raise CocaError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+            minimum = fields[key].metadata.get("minimum")
+            if minimum is not None and converted[key] < minimum:
+                raise CocaError(f"{name} = {value} must be at least {minimum}")
     return cls(**converted)
 
 
@@ -248,12 +257,8 @@ def _check(config: Config) -> None:
          "every weight of config.loss is 0: set at least one of them"),
         (loss.initial_temperature > 0, "loss.initial_temperature must be above 0"),
         (model.text.length >= 3, "model.text.length must be at least 3: BOS, one token, EOS"),
-        (train.steps >= 1 and train.batch_size >= 1, "train.steps and train.batch_size must be at least 1"),
-        (train.microbatches >= 1 and train.batch_size % train.microbatches == 0,
+        (train.batch_size % train.microbatches == 0,
          f"train.microbatches = {train.microbatches} does not divide train.batch_size = {train.batch_size}: change one"),
-        (train.log_every >= 1 and train.checkpoint_every >= 1,
-         "train.log_every and train.checkpoint_every must be at least 1"),
-        (train.keep_checkpoints >= 1, "train.keep_checkpoints must be at least 1"),
         (0 <= config.optimizer.ema_decay < 1, "optimizer.ema_decay must lie in [0, 1)"),
         (0 <= config.optimizer.warmup_fraction < 1, "optimizer.warmup_fraction must lie in [0, 1)"),
         (0 < data.holdout < 1, "data.holdout must lie between 0 and 1"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from coca_jax import generation
 from coca_jax.config import Config
@@ -95,7 +96,8 @@ class Coca:
         self, images: Any, labels: Sequence[str], templates: Sequence[str] = ("{}",)
     ) -> np.ndarray:
         """Zero-shot probabilities, float32 [N, C]: softmax of the similarities over the trained temperature."""
-        scores = self.embed_images(images) @ self.text_classifier(labels, templates).T / float(self._params["temperature"])
+        temperature = float(self._model.apply({"params": self._params}, method="bounded_temperature"))
+        scores = self.embed_images(images) @ self.text_classifier(labels, templates).T / temperature
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return scores / scores.sum(axis=1, keepdims=True)
 
@@ -127,8 +129,8 @@ class Coca:
                 images = images[None]
             if images.dtype == np.uint8 and images.shape[1:] == (size, size, 3):
                 return self._batched(function, images)
-        elif isinstance(images, (str, pathlib.Path)):
-            raise CocaError("images are given as a list: put the one path into a list")
+        elif isinstance(images, (str, pathlib.Path, Image.Image)):
+            raise CocaError("images are given as a list: put the one picture into a list")
         images = list(images)
         parts = [
             self._batched(function, np.stack([load_image(x, size) for x in images[i : i + _IMAGES_AT_ONCE]]))
@@ -139,8 +141,8 @@ class Coca:
     def _batched(self, function: Callable, array: np.ndarray) -> np.ndarray:
         """`function` over batches; the last is padded to a power of two, so that few sizes are ever compiled."""
         if not len(array):
-            shape = jax.eval_shape(function, self._params, array)
-            return np.zeros(shape.shape, shape.dtype)
+            shape = jax.eval_shape(function, self._params, jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype))
+            return np.zeros((0, *shape.shape[1:]), shape.dtype)
         outputs = []
         for start in range(0, len(array), self._batch_size):
             part = array[start : start + self._batch_size]

@@ -42,33 +42,36 @@ def _local_contrastive_loss(
     gather = lambda x: jax.lax.all_gather(x, axes, tiled=True) if axes else x
     total = lambda x: jax.lax.psum(jnp.sum(x), axes) if axes else jnp.sum(x)
     own_R = jnp.sum(image_RE * text_RE, axis=1) / temperature
-    image_lse_R, image_max_R = _over_columns(image_RE / temperature, gather(text_RE), columns_per_chunk)
-    text_lse_R, _ = _over_columns(text_RE / temperature, gather(image_RE), columns_per_chunk)
+    image_lse_R, rank_R = _over_columns(image_RE / temperature, gather(text_RE), own_R, columns_per_chunk)
+    text_lse_R, _ = _over_columns(text_RE / temperature, gather(image_RE), own_R, columns_per_chunk)
     count = total(jnp.ones_like(own_R))
-    # The own similarity, summed in another order, may fall short of itself by a rounding error.
-    right_R = own_R >= image_max_R - 1e-4
-    return total(image_lse_R + text_lse_R - 2 * own_R) / (2 * count), total(right_R.astype(jnp.float32)) / count
+    right_R = (rank_R <= 1).astype(jnp.float32)  # ties count as wrong: collapsed embeddings score 0
+    return total(image_lse_R + text_lse_R - 2 * own_R) / (2 * count), total(right_R) / count
 
 
-def _over_columns(rows_RE: jax.Array, columns_NE: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """log Σ exp and maximum of rows · columns over all columns, [R] each, from one chunk of columns at a time."""
+def _over_columns(
+    rows_RE: jax.Array, columns_NE: jax.Array, own_R: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """Over all columns, one chunk of them at a time: log Σ exp of rows · columns, and how many of these reach `own_R`."""
     count = columns_NE.shape[0]
     chunk = min(chunk, count)
     lowest = jnp.finfo(jnp.float32).min
     starts = jnp.arange(-(-count // chunk)) * chunk
     columns_NE = jnp.pad(columns_NE, ((0, -count % chunk), (0, 0)))
+    # The row's own column, summed in another order than own_R, may fall short of it by a rounding error.
+    reached_R = jax.lax.stop_gradient(own_R) - 1e-4
 
     @jax.checkpoint  # the backward pass makes each chunk's similarities again
     def body(carry: tuple[jax.Array, jax.Array], start: jax.Array):
         part_CE = jax.lax.dynamic_slice_in_dim(columns_NE, start, chunk)
         logits_RC = jnp.dot(rows_RE, part_CE.T, precision="highest")
         logits_RC = jnp.where(start + jnp.arange(chunk) < count, logits_RC, lowest)
-        lse, largest = carry
+        lse, rank = carry
         lse = jnp.logaddexp(lse, jax.nn.logsumexp(logits_RC, axis=1))
-        return (lse, jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(logits_RC, axis=1)))), None
+        return (lse, rank + jnp.sum(logits_RC >= reached_R[:, None], axis=1)), None
 
-    start = jnp.full_like(rows_RE[:, 0], lowest)
-    return jax.lax.scan(body, (start, start), starts)[0]
+    start = (jnp.full_like(own_R, lowest), jnp.zeros_like(own_R, jnp.int32))
+    return jax.lax.scan(body, start, starts)[0]
 
 
 def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -86,7 +86,7 @@ def make_mesh(config: MeshConfig) -> jax.sharding.Mesh:
     """
     devices = jax.device_count()
     fixed = config.fsdp * config.tensor
-    data = config.data or max(devices // fixed, 1)
+    data = config.data or max(devices // max(fixed, 1), 1)
     shape = (data, config.fsdp, config.tensor)
     if math.prod(shape) != devices:
         raise CocaError(

@@ -56,7 +56,7 @@ ensure_environment() {
     return
   fi
 
-  say "installing coca_jax${extra:+ and what its ${extra}s need} into .venv (once: some minutes, 3.3 GB on disk)"
+  say "installing coca_jax${extra:+[$extra]} into .venv (once: some minutes, 3.3 GB on disk)"
   rm -f "$installed"
   touch "$installing"
   if .venv/bin/python -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))"; then

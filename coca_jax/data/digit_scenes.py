@@ -22,7 +22,7 @@ _RGB = dict(
     red=(222, 26, 26), orange=(255, 138, 0), yellow=(255, 226, 20), green=(16, 150, 50),
     cyan=(0, 205, 225), blue=(44, 74, 250), purple=(148, 36, 190), pink=(255, 112, 190),
 )
-_HEIGHT = dict(small=8.7, large=13.6)  # of the writing, in pixels of a 40-pixel canvas
+_HEIGHT = dict(small=9.5, large=14.5)  # of the writing, in pixels of a 40-pixel canvas
 _PLACE = {"top left": (0.26, 0.26), "top right": (0.74, 0.26), "bottom left": (0.26, 0.74),
           "bottom right": (0.74, 0.74), "middle": (0.5, 0.5)}
 _LAYOUTS = {1: ("single",), 2: ("vertical", "horizontal"), 3: ("row", "column", "pair")}
@@ -101,7 +101,7 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
         for source, thing in zip(sources, things)
     ]
     centres = _arrange(layout, place, strokes, size, draw)
-    canvas = _background(size, uniform.pop() < 0.5, draw, pick)
+    canvas = _background(size, draw, pick)
     for stroke, thing, centre in zip(strokes, things, centres):
         _paint(canvas, stroke, _RGB[thing.color], centre)
     form = Meaning(layout, place if layout == "single" else "", things)
@@ -160,9 +160,13 @@ def _line(halves: list[float], size: int, draw) -> list[float]:
     return centres
 
 
-def _background(size: int, dark: bool, draw, pick) -> np.ndarray:
-    """A muted shade with a slight gradient and grain: float32 [size, size, 3]."""
-    level = 42 + 22 * draw() if dark else 205 + 18 * draw()
+def _background(size: int, draw, pick) -> np.ndarray:
+    """A dark shade with a slight gradient and grain: float32 [size, size, 3].
+
+    Always darker than the writing: with light shades among them, the same stroke is now brighter and now darker than what
+    is around it, and an encoder trained for minutes from nothing learns colours and places but no digits.
+    """
+    level = 42 + 22 * draw()
     shade = np.array([level + 9 * draw(), level + 9 * draw(), level + 9 * draw()], np.float32)
     ramp, grain = _textures(size)
     top, left = pick(range(size)), pick(range(size))
