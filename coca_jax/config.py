@@ -66,6 +66,7 @@ class ModelConfig:
     pooler: PoolerConfig = PoolerConfig()
     text: TextConfig = TextConfig()
     logit_cap: float = 50.0  # attention logits become cap·tanh(logits / cap); 0: no cap
+    kernel_variance: float = 0.5  # of fresh kernels, as a multiple of 2 / (inputs + outputs)
     dtype: str = _choice("bfloat16", "float32")  # of the computation; parameters are float32
     remat: str = _choice("none", "dots", "full")  # what the backward pass keeps of each block: all, matmuls, nothing
 

@@ -5,7 +5,8 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     config = config_lib.default()
-    config.model.update(width=96, heads=3, dtype="float32", remat="full")
+    config.model.update(width=96, heads=3, dtype="float32", remat="full", kernel_variance=2.0)
+    config.loss.captioning_weight = 10.0  # per token: these captions are short, and their digits are the hard part
     config.model.image.update(size=40, patch=8, stem="conv", layers=3, mlp=288)
     config.model.pooler.update(queries=16, hidden_multiple=1)
     config.model.text.update(vocabulary_size=256, length=24, unimodal_layers=2, multimodal_layers=2, mlp=192)

@@ -108,7 +108,7 @@ json() {  # a string in JSON, which YAML reads too
 joined() { local IFS=,; printf '%s' "$*"; }
 
 # shellcheck disable=SC2034 # the variables in capitals are read by name
-fill_in() {  # the template, each \${KEY} replaced by the variable of that name, once
+fill_in() {  # the template, each ${KEY} replaced by the variable of that name, once
   local rest token key out=""
   local NAME=$name SLICES=$slices HOSTS=$hosts CHIPS_PER_HOST=$chips_per_host MAX_RESTARTS=$max_restarts GRACE=$grace
   local IMAGE SERVICE_ACCOUNT NODE_SELECTOR ARGUMENTS ENVIRONMENT EXCLUSIVE=cloud.google.com/gke-nodepool word

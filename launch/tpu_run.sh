@@ -174,8 +174,8 @@ have_tpu() {  # returns once it is ready
   fi
   while :; do
     if ! state=$(retry tpu_state); then
-      [ -n "$prepared" ] || fail "gcloud does not say how $name is: its message stands above; then run this again."
-      continue  # a run has been launched: the network may come back
+      [ -n "$launched" ] || fail "gcloud does not say how $name is: its message stands above; then run this again."
+      continue  # the network may come back, and this run is to be restarted then
     fi
     if [ "$state" != "$told" ]; then say "the TPU $name is $state"; fi
     told=$state
@@ -250,6 +250,7 @@ launch() {  # on every host: the repository, .venv, and the training unless it r
   fi
   note "the training, detached"
   : > "$local_log"
+  launched=yes
   answers=$(on_all start ${environment[@]+"${environment[@]}"} "${train[@]}") || return 1
   case "$answers " in
     *" other"[[:space:]]*) fail "another training runs on $name: 'bash launch/tpu_run.sh stop …' ends it." ;;
@@ -338,7 +339,7 @@ give_up() {
 set_up_folder() {
   folder=$ROOT/runs/tpu/$name
   archive=$folder/coca_jax.tar.gz local_log=$folder/worker0.log gcloud_log=$folder/gcloud.log errors=$folder/errors
-  prepared=""
+  prepared="" launched=""
   if [ -n "$dry_run" ]; then
     gcloud_log=/dev/null errors=/dev/null local_log=/dev/null
   else

@@ -26,7 +26,7 @@ _HEIGHT = dict(small=9.5, large=14.5)  # of the writing, in pixels of a 40-pixel
 _PLACE = {"top left": (0.26, 0.26), "top right": (0.74, 0.26), "bottom left": (0.26, 0.74),
           "bottom right": (0.74, 0.74), "middle": (0.5, 0.5)}
 _LAYOUTS = {1: ("single",), 2: ("vertical", "horizontal"), 3: ("row", "column", "pair")}
-_COUNTS = (0.25, 0.65)  # a quarter of the scenes holds one digit, 40 % two, the rest three
+_COUNTS = (0.45, 0.75)  # 45 % of the scenes hold one digit, 30 % two, the rest three
 _PAD = 2  # empty pixels around a cached digit, for the bicubic kernel
 _DRAWS = 80  # uniform numbers, more than any scene uses
 

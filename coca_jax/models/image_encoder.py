@@ -36,12 +36,11 @@ class ConvStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width, steps = self.config.width, int(math.log2(self.config.image.patch))
-        dtype = jnp.dtype(self.config.dtype)
         for step in range(steps):
             features = max(width >> (steps - 1 - step), 16)
-            x = _windows(x)
-            x = jax.nn.relu(Dense((features,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name=f"conv_{step}")(x))
-        return Dense((width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name="out")(x)
+            layer = Dense(self.config, (features,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name=f"conv_{step}")
+            x = jax.nn.relu(layer(_windows(x)))
+        return Dense(self.config, (width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name="out")(x)
 
 
 def _windows(x: jax.Array) -> jax.Array:
@@ -64,8 +63,7 @@ class PatchStem(nn.Module):
         patch, side = self.config.image.patch, self.config.image.size // self.config.image.patch
         x = x.reshape(x.shape[0], side, patch, side, patch, 3).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(x.shape[0], side, side, patch * patch * 3)
-        dtype = jnp.dtype(self.config.dtype)
-        return Dense((self.config.width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), dtype, name="projection")(x)
+        return Dense(self.config, (self.config.width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name="projection")(x)
 
 
 class VisionTransformer(nn.Module):
@@ -78,7 +76,7 @@ class VisionTransformer(nn.Module):
         config, image = self.config, self.config.image
         stem = ConvStem if image.stem == "conv" else PatchStem
         x = stem(config, name="stem")(to_float(images, config.dtype))
-        x = x.reshape(x.shape[0], -1, config.width)
+        x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)
         positions = self.param(
             "positions", named(nn.initializers.normal(0.02), Axis.LENGTH, Axis.WIDTH), (x.shape[1], config.width)
         )
@@ -110,7 +108,7 @@ class ConvNet(nn.Module):
             )(x)
             h = layer_norm(f"norm_{layer}")(h).reshape(x.shape[0], -1, config.width)
             x = x + Mlp(config, image.mlp, exact_gelu, name=f"mlp_{layer}")(h).reshape(x.shape)
-        return layer_norm("norm")(x.reshape(x.shape[0], -1, config.width)).astype(config.dtype)
+        return layer_norm("norm")(x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)).astype(config.dtype)
 
 
 def image_encoder(config: ModelConfig, name: str) -> nn.Module:

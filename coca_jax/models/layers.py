@@ -20,9 +20,6 @@ from flax import struct
 from coca_jax.config import ModelConfig
 from coca_jax.sharding import Axis, constrain
 
-# praxis' Xavier(2^-0.5), the transformers' initialiser in Google's public CoCa code; fans are those of the 2-D product.
-_KERNEL_VARIANCE = 0.5
-
 
 def named(initializer: Callable, *axes: Axis) -> Callable:
     """`initializer` whose parameter carries logical axis names."""
@@ -37,24 +34,29 @@ class Dense(nn.Module):
       in_axes, out_axes: logical names of the kernel's input and output axes.
     """
 
+    config: ModelConfig
     shape: tuple[int, ...]
     in_axes: tuple[Axis, ...]
     out_axes: tuple[Axis, ...]
-    dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = x.shape[x.ndim - len(self.in_axes) :]
         leading = x.shape[: x.ndim - len(self.in_axes)]
+        dtype = jnp.dtype(self.config.dtype)
         n_in, n_out = len(inputs), len(self.shape)
         initializer = nn.initializers.variance_scaling(
-            _KERNEL_VARIANCE, "fan_avg", "uniform", in_axis=tuple(range(n_in)), out_axis=tuple(range(n_in, n_in + n_out))
+            self.config.kernel_variance,
+            "fan_avg",  # of the 2-D product
+            "uniform",
+            in_axis=tuple(range(n_in)),
+            out_axis=tuple(range(n_in, n_in + n_out)),
         )
         kernel = self.param("kernel", named(initializer, *self.in_axes, *self.out_axes), (*inputs, *self.shape))
         bias = self.param("bias", named(nn.initializers.zeros, *self.out_axes), self.shape)
-        x_2d = x.reshape(-1, math.prod(inputs)).astype(self.dtype)
-        kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(self.dtype)
-        return (x_2d @ kernel_2d + bias.reshape(-1).astype(self.dtype)).reshape(*leading, *self.shape)
+        x_2d = x.reshape(-1, math.prod(inputs)).astype(dtype)
+        kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(dtype)
+        return (x_2d @ kernel_2d + bias.reshape(-1).astype(dtype)).reshape(*leading, *self.shape)
 
 
 def layer_norm(name: str | None = None) -> nn.LayerNorm:
@@ -103,10 +105,9 @@ class Attention(nn.Module):
     per_dim_scale: bool = False  # a learned scale for each query dimension instead of 1/sqrt(K) (praxis' PerDimScale)
 
     def setup(self) -> None:
-        heads, dtype = self.config.heads, jnp.dtype(self.config.dtype)
-        inner = ((heads, self.head_dim), (Axis.WIDTH,), (Axis.HEADS, Axis.HEAD_DIM), dtype)
+        inner = (self.config, (self.config.heads, self.head_dim), (Axis.WIDTH,), (Axis.HEADS, Axis.HEAD_DIM))
         self.query, self.key, self.value = Dense(*inner), Dense(*inner), Dense(*inner)
-        self.out = Dense((self.config.width,), (Axis.HEADS, Axis.HEAD_DIM), (Axis.WIDTH,), dtype)
+        self.out = Dense(self.config, (self.config.width,), (Axis.HEADS, Axis.HEAD_DIM), (Axis.WIDTH,))
         if self.per_dim_scale:
             self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
 
@@ -132,10 +133,9 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        dtype = jnp.dtype(self.config.dtype)
-        h = Dense((self.mlp,), (Axis.WIDTH,), (Axis.MLP,), dtype, name="up")(x_BLD)
+        h = Dense(self.config, (self.mlp,), (Axis.WIDTH,), (Axis.MLP,), name="up")(x_BLD)
         h = constrain(self.activation(h), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP)
-        return Dense((self.config.width,), (Axis.MLP,), (Axis.WIDTH,), dtype, name="down")(h)
+        return Dense(self.config, (self.config.width,), (Axis.MLP,), (Axis.WIDTH,), name="down")(h)
 
 
 @struct.dataclass
