@@ -34,6 +34,7 @@ class ImageEncoderConfig:
     stem: str = _choice("patch", "conv")  # one linear patch projection, or log2(patch) stride-2 convolutions
     layers: int = _count(12)
     mlp: int = _count(3072)
+    position_scale: float = 0.02  # standard deviation of fresh position embeddings
     tokens: int = 0  # kind = precomputed only: how many tokens an image has
 
 

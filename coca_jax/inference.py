@@ -96,8 +96,8 @@ class Coca:
         self, images: Any, labels: Sequence[str], templates: Sequence[str] = ("{}",)
     ) -> np.ndarray:
         """Zero-shot probabilities, float32 [N, C]: softmax of the similarities over the trained temperature."""
-        temperature = float(self._model.apply({"params": self._params}, method="bounded_temperature"))
-        scores = self.embed_images(images) @ self.text_classifier(labels, templates).T / temperature
+        scores = self.embed_images(images) @ self.text_classifier(labels, templates).T
+        scores /= float(self._model.apply({"params": self._params}, method="bounded_temperature"))
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return scores / scores.sum(axis=1, keepdims=True)
 

@@ -123,8 +123,8 @@ def phrasings(scene_: Scene) -> list[str]:
 def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:
     """Centres (x, y) in pixels: inside the canvas, apart from each other, in the layout's relation."""
     if layout == "single":
-        x, y = (share * size + 0.035 * size * draw() for share in _PLACE[place])
-        return [(x, y)]
+        centre = (share * size + 0.035 * size * draw() for share in _PLACE[place])
+        return [tuple(min(max(at, half), size - half) for at, half in zip(centre, strokes[0].half))]
     middle = size / 2
     if layout == "pair":
         upper, *lower = strokes

@@ -77,9 +77,8 @@ class VisionTransformer(nn.Module):
         stem = ConvStem if image.stem == "conv" else PatchStem
         x = stem(config, name="stem")(to_float(images, config.dtype))
         x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)
-        positions = self.param(
-            "positions", named(nn.initializers.normal(0.02), Axis.LENGTH, Axis.WIDTH), (x.shape[1], config.width)
-        )
+        initializer = named(nn.initializers.normal(image.position_scale), Axis.LENGTH, Axis.WIDTH)
+        positions = self.param("positions", initializer, (x.shape[1], config.width))
         x = constrain(x + positions.astype(x.dtype), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         x, _ = Stack(config, image.layers, image.mlp, exact_gelu, name="layers")(x)
         return layer_norm("norm")(x).astype(config.dtype)

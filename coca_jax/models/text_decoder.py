@@ -119,7 +119,7 @@ class SoftmaxWeights:
         """float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
         kernel = self.kernel_DV.astype(hidden_BLD.dtype)
         flat = jnp.dot(hidden_BLD.reshape(-1, kernel.shape[0]), kernel, preferred_element_type=jnp.float32)
-        return flat.reshape(*hidden_BLD.shape[:-1], -1) + self.bias_V
+        return flat.reshape(*hidden_BLD.shape[:-1], kernel.shape[1]) + self.bias_V
 
 
 class Softmax(nn.Module):
