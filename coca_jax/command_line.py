@@ -51,8 +51,7 @@ def config(flag: flags.FlagHolder) -> Config:
     try:
         return from_config_dict(required(flag))
     except OSError:
-        name = flags.FLAGS["config"].config_filename
-        raise CocaError(f"the configuration file {name} cannot be read: check --config") from None
+        raise _unreadable_config() from None
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -80,10 +79,17 @@ def _parse(arguments: list[str]) -> list[str]:
         return flags.FLAGS(arguments)
     except CocaError as error:  # raised by a config file
         fail(error)
+    except OSError:  # how config_flags reports a missing file that a flag would override
+        fail(_unreadable_config())
     except flags.Error as error:
         fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
         fail(_unknown_key(str(error)))
+
+
+def _unreadable_config() -> CocaError:
+    given = [argument.split("=", 1)[1] for argument in sys.argv if re.match("--?config=", argument)]
+    return CocaError(f"the configuration file {' '.join(given)} cannot be read: check --config")
 
 
 def _unknown_key(message: str) -> str:

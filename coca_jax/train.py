@@ -6,6 +6,7 @@ The same command continues a run that was stopped, by Ctrl-C, SIGTERM (exit stat
 holds metrics.jsonl, tensorboard/, checkpoints/, model_info.txt, evaluation.json and report.html.
 """
 
+import logging
 import pathlib
 from typing import Any
 
@@ -14,6 +15,8 @@ from ml_collections import config_flags
 
 from coca_jax import command_line
 from coca_jax.config import Config
+
+_log = logging.getLogger("coca_jax.train")  # __name__ is __main__ here
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made where it does not exist.")
@@ -73,6 +76,8 @@ def train(config: Config, folder: pathlib.Path) -> int:
         return preemption.EXIT_STATUS
     finally:
         writer.close()
+        for cause, count in pipeline.skipped.by_cause.items():
+            _log.warning("skipped %d record%s: %s", count, "s" * (count > 1), cause)
     return 0
 
 

@@ -119,7 +119,6 @@ class Loop:
                     clock.restart()
                 state, metrics = compiled(state, batch)
                 step, previous, pending = step + 1, pending, (step + 1, metrics)
-                clock.steps += 1
                 if previous:
                     self._log(*previous, clock)
                 self.checkpoints.check()
@@ -154,6 +153,7 @@ class Loop:
     def _log(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
         """Reads a step's metrics and, where due, writes them: the step's own, so that a restart cannot change a line."""
         loss = float(metrics["loss"])
+        clock.steps += 1
         if not math.isfinite(loss):
             raise CocaError(
                 f"the loss of step {step} is {loss}: lower --config.optimizer.peak_learning_rate or set "
