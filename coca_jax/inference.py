@@ -71,26 +71,8 @@ class Coca:
         return self._batched(functools.partial(_embed_texts, self._model, self.vocabulary.pad_id), ids)
 
     def text_classifier(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
-        """One vector per class, float32 [C, E]: the mean of its prompts' embeddings, normalised (CLIP, §3.1.4).
-
-        Args:
-          labels: the C classes' names.
-          templates: prompts with a `{}` each, where the name goes.
-
-        Raises:
-          CocaError: there is no label or no template, or a template has no `{}`.
-        """
-        if not labels or not templates:
-            raise CocaError("zero-shot classification needs at least one label and one template")
-        for template in templates:
-            if "{}" not in template:
-                raise CocaError(
-                    f"the zero-shot template {template!r} has no {{}}: write one where the class's name goes"
-                )
-        # Not str.format: a template is data, and a brace in it is no replacement field. Template by template, so that
-        # memory grows with the classes alone.
-        total = sum(self.embed_texts([template.replace("{}", label) for label in labels]) for template in templates)
-        return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        """One vector per class, float32 [C, E]: `text_classifier` of this model's `embed_texts`."""
+        return text_classifier(self.embed_texts, labels, templates)
 
     def class_probabilities(
         self, images: Any, labels: Sequence[str], templates: Sequence[str] = ("{}",)
@@ -150,6 +132,33 @@ class Coca:
             padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             outputs.append(np.asarray(function(self._params, padded))[: len(part)])
         return np.concatenate(outputs)
+
+
+def text_classifier(
+    embed_texts: Callable[[Sequence[str]], np.ndarray], labels: Sequence[str], templates: Sequence[str]
+) -> np.ndarray:
+    """One vector per class: the mean of the embeddings of its prompts, normalised again.
+
+    Args:
+      embed_texts: N texts to their L2-normalised embeddings, float32 [N, E].
+      labels: the C classes' names.
+      templates: prompts with a `{}` each, where the name goes.
+
+    Returns:
+      float32 [C, E], L2-normalised.
+
+    Raises:
+      CocaError: there is no template or no label, or a template has no `{}`.
+    """
+    if not labels or not templates:
+        raise CocaError("zero-shot classification needs at least one label and one template")
+    for template in templates:
+        if "{}" not in template:
+            raise CocaError(f"the zero-shot template {template!r} has no {{}}: write one where the class's name goes")
+    # Not str.format: a template is data, and a brace in it is no replacement field. Template by template, so that
+    # memory grows with the classes alone.
+    total = sum(embed_texts([template.replace("{}", label) for label in labels]) for template in templates)
+    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,7 @@
 """Contrastive and captioning losses: pure functions of arrays, float32.
 
-Letters: N global batch, R a device's own rows of it, C a chunk of columns, E embedding, B batch, L text length, D width, V vocabulary.
+Letters: N global batch, R a device's own rows of it, C a chunk of columns, E embedding, B batch,
+L text length, D width, V vocabulary.
 """
 
 import jax

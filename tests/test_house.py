@@ -13,7 +13,7 @@ PACKAGE = REPOSITORY / "coca_jax"
 
 # Lowest first. A file imports only from floors below its own; inside a package, siblings import each other.
 FLOORS = (
-    ("errors",),
+    ("errors", "files"),
     ("config",),
     ("sharding",),
     ("losses",),
@@ -35,7 +35,7 @@ FENCES = (  # (what, the only package that may import it)
     (TENSORFLOW, "data"),
 )
 # What a GPU box needs: jax, flax, optax, orbax-checkpoint, ml_collections (and with these absl and numpy).
-CORE = ("errors", "config", "sharding", "losses", "models", "generation", "trainer")
+CORE = ("errors", "files", "config", "sharding", "losses", "models", "generation", "trainer")
 NOT_IN_CORE = (*TENSORFLOW, "chex", "PIL", "sentencepiece", "sklearn", "tensorboardX", "tqdm")
 
 

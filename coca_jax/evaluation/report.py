@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from coca_jax.evaluation.charts import Line, column, line_chart, number, percent
-from coca_jax.evaluation.results import write_atomically
 from coca_jax.evaluation.sections import anchor, result_section, spoken
 from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.files import write_atomically
 
 _LOSSES = [
     Line("contrastive", "contrastive_loss", "line-1"),

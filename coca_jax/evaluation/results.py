@@ -3,10 +3,10 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 
 from coca_jax.errors import CocaError
+from coca_jax.files import write_atomically
 
 Value = float | int | str | None
 
@@ -37,19 +37,3 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Value]:
     if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
         raise CocaError(f"{path} does not hold one flat object of numbers: evaluate again to write it anew")
     return values
-
-
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes beside `path` and renames: whatever happens, `path` holds the old text or the new one, whole."""
-    path = os.fspath(path)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".writing-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from whoever serves or collects it
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -9,6 +9,7 @@ import numpy as np
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.evaluation import captioning, ranking, retrieval, zero_shot
 from coca_jax.evaluation.meaning import NO_LABEL, Meaning, Pool, canonical, pool_of
+from coca_jax.inference import text_classifier
 
 _TOP5_ABOVE = 10  # classes; among fewer, five guesses say little
 _SEARCH_RESULTS = 8
@@ -170,7 +171,7 @@ def _retrieve(
 def _classify(
     coca: Model, held_out: EvaluationSet, task: Classification, images_ME: np.ndarray
 ) -> tuple[ClassificationOutcome, dict[str, float], dict[str, float]]:
-    classifier_CE = zero_shot.text_classifier(coca.embed_texts, task.labels, task.templates)
+    classifier_CE = text_classifier(coca.embed_texts, task.labels, task.templates)
     targets = np.asarray(task.targets)
     prediction = zero_shot.predict(images_ME[task.indices], classifier_CE, targets)
     key, classes = f"zero_shot_{task.name}", len(task.labels)

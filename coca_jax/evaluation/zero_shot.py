@@ -1,11 +1,9 @@
 """Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): a classifier made of texts."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from coca_jax.errors import CocaError
 from coca_jax.evaluation import ranking
 
 
@@ -22,33 +20,6 @@ class Predictions:
     predicted: np.ndarray
     margins: np.ndarray
     ranks: np.ndarray
-
-
-def text_classifier(
-    embed_texts: Callable[[Sequence[str]], np.ndarray], labels: Sequence[str], templates: Sequence[str]
-) -> np.ndarray:
-    """One vector per class: the mean of the embeddings of its prompts, normalised again.
-
-    Args:
-      embed_texts: N texts to their L2-normalised embeddings, float32 [N, E].
-      labels: the C classes' names.
-      templates: prompts with a `{}` each, where the name goes.
-
-    Returns:
-      float32 [C, E], L2-normalised.
-
-    Raises:
-      CocaError: there is no template or no label, or a template has no `{}`.
-    """
-    if not labels or not templates:
-        raise CocaError("zero-shot classification needs at least one label and one template")
-    for template in templates:
-        if "{}" not in template:
-            raise CocaError(f"the zero-shot template {template!r} has no {{}}: write one where the class's name goes")
-    # Not str.format: a template is data, and a brace in it is no replacement field. Template by template, so that
-    # memory grows with the classes alone.
-    total = sum(embed_texts([template.replace("{}", label) for label in labels]) for template in templates)
-    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def predict(image_embeddings: np.ndarray, classifier: np.ndarray, targets: np.ndarray) -> Predictions:

@@ -10,7 +10,6 @@ the reshape is free.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -3,13 +3,13 @@
 import json
 import logging
 import math
-import os
 import pathlib
 import sys
 from typing import Any, TextIO
 
 import jax
 
+from coca_jax.files import write_atomically
 from coca_jax.sharding import spec
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class MetricsWriter:
 
 def _reopen(path: pathlib.Path, start_step: int) -> TextIO:
     kept = [row for row in read_rows(path) if row["step"] <= start_step]
-    _write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a")
 
 
@@ -116,7 +116,7 @@ def write_model_info(path: pathlib.Path, params: Any, logical: Any) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     lines += ["", *(f"{part}: {size:,}" for part, size in totals.items()), f"total: {sum(totals.values()):,}"]
-    _write_atomically(path, "\n".join(lines) + "\n")
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def _list(items: Any) -> str:
@@ -126,9 +126,3 @@ def _list(items: Any) -> str:
 def _summary(values: dict[str, float]) -> str:
     shown = ("loss", "contrastive_loss", "captioning_loss", "pairs_per_second", "data_wait")
     return "  ".join(f"{name} {values[name]:.4g}" for name in shown if name in values)
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

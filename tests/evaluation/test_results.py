@@ -4,7 +4,8 @@ import os
 import pytest
 
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.results import read_evaluation, write_atomically, write_evaluation
+from coca_jax.evaluation.results import read_evaluation, write_evaluation
+from coca_jax.files import write_atomically
 
 
 def test_what_is_written_is_read(tmp_path):

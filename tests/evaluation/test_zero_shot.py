@@ -3,6 +3,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from coca_jax.errors import CocaError
+from coca_jax import inference
 from coca_jax.evaluation import ranking, zero_shot
 
 
@@ -13,7 +14,7 @@ def _embed(texts):
 
 def test_classifier_is_the_normalised_mean_over_templates():
     labels, templates = ["dog", "{cat}", "a <b>"], ["a {}", "picture of {} {x}"]
-    found = zero_shot.text_classifier(_embed, labels, templates)
+    found = inference.text_classifier(_embed, labels, templates)
     mean = np.mean([_embed([f"a {label}", f"picture of {label} {{x}}"]) for label in labels], axis=1)
     np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
     assert found.dtype == np.float32
@@ -22,7 +23,7 @@ def test_classifier_is_the_normalised_mean_over_templates():
 @pytest.mark.parametrize("labels, templates", [([], ["a {}"]), (["dog"], []), (["dog"], ["a dog"])])
 def test_unusable_prompts_are_refused_in_one_sentence(labels, templates):
     with pytest.raises(CocaError):
-        zero_shot.text_classifier(_embed, labels, templates)
+        inference.text_classifier(_embed, labels, templates)
 
 
 def test_predictions_equal_the_scores_in_full(monkeypatch):
