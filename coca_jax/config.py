@@ -85,7 +85,7 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    name: str = _choice("adafactor", "adamw")
+    name: str = _choice("adafactor", "adamw", "muon")
     peak_learning_rate: float = 8e-4
     warmup_fraction: float = 0.02  # of all steps
     schedule: str = _choice("linear", "cosine", "constant")  # after the warm-up, to zero

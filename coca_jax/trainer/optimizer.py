@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from coca_jax.config import OptimizerConfig
 
@@ -48,11 +49,43 @@ def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
+def matrix_axes(params: Any) -> Any:
+    """What Muon orthogonalises: for each kernel, which of its axes are the matrix' rows and which its columns.
+
+    Returns:
+      A tree like `params` of `optax.contrib.MuonDimensionNumbers`; None for all that is not a kernel. The axis that no
+      matrix claims is a scanned stack's: each layer is orthogonalised for itself, all of its heads together.
+    """
+
+    def axes(path: tuple[Any, ...], x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel":
+            return None
+        rows_and_columns = range("blocks" in names, x.ndim)
+        rows = len(rows_and_columns) - 1 if names[-2:-1] == ["out"] else 1  # [H, K, D], where all others are [D, …]
+        return optax.contrib.MuonDimensionNumbers(tuple(rows_and_columns[:rows]), tuple(rows_and_columns[rows:]))
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Muon for the kernels, its updates as large as Adam's (RMS 0.2; Liu et al., arXiv 2502.16982); Adam for the rest."""
+    return optax.contrib.muon(
+        learning_rate=-1.0,  # the sign and the rate come at the end of `build`'s chain
+        beta=config.b1,
+        consistent_rms=0.2,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=matrix_axes,
+    )
+
+
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser's chain: clip, scale, decoupled weight decay, learning rate."""
     scale = {
         "adafactor": lambda: _adafactor(config),
         "adamw": lambda: optax.scale_by_adam(config.b1, config.b2),
+        "muon": lambda: _muon(config),
     }[config.name]()
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),

@@ -81,10 +81,11 @@ def _init(model: coca.Coca, optimizer: optax.GradientTransformation, average: bo
 
 def _optimizer_axes(optimizer: optax.GradientTransformation, opt_state: Any, params: Any, logical: Any) -> Any:
     """Logical axes of the optimiser's arrays: a moment has its parameter's, a factored one those that it kept."""
-    axes_of = lambda x, param, axes: _kept_axes(x.shape, param.shape, axes.names)
+    masked = lambda node: isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
+    axes_of = lambda x, param, axes: x if masked(x) else _kept_axes(x.shape, param.shape, axes.names)
     boxed = jax.tree.map(_Names, logical, is_leaf=lambda node: isinstance(node, tuple))
     return optax.tree.map_params(
-        optimizer, axes_of, opt_state, params, boxed, transform_non_params=lambda _: ()
+        optimizer, axes_of, opt_state, params, boxed, transform_non_params=lambda _: (), is_leaf=masked
     )
 
 

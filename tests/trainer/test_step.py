@@ -112,7 +112,7 @@ def test_only_kernels_and_embeddings_decay():
         assert decays == (path[-1].key in ("kernel", "embedding")), path
 
 
-@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+@pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
 def test_weight_decay_is_decoupled(name):
     params = {"kernel": jnp.full((4, 3), 2.0), "embedding": jnp.full((5,), -3.0), "bias": jnp.full((3,), 2.0)}
     grads = jax.tree.map(lambda x: jnp.linspace(-1.0, 2.0, x.size).reshape(x.shape), params)
@@ -162,6 +162,33 @@ def test_adafactor_equals_its_formula():
         np.testing.assert_allclose(updates["kernel"], -0.1 * m, rtol=2e-2)  # the first moment is bfloat16
 
 
+def test_muon_orthogonalises_each_layers_matrices():
+    params, _ = coca.abstract_parameters(coca.build(_config()))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+    config = OptimizerConfig("muon", 1.0, warmup_fraction=0, schedule="constant", weight_decay=0.0)
+    chain = optimizer.build(config, 10)
+    updates, _ = jax.jit(lambda g: chain.update(g, chain.init(g), g))(grads)
+    adam = optimizer.build(dataclasses.replace(config, name="adamw"), 10)
+    adam_updates, _ = jax.jit(lambda g: adam.update(g, adam.init(g), g))(grads)
+    seen = set()
+    for (path, x), update, by_adam in zip(leaves, jax.tree.leaves(updates), jax.tree.leaves(adam_updates)):
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel":
+            np.testing.assert_array_equal(np.sign(update), np.sign(by_adam))  # optax gives it Nesterov's momentum
+            continue
+        stacked, heads_in = "blocks" in names, names[-2] == "out" and "stem" not in names
+        layers, rest = x.shape[:1] if stacked else (1,), x.shape[1:] if stacked else x.shape
+        rows = math.prod(rest[:-1]) if heads_in else rest[0]
+        matrices = np.asarray(update).reshape(*layers, rows, -1)
+        # Nearly all singular values near one size (Newton-Schulz: 0.6 to 1.3), with the root mean square of Adam's.
+        values = np.linalg.svd(matrices, compute_uv=False) / (0.2 * math.sqrt(max(matrices.shape[1:])))
+        assert 0.6 < np.quantile(values, 0.15) and values.max() < 1.3, (names, values)
+        seen.add((stacked, heads_in))
+    assert seen == {(True, True), (True, False), (False, True), (False, False)}
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     grads = {"kernel": jnp.array([30.0, 0.0]), "bias": jnp.array([0.0, 40.0])}
     config = OptimizerConfig("adamw", clip_norm=1.0)
@@ -175,7 +202,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 # State
 
 
-@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+@pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
 def test_the_abstract_state_is_the_real_one(name):
     # Wide enough for Adafactor to factor its second moments.
     config = _config(
