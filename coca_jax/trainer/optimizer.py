@@ -13,7 +13,7 @@ _DECAYED = ("kernel", "embedding")
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up over `warmup_fraction` of the steps, then the named schedule down to zero at the last (paper §4.1)."""
+    """Linear warm-up over `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper §4.1)."""
     warmup = round(config.warmup_fraction * steps)
     rest = max(steps - warmup, 1)
     after = {
