@@ -28,6 +28,6 @@ def get_config(arg=None):
         augment="drawing",
         long_text="truncate",
     )
-    config.train.update(steps=1_600, batch_size=128, checkpoint_every=200, log_every=20)
+    config.train.update(steps=1_200, batch_size=128, checkpoint_every=200, log_every=20)
     config.evaluation.update(examples=1_636, gallery=36)
     return config

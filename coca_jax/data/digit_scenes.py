@@ -55,9 +55,9 @@ class _Stroke:
 
     def __init__(self, source: int, height: float, draw, warp: float):
         self.source = source
-        angle, shear = math.radians(12) * warp * draw(), 0.12 * warp * draw()
-        scale_x = height / 8 * (1 + 0.1 * warp * draw())
-        scale_y = height / 8 * (1 + 0.1 * warp * draw())
+        angle, shear = math.radians(15) * warp * draw(), 0.18 * warp * draw()
+        scale_x = height / 8 * (1 + 0.14 * warp * draw())
+        scale_y = height / 8 * (1 + 0.14 * warp * draw())
         cos, sin = math.cos(angle), math.sin(angle)
         self.matrix = [cos * scale_x, (cos * shear - sin) * scale_y, sin * scale_x, (sin * shear + cos) * scale_y]
         self.bias, self.gain = 0.06 + 0.05 * warp * draw(), 1.25 + 0.25 * warp * draw()  # thin or bold strokes
