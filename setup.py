@@ -1,7 +1,7 @@
 """Packaging of coca_jax: `pip install .`, with an accelerator `pip install ".[cuda]"` or `".[tpu]"`.
 
 install_requires is what the two commands of the README need (quickstart and tests, real data). models/, losses.py,
-sharding.py, generation.py and trainer/ need less: jax, flax, optax, orbax-checkpoint and ml_collections.
+sharding.py, generation/ and trainer/ need less: jax, flax, optax, orbax-checkpoint and ml_collections.
 """
 
 from setuptools import find_namespace_packages, setup
@@ -11,6 +11,8 @@ from setuptools import find_namespace_packages, setup
 # jaxlib and tensorflow no longer support Intel Macs.
 TENSORFLOW = 'python_version < "3.14"'
 SEQIO = f'{TENSORFLOW} and sys_platform != "win32"'
+# Google builds libtpu for Linux on x86-64 only.
+LIBTPU = 'jax[tpu]; platform_machine == "x86_64" and sys_platform == "linux"'
 
 setup(
     name="coca_jax",
@@ -23,6 +25,7 @@ setup(
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.90",
+        "etils[epath]>=1.9",  # paths of disks and buckets; orbax-checkpoint requires it too
         "flax>=0.12.8,<0.13",
         "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11
         "ml_collections>=1.1.0",
@@ -43,7 +46,10 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],  # NVIDIA driver 580 or newer
         "cuda12": ["jax[cuda12]"],  # NVIDIA driver 525 or newer
-        "tpu": ["jax[tpu]"],
+        "tpu": ["jax[tpu]", "google-cloud-storage>=2.18"],
+        "plan": [LIBTPU],  # the TPU's compiler, which needs no TPU: for python -m coca_jax.plan
+        "gcs": ["google-cloud-storage>=2.18"],  # run folders on gs://; Orbax asks it about the bucket
+        "captioning": ["pycocoevalcap>=1.2"],  # METEOR and SPICE, which need a Java runtime as well
         "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6"],
     },
 )

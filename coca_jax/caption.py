@@ -1,6 +1,8 @@
 """Writes a caption for each picture, one line each: the file, a tab, the caption.
 
     python -m coca_jax.caption --checkpoint=runs/quickstart picture.png …
+    python -m coca_jax.caption --checkpoint=runs/quickstart --beams=6 --prompt="a photo of" picture.png …
+    python -m coca_jax.caption --checkpoint=runs/quickstart --question="what color is the car?" picture.png …
 
 A picture that cannot be read is named on standard error; the others are captioned, and the exit status is 2.
 """
@@ -13,6 +15,19 @@ from coca_jax import command_line
 from coca_jax.errors import CocaError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
+_PROMPT = flags.DEFINE_string("prompt", "", "What each caption begins with.")
+_QUESTION = flags.DEFINE_string("question", "", "Write the answer to this instead of a caption.")
+_SEED = flags.DEFINE_integer("seed", 0, "For sampling.")
+_OPTIONS = (  # coca_jax.generation.GenerationOptions explains them, and has the defaults
+    flags.DEFINE_integer("min_tokens", None, "The fewest tokens to generate."),
+    flags.DEFINE_integer("max_tokens", None, "The most tokens to generate."),
+    flags.DEFINE_float("repetition_penalty", None, "Above 1: makes tokens that were generated before less likely."),
+    flags.DEFINE_float("temperature", None, "Above 0: samples, the more freely the higher."),
+    flags.DEFINE_integer("top_k", None, "Samples from so many of the most likely tokens."),
+    flags.DEFINE_float("top_p", None, "Samples from the most likely tokens, which together have this probability."),
+    flags.DEFINE_integer("beams", None, "Searches with so many hypotheses for each picture, such as 6."),
+    flags.DEFINE_float("length_penalty", None, "Of the search: 0 prefers short captions, 1 and more long ones."),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -20,9 +35,13 @@ def main(arguments: list[str]) -> int:
     checkpoint = command_line.required(_CHECKPOINT)
     if not paths:
         raise CocaError("there is no picture to caption: name one or more files after the flags")
+    if _PROMPT.value and _QUESTION.value:
+        raise CocaError("--prompt and --question exclude each other: give one of them")
     import coca_jax
     from coca_jax.data.images import load_image
+    from coca_jax.generation import GenerationOptions
 
+    options = GenerationOptions(**{flag.name: flag.value for flag in _OPTIONS if flag.value is not None})
     coca = coca_jax.load(checkpoint)
     readable, unreadable = [], 0
     for path in paths:
@@ -31,7 +50,12 @@ def main(arguments: list[str]) -> int:
         except CocaError as error:
             unreadable += 1
             print(f"error: {error}", file=sys.stderr)
-    for (path, _), text in zip(readable, coca.caption([image for _, image in readable])):
+    pictures = [image for _, image in readable]
+    if _QUESTION.value:
+        texts = coca.answer(pictures, _QUESTION.value, options, seed=_SEED.value)
+    else:
+        texts = coca.caption(pictures, options, prompts=_PROMPT.value, seed=_SEED.value)
+    for (path, _), text in zip(readable, texts):
         print(f"{path}\t{text}")
     return 2 if unreadable else 0
 

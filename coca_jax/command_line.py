@@ -1,14 +1,16 @@
-"""What the command lines share: one-sentence errors, and exit statuses.
+"""What the command lines share: one-sentence errors, exit statuses, and being one process of several.
 
 0: done. 2: something that a person can put right, said in one sentence. 75: preempted, the same command continues.
 Anything else that ends a command is a bug and keeps its traceback.
 """
 
+import contextlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -16,13 +18,48 @@ from absl import logging as absl_logging
 from coca_jax.config import Config, from_config_dict
 from coca_jax.errors import CocaError
 
+_log = logging.getLogger("coca_jax")
 _USER_ERROR = 2
+_BUG = 1
 
 
 def fail(message: object) -> None:
     """Prints one sentence and leaves with status 2."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(_USER_ERROR)
+
+
+def define_distributed() -> flags.FlagHolder:
+    return flags.DEFINE_bool(
+        "distributed", False, "Be one process of several that work on this together: see docs/launching.md."
+    )
+
+
+@contextlib.contextmanager
+def among_hosts(distributed: flags.FlagHolder) -> Iterator[None]:
+    """Inside, this process is one of several, where the flag says so.
+
+    The first speaks as ever, the others of trouble only. Where one fails it leaves at once, with its own status: the
+    regular way out would wait for the others, which may wait for it.
+    """
+    if not distributed.value:
+        yield
+        return
+    from coca_jax import hosts
+
+    hosts.join()
+    if not hosts.is_first():
+        _log.setLevel(logging.WARNING)
+        _log.handlers = [_handler(f"{hosts.name()}: ")]
+    try:
+        yield
+    except CocaError as error:
+        print(f"error: {error} ({hosts.name()})", file=sys.stderr)
+        hosts.abandon(_USER_ERROR)
+    except Exception:
+        _log.error("%s failed; the log of the first one to fail says why:\n%s", hosts.name(), traceback.format_exc())
+        hosts.abandon(_BUG)
+    hosts.leave()
 
 
 def no_more(arguments: list[str]) -> None:
@@ -49,7 +86,9 @@ def config(flag: flags.FlagHolder) -> Config:
       CocaError: it was not given, the file cannot be read, or what it says does not hold together.
     """
     try:
-        return from_config_dict(required(flag))
+        values = required(flag)
+        hasattr(values, "model")  # ml_collections keeps the error of a missing file for whoever reads the config first
+        return from_config_dict(values)
     except OSError:
         raise _unreadable_config() from None
 
@@ -59,11 +98,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.WARNING)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    log = logging.getLogger("coca_jax")
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+    _log.handlers, _log.propagate = [_handler()], False
+    _log.setLevel(logging.INFO)
 
     def guarded(arguments: list[str]) -> int | None:
         try:
@@ -72,6 +108,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             fail(error)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _handler(prefix: str = "") -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s  {prefix}%(message)s", "%H:%M:%S"))
+    return handler
 
 
 def _parse(arguments: list[str]) -> list[str]:

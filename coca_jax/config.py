@@ -20,8 +20,8 @@ def _choice(default: str, *others: str) -> Any:
     return dataclasses.field(default=default, metadata={"choices": (default, *others)})
 
 
-def _count(default: int) -> Any:
-    return dataclasses.field(default=default, metadata={"minimum": 1})
+def _count(default: int, minimum: int = 1) -> Any:
+    return dataclasses.field(default=default, metadata={"minimum": minimum})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,16 @@ class ModelConfig:
     logit_cap: float = 50.0  # attention logits become cap·tanh(logits / cap); 0: no cap
     kernel_variance: float = 0.5  # of fresh kernels, as a multiple of 2 / (inputs + outputs)
     dtype: str = _choice("bfloat16", "float32")  # of the computation; parameters are float32
-    remat: str = _choice("none", "dots", "full")  # what the backward pass keeps of each block: all, matmuls, nothing
+    # What the backward pass keeps of each block: all, matrix products, those of attention alone, nothing.
+    remat: str = _choice("none", "dots", "attention", "full")
+
+    @property
+    def stem_widths(self) -> tuple[int, ...]:
+        """Channels after each convolution of a conv stem: half as many before each halving of the picture, at least 16."""
+        if self.image.kind == "precomputed" or self.image.kind == "vit" and self.image.stem != "conv":
+            return ()
+        steps = self.image.patch.bit_length() - 1
+        return tuple(max(self.width >> (steps - 1 - step), 16) for step in range(steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +124,8 @@ class DataConfig:
 class MeshConfig:
     """Devices along each mesh axis; their product is the number of devices."""
 
-    data: int = 0  # 0: all devices that the other axes leave
-    fsdp: int = _count(1)
+    data: int = _count(0, 0)  # copies of the model; 0: all devices that the other axes leave
+    fsdp: int = _count(0, 0)  # devices that share one copy; 0: chosen, see sharding.mesh_shape
     tensor: int = _count(1)
 
 
@@ -125,6 +134,7 @@ class TrainConfig:
     steps: int = _count(500_000)
     batch_size: int = _count(65_536)  # pairs a step, over all devices
     microbatches: int = _count(1)  # parts of the batch that are worked through one after another, with the same gradient
+    init_from: str = ""  # a run's folder or one of its checkpoints, whose parameters a new run starts from, at step 0
     seed: int = 0
     log_every: int = _count(10)
     checkpoint_every: int = _count(1_000)

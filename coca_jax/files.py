@@ -1,12 +1,32 @@
-"""Text files that a reader never sees half written."""
+"""Text files that a reader never sees half written, on a disk or in a bucket."""
 
 import os
 import tempfile
+import typing
+
+if typing.TYPE_CHECKING:
+    from etils import epath
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether the path is of a bucket, such as gs://bucket/run."""
+    return "://" in os.fspath(path)
+
+
+def as_path(path: str | os.PathLike) -> "epath.Path":
+    """An absolute path of a disk, or one of a bucket: pathlib's interface for both."""
+    from etils import epath  # comes with orbax; imported here, for this file is on everybody's way
+
+    return epath.Path(path if is_remote(path) else os.path.abspath(path))
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes beside `path` and renames: whatever happens, `path` holds the old text or the new one, whole."""
+    """Writes a file so that, whatever happens, `path` holds the old text or the new one, whole."""
     path = os.fspath(path)
+    if is_remote(path):
+        as_path(path).write_text(text)  # an object appears when all of it has arrived
+        return
+    # On a disk: written beside it, then renamed.
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".writing-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from coca_jax.sharding import RULES, Axis, spec
+from coca_jax.sharding import RULES, Axis, constrain, spec
 
 
 def contrastive_loss(
@@ -104,9 +104,40 @@ def captioning_loss(
     Returns:
       The scalar loss, and the share of labels that are predicted right.
     """
+    arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
+    if jax.sharding.get_abstract_mesh().empty:
+        loss, right = _captioning_sums(*arguments, positions_per_chunk, ())
+    else:
+        axes = RULES[Axis.BATCH]
+        rows, whole = PartitionSpec(axes), PartitionSpec()
+        sums = lambda *local: _captioning_sums(*local, positions_per_chunk, axes)
+        # Over `tensor` the vocabulary stays sharded.
+        loss, right = jax.shard_map(
+            sums, in_specs=(rows, whole, whole, rows, rows), out_specs=(whole, whole), axis_names=set(axes)
+        )(*arguments)
+    count = jnp.sum(mask_BL) if count is None else count
+    count = jnp.maximum(count.astype(jnp.float32), 1.0)
+    return loss / count, right / count
+
+
+def _captioning_sums(
+    hidden_BLD: jax.Array,
+    kernel_DV: jax.Array,
+    bias_V: jax.Array,
+    labels_BL: jax.Array,
+    mask_BL: jax.Array,
+    positions_per_chunk: int,
+    axes: tuple[str, ...],
+) -> tuple[jax.Array, jax.Array]:
+    """Sums of losses and of right predictions over the global batch, from the device's own rows; `axes` are the mesh
+    axes that the batch lies on."""
     length = labels_BL.shape[1]
     chunk = min(positions_per_chunk, length)
     pad = -length % chunk
+    # Before the loop, so that the kernel is gathered and its gradient summed over the devices once, not once a chunk;
+    # as float32, so that the sum is one too.
+    varying = lambda x: jax.lax.pcast(x, axes, to="varying") if axes else x
+    kernel_DV, bias_V = varying(kernel_DV), varying(bias_V)
 
     def chunks(x: jax.Array) -> jax.Array:  # [B, L, …] to [L / chunk, B, chunk, …]
         x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
@@ -117,6 +148,7 @@ def captioning_loss(
         hidden, labels, mask = xs
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = jnp.dot(flat, kernel_DV.astype(hidden.dtype), preferred_element_type=jnp.float32) + bias_V
+        logits = constrain(logits, Axis.LENGTH, Axis.ACTIVATION_VOCABULARY)
         labels, mask = labels.reshape(-1), mask.reshape(-1).astype(jnp.float32)
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
         loss = jax.nn.logsumexp(logits, axis=1) - own
@@ -124,10 +156,8 @@ def captioning_loss(
         return (sums[0] + jnp.sum(loss * mask), sums[1] + jnp.sum(right * mask)), None
 
     xs = (chunks(hidden_BLD), chunks(labels_BL), chunks(mask_BL))
-    (loss, right), _ = jax.lax.scan(body, (jnp.zeros(()), jnp.zeros(())), xs)
-    count = jnp.sum(mask_BL) if count is None else count
-    count = jnp.maximum(count.astype(jnp.float32), 1.0)
-    return loss / count, right / count
+    sums, _ = jax.lax.scan(body, (varying(jnp.zeros(())), varying(jnp.zeros(()))), xs)
+    return jax.lax.psum(sums, axes) if axes else sums
 
 
 def continuation_mask(mask_BL: jax.Array, key: jax.Array) -> jax.Array:

@@ -1,14 +1,26 @@
-"""What a run settles before its first step: its vocabulary, and that a resumed run is the same run."""
+"""What a run settles before its first step: its vocabulary, that a resumed run is the same run, its loop's parts."""
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
+from typing import Any
 
+import jax
+from etils import epath
 
+from coca_jax import hosts, sharding
 from coca_jax.config import Config
 from coca_jax.data.corpus import training_captions
+from coca_jax.data.pipeline import Pipeline
 from coca_jax.data.vocabulary import Vocabulary, check_against_model, train_vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.trainer.checkpoint import Checkpoints
+from coca_jax.evaluation.run import RunEvaluation, flat_metrics, write_results
+from coca_jax.inference import Coca
+from coca_jax.models import coca as models
+from coca_jax.trainer import metrics, objective, optimizer, preemption, state, step
+from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
+from coca_jax.trainer.loop import Loop
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +32,65 @@ _FREE_KEYS = {
 }
 
 
+@contextlib.contextmanager
+def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) -> Iterator[Loop]:
+    """A run's loop, ready to go, with its mesh set and its writers open; afterwards says which records were skipped.
+
+    Raises:
+      CocaError: config, data, folder and devices do not fit together.
+    """
+    mesh = sharding.make_mesh(config.train.mesh, config.model)
+    sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
+    hosts.check_shared(folder)
+    checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
+    vocabulary = checked_vocabulary(config, checkpoints)
+    rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
+    pipeline = Pipeline(config, vocabulary, rows=rows)
+    hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
+    evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
+    model = models.build(config)
+    optimiser = optimizer.build(config.optimizer, config.train.steps)
+    plan = state.plan(model, optimiser, bool(config.optimizer.ema_decay), mesh)
+    writer = _writer(config, folder, checkpoints, plan)
+
+    def evaluate(at_step: int, params: Any) -> None:
+        coca = Coca(config, params, vocabulary, at_step, mesh=mesh, between_batches=stop.check)
+        results = evaluation(coca)
+        writer.write_evaluation(at_step, flat_metrics(results))
+        writer.flush()  # the report reads what was written
+        if hosts.is_first():
+            write_results(folder, coca, results, title=folder.name)
+
+    record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
+    pretraining = objective.Pretraining(model, config.loss, vocabulary.pad_id)
+    train_step = step.train_step(config, pretraining, optimiser)
+    try:
+        with jax.set_mesh(mesh):
+            yield Loop(config, record, mesh, plan, train_step, pipeline.iterate, checkpoints, writer, stop, evaluate)
+    finally:
+        writer.close()
+        for cause, count in pipeline.skipped.by_cause.items():
+            _log.warning("skipped %d record%s: %s", count, "s" * (count > 1), cause)
+
+
+def _writer(config: Config, folder: epath.Path, checkpoints: Checkpoints, plan: state.StatePlan) -> metrics.Writer:
+    """The run's one writer, on process 0, and its `model_info.txt`."""
+    if not hosts.is_first():
+        return metrics.Writer()
+    metrics.write_model_info(folder / "model_info.txt", plan.abstract.params, plan.logical)
+    return metrics.MetricsWriter(
+        folder,
+        start_step=checkpoints.latest_step() or 0,
+        steps=config.train.steps,
+        tensorboard=config.train.tensorboard,
+    )
+
+
 def checked_vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary:
-    """The vocabulary of the run: its checkpoint's, else the file that the config names, else one trained now.
+    """The vocabulary of the run: its checkpoint's, else that of the run that it starts from, else the file that the config
+    names, else one trained now.
+
+    Process 0 reads or trains it for all.
 
     Raises:
       CocaError: the checkpoint belongs to a run with another model or data, or the vocabulary does not fit the model.
@@ -31,12 +100,18 @@ def checked_vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary:
         record = checkpoints.record(last)
         _check_same_run(record.config, config)
         return Vocabulary.from_bytes(record.vocabulary)
-    if config.data.vocabulary:
-        vocabulary = Vocabulary.from_file(config.data.vocabulary)
-    else:
-        vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)
-        _log.info("trained a vocabulary of %d pieces", vocabulary.size)
+    vocabulary = Vocabulary.from_bytes(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
     check_against_model(vocabulary, config.model.text)
+    return vocabulary
+
+
+def _fresh_vocabulary(config: Config) -> Vocabulary:
+    if config.train.init_from:  # the parameters that the run starts from know its tokens
+        return Vocabulary.from_bytes(load_record(config.train.init_from).vocabulary)
+    if config.data.vocabulary:
+        return Vocabulary.from_file(config.data.vocabulary)
+    vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)
+    _log.info("trained a vocabulary of %d pieces", vocabulary.size)
     return vocabulary
 
 

@@ -1,11 +1,16 @@
 """Runs of the command lines as a user starts them: in processes of their own, on one CPU device, with a tiny model."""
 
+import atexit
+import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -35,11 +40,39 @@ def train_command(folder: pathlib.Path, *flags: object, config: str = "configs/q
     return command("train", f"--config={config}", f"--workdir={folder}", *TINY, *flags)
 
 
-def start(arguments: list[str]) -> subprocess.Popen:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+@functools.cache
+def _environment() -> dict[str, str]:
+    """Of every run: one CPU device, little time spent on compiling, and none for what an earlier run has compiled."""
+    cache = tempfile.mkdtemp(prefix="coca_jax-tests-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(REPOSITORY),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def start(arguments: list[str], **variables: object) -> subprocess.Popen:
+    """Starts a command with these environment variables on top of the usual ones."""
+    added = {name: str(value) for name, value in variables.items()}
+    environment = {**os.environ, **_environment(), **added}
     return subprocess.Popen(
         arguments, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def start_several(count: int, arguments: list[str], **variables: object) -> list[subprocess.Popen]:
+    """`count` processes that train or evaluate together over the loopback device."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": count}
+    return [
+        start([*arguments, "--distributed"], **cluster, JAX_PROCESS_ID=index, **variables) for index in range(count)
+    ]
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str, str]:

@@ -26,6 +26,7 @@ def run(tmp_path_factory):
         running.train_command(folder, "--config.train.steps=2", "--config.train.tensorboard=True")
     )
     assert status == 0, err
+    assert all(line[:2].isdigit() for line in err.splitlines()), err  # our own lines, and nobody else's
     return folder
 
 
@@ -58,6 +59,7 @@ def test_mistyped_flags(flag, words, tmp_path):
 
 def test_missing_config_file_and_workdir(tmp_path):
     assert "configs/none.py" in sentence(running.train_command(tmp_path, config="configs/none.py"))
+    assert "configs/none.py" in sentence(running.command("train", "--config=configs/none.py", f"--workdir={tmp_path}"))
     assert "--workdir" in sentence(running.command("train", "--config=configs/quickstart.py"))
 
 
@@ -153,6 +155,19 @@ def test_evaluate_gives_training_s_own_figures(run, tmp_path):
     assert status == 0, err
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads((run / "evaluation.json").read_text())
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_two_processes_train_and_evaluate_as_one(run, tmp_path):
+    flags = ("--config.train.steps=2", "--config.train.tensorboard=True", "--config.train.mesh.fsdp=2")
+    processes = running.start_several(2, running.train_command(tmp_path / "tiny", *flags))
+    ends = [running.finish(process) for process in processes]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    assert "trained a vocabulary" in ends[0][2] and not ends[1][2], ends
+    for row, expected in zip(running.rows(tmp_path / "tiny"), running.rows(run), strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == sorted(path.name for path in run.iterdir())
+    results = [json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path / "tiny", run)]
+    assert results[0] == results[1]
 
 
 def test_caption_and_a_checkpoint_copied_elsewhere(run, tmp_path):

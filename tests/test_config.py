@@ -146,7 +146,7 @@ def test_an_integer_is_taken_for_a_float():
     "key, choices",
     [
         ("model.dtype", ("bfloat16", "float32")),
-        ("model.remat", ("none", "dots", "full")),
+        ("model.remat", ("none", "dots", "attention", "full")),
         ("model.image.stem", ("patch", "conv")),
         ("model.pooler.kind", ("cascade", "parallel")),
         ("optimizer.name", ("adafactor", "adamw")),

@@ -13,9 +13,9 @@ PACKAGE = REPOSITORY / "coca_jax"
 
 # Lowest first. A file imports only from floors below its own; inside a package, siblings import each other.
 FLOORS = (
-    ("errors", "files"),
-    ("config",),
-    ("sharding",),
+    ("errors", "files", "flops"),
+    ("config", "chips"),
+    ("sharding", "hosts", "recipes"),
     ("losses",),
     ("models",),
     ("generation",),
@@ -23,7 +23,7 @@ FLOORS = (
     ("trainer",),
     ("inference",),
     ("",),  # coca_jax/__init__.py, the public face
-    ("evaluation",),
+    ("evaluation", "planning"),
     ("command_line", "run_setup"),  # what the command lines share
     ("train", "evaluate", "caption", "plan", "data.__main__"),
 )
@@ -35,7 +35,10 @@ FENCES = (  # (what, the only package that may import it)
     (TENSORFLOW, "data"),
 )
 # What a GPU box needs: jax, flax, optax, orbax-checkpoint, ml_collections (and with these absl and numpy).
-CORE = ("errors", "files", "config", "sharding", "losses", "models", "generation", "trainer")
+CORE = (
+    "errors", "files", "flops", "config", "chips", "sharding", "recipes", "hosts", "losses", "models", "generation", "trainer",
+    "planning",
+)
 NOT_IN_CORE = (*TENSORFLOW, "chex", "PIL", "sentencepiece", "sklearn", "tensorboardX", "tqdm")
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -225,6 +226,28 @@ def test_captioning_on_a_mesh_equals_one_device():
         )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5), grads, expected_grads)
+
+
+def test_the_output_projection_crosses_the_network_once_a_step():
+    hidden, kernel, bias, labels, mask = _text(batch=8, length=24, width=16, vocabulary=64)
+    mesh = jax.make_mesh((1, 8, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    axis = sharding.Axis
+    put = lambda x, *axes: jax.device_put(x, sharding.shardings(mesh, axes))
+    kernel, bias = put(kernel, axis.WIDTH, axis.VOCABULARY), put(bias, axis.VOCABULARY)
+    rows = (hidden, labels, np.broadcast_to(mask[:1], (8, 24)))
+    hidden, labels, mask = jax.device_put(rows, sharding.batch_sharding(mesh))
+    grad = jax.grad(lambda *a: losses.captioning_loss(*a, labels, mask, positions_per_chunk=4)[0], argnums=(0, 1, 2))
+    with jax.set_mesh(mesh):
+        text = jax.jit(grad).lower(hidden, kernel, bias).compile().as_text()
+    computation, found = "", []
+    for line in text.splitlines():
+        if line and not line.startswith(" "):
+            computation = line.split()[0]
+        collective = re.search(r"= .*f32\[(?:16,64|64,16)\].* (all-gather|all-reduce|reduce-scatter)\(", line)
+        if collective:
+            found.append((computation, collective[1]))
+    # Gathered once, its gradient summed once: not in the loop over six chunks.
+    assert sorted(found) == [("ENTRY", "all-gather"), ("ENTRY", "all-reduce")]
 
 
 PAD, EOS, BOS = 0, 1, 3

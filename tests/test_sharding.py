@@ -1,11 +1,16 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from coca_jax import config as config_lib
 from coca_jax import sharding
 from coca_jax.config import MeshConfig
 from coca_jax.errors import CocaError
+from coca_jax.models import coca
 from coca_jax.sharding import RULES, Axis, constrain
 
 
@@ -91,10 +96,168 @@ def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence(config):
     assert f"{config[1]} x {config[2]} devices" in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [(0, 0, 1), (0, 1, 0), (-1, 1, 1)])
+@pytest.mark.parametrize("config", [(0, 1, 0), (0, 0, 0), (-1, 1, 1)])
 def test_a_mesh_axis_below_one_is_refused(config):
     with pytest.raises(CocaError, match="train.mesh"):
         _mesh(*config)
+
+
+BASE, LARGE, GIANT = map(config_lib.variant, ("base", "large", "giant"))
+SMALL = config_lib.ModelConfig(width=96, heads=3, text=config_lib.TextConfig(vocabulary_size=256))
+
+
+@pytest.mark.parametrize(
+    "model, devices, slices, shape",
+    [
+        (SMALL, 1, 1, (1, 1, 1)),  # a laptop
+        (BASE, 1, 1, (1, 1, 1)),
+        (SMALL, 8, 1, (8, 1, 1)),  # fits each device whole
+        (BASE, 8, 1, (1, 8, 1)),
+        (GIANT, 8, 1, (1, 8, 1)),
+        (GIANT, 2048, 1, (16, 128, 1)),  # v4-2048 chips: 1408 = 128 * 11
+        (GIANT, 256, 1, (2, 128, 1)),  # v5e-256
+        (GIANT, 512, 1, (4, 128, 1)),  # v5p-512
+        (GIANT, 512, 4, (4, 128, 1)),
+        (GIANT, 256, 4, (4, 64, 1)),  # fsdp stays inside a slice of 64
+        (GIANT, 2 * 44, 2, (2, 44, 1)),
+        (LARGE, 2048, 1, (16, 128, 1)),
+        (BASE, 2048, 1, (32, 64, 1)),  # 768 / 64 = 12; 768 / 128 = 6 would fill less than a tile
+        (BASE, 24, 1, (1, 24, 1)),
+        (GIANT, 24, 1, (3, 8, 1)),
+        (GIANT, 13, 1, (13, 1, 1)),
+    ],
+)
+def test_the_mesh_is_chosen_for_the_model_and_the_devices(model, devices, slices, shape):
+    assert sharding.mesh_shape(MeshConfig(), model, devices, slices) == shape
+    # What was chosen can be said explicitly, and then holds.
+    assert sharding.mesh_shape(MeshConfig(*shape), model, devices, slices) == shape
+
+
+def test_a_conv_stems_narrow_layers_limit_the_choice():
+    image = config_lib.ImageEncoderConfig(size=256, patch=16, stem="conv", layers=12)
+    model = config_lib.ModelConfig(width=768, image=image)  # 96, 192, 384, 768
+    assert model.stem_widths == (96, 192, 384, 768)
+    assert sharding.mesh_shape(MeshConfig(), model, 256) == (8, 32, 1)
+
+
+@pytest.mark.parametrize(
+    "explicit, shape",
+    [
+        ((0, 32, 1), (64, 32, 1)),
+        ((4, 0, 1), (4, 512, 1)),
+        ((0, 0, 4), (4, 128, 4)),
+        ((0, 1, 1), (2048, 1, 1)),
+        ((8, 64, 4), (8, 64, 4)),
+    ],
+)
+def test_an_explicit_axis_wins(explicit, shape):
+    assert sharding.mesh_shape(MeshConfig(*explicit), GIANT, 2048) == shape
+
+
+def test_without_a_model_nothing_is_spread():
+    assert sharding.mesh_shape(MeshConfig(), None, 8) == (8, 1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Stands for a device of a pod of several slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "stand-in"
+    process_index: int = 0
+
+
+def _chips(slices: int, each: int) -> list[Chip]:
+    return [Chip(i * slices + s, s) for i in range(each) for s in range(slices)]  # in no good order
+
+
+def _slices_along(grid: np.ndarray, axis: int) -> set[int]:
+    """How many slices a line of devices along an axis meets, at the most and at the least."""
+    index = np.vectorize(lambda chip: chip.slice_index)(grid)
+    return {len(set(line)) for line in np.moveaxis(index, axis, -1).reshape(-1, grid.shape[axis])}
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (2, 8, 1), (2, 4, 2), (8, 1, 2)])
+def test_data_crosses_slices_and_nothing_else_does(shape):
+    chips = _chips(2, 8)
+    assert sharding.slice_count(chips) == 2
+    grid = sharding.device_grid(shape, chips)
+    assert grid.shape == shape and set(grid.flat) == set(chips)
+    assert _slices_along(grid, 0) == {2} and _slices_along(grid, 1) == _slices_along(grid, 2) == {1}
+    assert {chip.slice_index for chip in grid[: shape[0] // 2].flat} == {0}  # a slice is a block of `data`
+
+
+def test_an_explicit_mesh_without_data_lets_fsdp_cross():
+    grid = sharding.device_grid((1, 16, 1), _chips(2, 8))
+    assert grid.shape == (1, 16, 1) and [chip.slice_index for chip in grid.flat] == [0] * 8 + [1] * 8
+    grid = sharding.device_grid((2, 8, 1), _chips(4, 4))
+    assert _slices_along(grid, 0) == _slices_along(grid, 1) == {2}
+
+
+def test_tensor_never_crosses_slices():
+    with pytest.raises(CocaError, match="1 x 1 x 16 does not fit 2 slices of 8 devices: make train.mesh.data a multiple"):
+        sharding.device_grid((1, 1, 16), _chips(2, 8))
+
+
+def test_a_mesh_of_given_devices():
+    mesh = sharding.make_mesh(MeshConfig(), BASE, jax.devices()[2:6])
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 1}
+    assert set(mesh.devices.flat) == set(jax.devices()[2:6])
+
+
+def _giant() -> tuple:
+    return coca.abstract_parameters(coca.build(config_lib.Config(model=GIANT)))
+
+
+def test_the_giant_fits_the_meshes_that_are_chosen_for_it():
+    params, logical = _giant()
+    for devices in (1, 8, 256, 512, 2048):
+        shape = sharding.mesh_shape(MeshConfig(), GIANT, devices)
+        sharding.check_parameters(AbstractMesh(shape, sharding.MESH_AXES), params, logical)
+    sharding.check_parameters(AbstractMesh((2, 1, 8), sharding.MESH_AXES), params, logical)
+
+
+@pytest.mark.parametrize(
+    "shape, sentence",
+    [
+        ((1, 24, 1), "has width = 1408, which does not divide over fsdp = 24: set train.mesh.fsdp to a divisor of 1408"),
+        ((1, 1, 32), "has heads = 16, which does not divide over tensor = 32: set train.mesh.tensor to a divisor of 16"),
+    ],
+)
+def test_a_dimension_that_does_not_divide_is_named(shape, sentence):
+    with pytest.raises(CocaError, match="the parameter image_encoder/layers/blocks/attention/") as caught:
+        sharding.check_parameters(AbstractMesh(shape, sharding.MESH_AXES), *_giant())
+    assert str(caught.value).endswith(sentence) and "\n" not in str(caught.value)
+
+
+def test_a_large_parameter_left_whole_is_named(monkeypatch):
+    monkeypatch.setitem(RULES, Axis.VOCABULARY, None)
+    params, logical = _giant()
+    sharding.check_parameters(AbstractMesh((8, 1, 1), sharding.MESH_AXES), params, logical)  # no parameter is sharded
+    sharding.check_parameters(AbstractMesh((4, 2, 1), sharding.MESH_AXES), params, logical)  # the width is
+    with pytest.raises(CocaError, match="softmax/kernel of 90,112,000 numbers would lie whole") as caught:
+        sharding.check_parameters(AbstractMesh((4, 1, 2), sharding.MESH_AXES), params, logical)
+    assert "(width, vocabulary)" in str(caught.value)
+
+
+def test_one_compiled_function_follows_the_mesh_that_is_set():
+    function = jax.jit(lambda x: constrain(x * 2, Axis.BATCH, Axis.ACTIVATION_MLP))
+    x = jnp.ones((8, 4))
+    assert len(function(x).sharding.device_set) == 1
+    for shape, part in {(8, 1, 1): (1, 4), (2, 2, 2): (2, 2)}.items():
+        with jax.set_mesh(_mesh(*shape)):
+            assert function(x).addressable_shards[0].data.shape == part
+    assert len(function(x).sharding.device_set) == 1
+
+
+def test_constrain_tree():
+    with jax.set_mesh(_mesh(2, 2, 2)):
+        tree = {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}
+        logical = {"kernel": (Axis.WIDTH, Axis.MLP), "bias": (Axis.MLP,)}
+        found = jax.jit(lambda tree: sharding.constrain_tree(tree, logical))(tree)
+    assert {name: x.addressable_shards[0].data.shape for name, x in found.items()} == {"kernel": (2, 2), "bias": (2,)}
 
 
 def test_constrain_without_a_mesh_is_the_identity():

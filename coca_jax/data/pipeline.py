@@ -3,51 +3,46 @@
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from coca_jax.config import Config
 from coca_jax.data import records, tasks
 from coca_jax.data.examples import Skipped
+from coca_jax.data.quiet_tensorflow import tf
 from coca_jax.data.vocabulary import Vocabulary, check_against_model, too_long
-from coca_jax.errors import CocaError, DataError
+from coca_jax.errors import DataError
 
 _PREFETCH = 2  # batches made ahead of the one in use
 
 
 class Pipeline:
-    """One host's share of the batches of `config.data`.
+    """The batches of `config.data`, or those of their rows that one host of several makes.
 
     Attributes:
       fingerprint: hex digits that change where the same step would give another batch; the number of hosts and the
         folder's place do not matter.
     """
 
-    def __init__(self, config: Config, vocabulary: Vocabulary, *, split: str = "train", host_index: int = 0,
-                 host_count: int = 1):
+    def __init__(
+        self, config: Config, vocabulary: Vocabulary, *, split: str = "train", rows: Sequence[int] | None = None
+    ):
         """Opens the records; reads none.
 
         Args:
           config: the run's.
           vocabulary: must fit the model's.
           split: "train": shuffled and augmented. "evaluation": held-out records in their order, plain.
-          host_index, host_count: this host makes rows host_index·b to (host_index + 1)·b of each batch, with
-            b = batch_size / host_count.
+          rows: which rows of each batch are made, b of them; by default all.
 
         Raises:
-          CocaError: the records cannot be found, the vocabulary does not fit, or the hosts do not divide the batch.
+          CocaError: the records cannot be found, or the vocabulary does not fit.
         """
         check_against_model(vocabulary, config.model.text)
         batch_size = config.train.batch_size
-        if batch_size % host_count:
-            raise CocaError(
-                f"train.batch_size = {batch_size} does not divide by the {host_count} hosts: change one of them"
-            )
         self._config, self._split = config, split
-        self._rows = batch_size // host_count
-        self._first = host_index * self._rows
+        self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
         self._task = tasks.register(config, vocabulary)
         self._source = self._task.source
         self._examples = self._source.examples(split)
@@ -78,8 +73,8 @@ class Pipeline:
         return _Batches(self._dataset(start_step, np.iinfo(np.int64).max).prefetch(_PREFETCH), self._checked)
 
     def _dataset(self, start: int, stop: int) -> tf.data.Dataset:
-        length, rows = self._config.model.text.length, self._rows
-        base = tf.range(rows, dtype=tf.int64) + self._first
+        length = self._config.model.text.length
+        base = tf.constant(self._rows, tf.int64)
         blocks = tf.data.Dataset.range(start, stop).map(lambda step: step * self._config.train.batch_size + base)
         seed = self._config.train.seed if self._split == records.SPLITS[0] else None
         # Decoding releases the interpreter's lock, so more cores help; two cores are JAX's.
@@ -87,7 +82,7 @@ class Pipeline:
         dataset = self._source.at(blocks, self._split, seed, parallel)
         dataset = self._task.preprocess_precache(dataset)
         dataset = self._task.preprocess_postcache(dataset, sequence_length={"text": length})
-        dataset = dataset.batch(rows, drop_remainder=True)
+        dataset = dataset.batch(len(self._rows), drop_remainder=True)
         options = tf.data.Options()
         options.threading.private_threadpool_size = parallel + 1
         options.threading.max_intra_op_parallelism = 1

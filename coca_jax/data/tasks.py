@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+
+from coca_jax.data.quiet_tensorflow import tf  # before seqio, which imports tensorflow too
+
 import seqio
 import sentencepiece
-import tensorflow as tf
 from seqio import vocabularies
 
 from coca_jax.config import Config
@@ -13,9 +15,6 @@ from coca_jax.data import examples as examples_lib
 from coca_jax.data import records
 from coca_jax.data.vocabulary import Vocabulary
 from coca_jax.errors import DataError
-
-if tf.config.get_visible_devices("GPU"):  # the accelerators belong to JAX
-    tf.config.set_visible_devices([], "GPU")
 
 _BLOCK = 64  # examples fetched by one call into Python
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from coca_jax.errors import CocaError
-from coca_jax.files import write_atomically
+from coca_jax.files import as_path, write_atomically
 
 Value = float | int | str | None
 
@@ -28,8 +28,7 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Value]:
       CocaError: the file is missing or holds anything but one flat JSON object.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+        values = json.loads(as_path(path).read_bytes())
     except FileNotFoundError:
         raise CocaError(f"there is no {path}: run python -m coca_jax.evaluate first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

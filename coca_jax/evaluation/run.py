@@ -1,9 +1,9 @@
 """The evaluations of a run: every held-out set of its config, into `evaluation.json` and `report.html`."""
 
 import logging
-import pathlib
 from collections.abc import Sequence
 
+from etils import epath
 
 from coca_jax.config import Config
 from coca_jax.data.evaluation_sets import evaluation_sets
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunEvaluation:
-    """Evaluates a run's models on its held-out sets, which are read once.
+    """Evaluates a run's models on its held-out sets, which are read once (by every process, each in full).
 
     Raises:
       CocaError: the held-out records cannot be found.
@@ -36,7 +36,7 @@ def flat_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:
     return {key: value for result in results for key, value in result.metrics.items()}
 
 
-def write_results(folder: pathlib.Path, coca: Coca, results: Sequence[EvaluationResult], title: str) -> None:
+def write_results(folder: epath.Path, coca: Coca, results: Sequence[EvaluationResult], title: str) -> None:
     """Writes `evaluation.json` and `report.html` into `folder`, and the main figures to the log."""
     metrics = flat_metrics(results)
     write_evaluation(folder / "evaluation.json", {**metrics, "checkpoint_step": coca.step})

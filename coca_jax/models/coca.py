@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec
 
 from coca_jax.config import Config, ModelConfig
 from coca_jax.models.image_encoder import image_encoder, token_count
-from coca_jax.models.layers import BlockCache, KeysValues
+from coca_jax.models.layers import BlockCache, CachedKeysValues, unstacked
 from coca_jax.models.pooler import PooledImage, Poolers
 from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder, UnimodalText
-from coca_jax.sharding import Axis
+from coca_jax.sharding import Axis, constrain
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
@@ -45,10 +45,10 @@ class CocaOutput:
 
 @struct.dataclass
 class DecoderCache:
-    """Keys and values of both decoder halves, each with a leading layer axis."""
+    """Keys and values of both decoder halves, one entry a layer."""
 
-    unimodal: BlockCache
-    multimodal: BlockCache
+    unimodal: tuple[BlockCache, ...]
+    multimodal: tuple[BlockCache, ...]
 
 
 def _normalize(x: jax.Array) -> jax.Array:
@@ -126,23 +126,37 @@ class Coca(nn.Module):
         return self.temperature + jax.lax.stop_gradient(bounded - self.temperature)
 
     def extend(
-        self, ids_BL: jax.Array, index: jax.Array, cache: DecoderCache, tokens_BQD: jax.Array | None = None
+        self,
+        ids_BL: jax.Array,
+        positions_BL: jax.Array,
+        mask_BLS: jax.Array,
+        index: jax.Array,
+        cache: DecoderCache,
+        tokens_BQD: jax.Array | None = None,
     ) -> tuple[jax.Array, DecoderCache]:
-        """Logits of the tokens at positions index, index + 1, …, given the cache of the earlier ones.
+        """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
+
+        The cache has slots, in any order: the mask alone says what a token attends to. So several texts for one image
+        share its slots, and the image tokens' keys and values, as rows of the length axis.
 
         Args:
-          ids_BL: the new tokens, [B, l].
+          ids_BL: the new tokens.
+          positions_BL: where in the text each stands.
+          mask_BLS: bool, the slots that each attends to; its own among them.
+          index: the new tokens take the slots index, index + 1, …
           tokens_BQD: pooled image tokens, at the first call only: their keys and values are cached.
 
         Returns:
-          float32 logits [B, l, V], and the cache that holds the new tokens too.
+          What `next_logits` reads, [B, L, D], and the cache that holds the new tokens too.
         """
-        length = cache.unimodal.own.key_BSHK.shape[2]
-        positions = index + jnp.arange(ids_BL.shape[1])
-        mask = (jnp.arange(length) <= positions[:, None])[None, None]
-        text: UnimodalText = self.unimodal.extend(ids_BL, mask, index, cache.unimodal)
+        mask = mask_BLS[:, None]
+        text: UnimodalText = self.unimodal.extend(ids_BL, positions_BL, mask, index, cache.unimodal)
         hidden_BLD, multimodal = self.multimodal.extend(text.tokens_BLD, mask, index, cache.multimodal, tokens_BQD)
-        return self._softmax().logits(hidden_BLD), DecoderCache(text.cache, multimodal)
+        return hidden_BLD, DecoderCache(text.cache, multimodal)
+
+    def next_logits(self, hidden_BLD: jax.Array) -> jax.Array:
+        """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
+        return self._softmax().logits(hidden_BLD)
 
     def _softmax(self) -> SoftmaxWeights | None:
         if self.captioning or self.unimodal_language_model:
@@ -161,14 +175,28 @@ def build(config: Config) -> Coca:
     )
 
 
-def empty_cache(config: ModelConfig, batch: int, length: int) -> DecoderCache:
-    """A cache for `length` text positions; it gets the image tokens' keys and values at the first `extend`."""
+def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
+    """A cache for `slots` tokens an image; it gets the image tokens' keys and values at the first `extend`."""
 
-    def block(layers: int) -> BlockCache:
-        shape = (layers, batch, length, config.heads, config.width // config.heads)
-        return BlockCache(KeysValues(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)))
+    def zeros() -> jax.Array:
+        x = jnp.zeros((batch, config.heads, slots, config.width // config.heads), config.dtype)
+        return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
 
-    return DecoderCache(block(config.text.unimodal_layers), block(config.text.multimodal_layers))
+    blocks = lambda layers: tuple(BlockCache(CachedKeysValues(zeros(), zeros())) for _ in range(layers))
+    return DecoderCache(blocks(config.text.unimodal_layers), blocks(config.text.multimodal_layers))
+
+
+def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Parameters as `extend` and `next_logits` read them: the decoder's unstacked, its kernels in the compute dtype.
+
+    To be called once, before the loop over tokens, which would otherwise cast and copy them at each.
+    """
+
+    def cast(path: tuple, x: jax.Array) -> jax.Array:
+        return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
+
+    halves = {name: params[name] | {"layers": unstacked(params[name]["layers"])} for name in ("unimodal", "multimodal")}
+    return params | jax.tree_util.tree_map_with_path(cast, halves | {"softmax": params["softmax"]})
 
 
 def init(model: Coca, key: jax.Array) -> dict[str, Any]:

@@ -18,6 +18,30 @@ def token_count(config: ImageEncoderConfig) -> int:
     return config.tokens if config.kind == "precomputed" else (config.size // config.patch) ** 2
 
 
+def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
+    """Position embeddings of a square grid of N patches, for a grid of `tokens`: the paper's step from 288 to 576 pixels.
+
+    Bicubic (Keys' kernel, a = -1/2) between the centres of the patches; towards fewer patches the kernel is widened
+    against aliasing, towards more that has no effect. The paper does not say how; Google's public code is bilinear,
+    whose kinks lie on the old centres.
+
+    Args:
+      positions_ND: float32, row by row.
+
+    Returns:
+      [tokens, D].
+
+    Raises:
+      ValueError: either number is no square.
+    """
+    count, width = positions_ND.shape
+    old, new = math.isqrt(count), math.isqrt(tokens)
+    if old * old != count or new * new != tokens:
+        raise ValueError(f"positions of {count} tokens cannot be resized to {tokens}: both must be squares")
+    grid = positions_ND.reshape(old, old, width)
+    return jax.image.resize(grid, (new, new, width), "cubic", antialias=True).reshape(tokens, width)
+
+
 def to_float(images: jax.Array, dtype: str) -> jax.Array:
     """Pixels in [0, 1]: uint8 is divided by 255, floating point is taken as it is."""
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
@@ -35,12 +59,10 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width, steps = self.config.width, int(math.log2(self.config.image.patch))
-        for step in range(steps):
-            features = max(width >> (steps - 1 - step), 16)
+        for step, features in enumerate(self.config.stem_widths):
             layer = Dense(self.config, (features,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name=f"conv_{step}")
             x = jax.nn.relu(layer(_windows(x)))
-        return Dense(self.config, (width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name="out")(x)
+        return Dense(self.config, (self.config.width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name="out")(x)
 
 
 def _windows(x: jax.Array) -> jax.Array:

@@ -10,14 +10,18 @@ the reshape is free.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 from coca_jax.config import ModelConfig
 from coca_jax.sharding import Axis, constrain
+
+_KEPT = "attention"  # names what remat = attention keeps for the backward pass
 
 
 def named(initializer: Callable, *axes: Axis) -> Callable:
@@ -75,25 +79,43 @@ class KeysValues:
     key_BSHK: jax.Array
     value_BSHK: jax.Array
 
-    def updated(self, new: "KeysValues", index: jax.Array) -> "KeysValues":
-        """With `new` written at positions index, index + 1, …"""
-        put = lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis=1)
-        return jax.tree.map(put, self, new)
+
+@struct.dataclass
+class CachedKeysValues:
+    """Keys and values [B, H, S, K]: as attention multiplies them, so that they are not transposed for every token."""
+
+    key_BHSK: jax.Array
+    value_BHSK: jax.Array
+
+    @classmethod
+    def of(cls, kv: KeysValues) -> "CachedKeysValues":
+        return cls(jnp.swapaxes(kv.key_BSHK, 1, 2), jnp.swapaxes(kv.value_BSHK, 1, 2))
+
+    def updated(self, kv: KeysValues, index: jax.Array) -> "CachedKeysValues":
+        """With `kv` written at slots index, index + 1, …"""
+        put = lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis=2)
+        return jax.tree.map(put, self, self.of(kv))
 
 
-def attend(query_BLHK: jax.Array, kv: KeysValues, mask: jax.Array | None, cap: float) -> jax.Array:
+def attend(
+    query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None, cap: float
+) -> jax.Array:
     """Scaled queries to attention output [B, L, H, K]; logits capped at ±cap, softmax in float32.
 
     Args:
       mask: bool, broadcastable to [B, 1, L, S]; False: not attended to. Every row needs at least one True.
     """
-    logits_BHLS = jnp.einsum("BLHK,BSHK->BHLS", query_BLHK, kv.key_BSHK, preferred_element_type=jnp.float32)
+    if isinstance(kv, CachedKeysValues):
+        key, value, axes = kv.key_BHSK, kv.value_BHSK, "BHSK"
+    else:
+        key, value, axes = kv.key_BSHK, kv.value_BSHK, "BSHK"
+    logits_BHLS = jnp.einsum(f"BLHK,{axes}->BHLS", query_BLHK, key, preferred_element_type=jnp.float32)
     if cap:
         logits_BHLS = cap * jnp.tanh(logits_BHLS / cap)
     if mask is not None:
         logits_BHLS = jnp.where(mask, logits_BHLS, jnp.finfo(jnp.float32).min)
-    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(kv.value_BSHK.dtype)
-    return jnp.einsum("BHLS,BSHK->BLHK", weights_BHLS, kv.value_BSHK)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value.dtype)
+    return jnp.einsum(f"BHLS,{axes}->BLHK", weights_BHLS, value)
 
 
 class Attention(nn.Module):
@@ -111,15 +133,19 @@ class Attention(nn.Module):
             self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
 
     def keys_values(self, x_BSD: jax.Array) -> KeysValues:
-        return KeysValues(self._constrain(self.key(x_BSD)), self._constrain(self.value(x_BSD)))
+        keep = lambda x: checkpoint_name(self._constrain(x), _KEPT)
+        return KeysValues(keep(self.key(x_BSD)), keep(self.value(x_BSD)))
 
-    def __call__(self, x_BLD: jax.Array, kv: KeysValues, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None
+    ) -> jax.Array:
         scale = 1 / math.sqrt(self.head_dim)
         if self.per_dim_scale:
             scale = scale * jax.nn.softplus(self.scale) / math.log(2)  # softplus(0) = log 2: starts at 1/sqrt(K)
-        query_BLHK = self._constrain(self.query(x_BLD))
+        query_BLHK = checkpoint_name(self._constrain(self.query(x_BLD)), _KEPT)
         query_BLHK = (query_BLHK * scale).astype(query_BLHK.dtype)
-        return self.out(self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap)))
+        attended_BLHK = self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap))
+        return checkpoint_name(self.out(attended_BLHK), _KEPT)
 
     def _constrain(self, x: jax.Array) -> jax.Array:
         return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_HEADS, Axis.LENGTH)
@@ -141,8 +167,8 @@ class Mlp(nn.Module):
 class BlockCache:
     """What a block keeps while text is generated: its own keys and values so far, and those of the image tokens."""
 
-    own: KeysValues
-    cross: KeysValues | None = None
+    own: CachedKeysValues
+    cross: CachedKeysValues | None = None
 
 
 class Block(nn.Module):
@@ -177,6 +203,7 @@ class Block(nn.Module):
             # Given image tokens: project them. Without: a later step of generation, which finds them in its cache.
             kv = attention.keys_values(tokens_BND) if tokens_BND is not None else cache.cross
             if cache is not None:
+                kv = kv if tokens_BND is None else CachedKeysValues.of(kv)
                 cache = cache.replace(cross=kv)
             x_BLD = self._constrain(x_BLD + attention(h, kv))
         h = layer_norm("mlp_norm")(x_BLD)
@@ -188,8 +215,12 @@ class Block(nn.Module):
         return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
 
 
+# From most memory and least compute to the contrary, "none" being the absence of one. With an MLP of four widths a block
+# keeps for each token, in widths: none 22 and the attention logits four times, dots 9, attention 5, full 1 (its input).
+# Of the forward pass's products the backward pass then repeats: none; those inside attention; also the MLP's first; all.
 _REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names(_KEPT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -210,9 +241,19 @@ class Stack(nn.Module):
         mask: jax.Array | None = None,
         tokens_BND: jax.Array | None = None,
         index: jax.Array | None = None,
-        cache: BlockCache | None = None,
-    ) -> tuple[jax.Array, BlockCache | None]:
-        """Returns the last block's output [B, L, D] and the updated cache, whose arrays lead with the layer axis."""
+        cache: tuple[BlockCache, ...] | None = None,
+    ) -> tuple[jax.Array, tuple[BlockCache, ...] | None]:
+        """The last block's output [B, L, D], and the updated cache, one entry a block; None where none was given.
+
+        With a cache the parameters are those that `unstacked` gives.
+        """
+        if cache is not None:
+            x_BLD, parts = x_BLD.astype(self.config.dtype), []
+            for layer, part in enumerate(cache):
+                block = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
+                x_BLD, part = block(x_BLD, mask, tokens_BND, index, part)
+                parts.append(part)
+            return x_BLD, tuple(parts)
         block = Block
         if self.config.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.
@@ -226,4 +267,13 @@ class Stack(nn.Module):
             metadata_params={nn.PARTITION_NAME: Axis.LAYERS},
         )
         blocks = scanned(self.config, self.mlp, self.activation, self.cross, name="blocks")
-        return blocks(x_BLD.astype(self.config.dtype), mask, tokens_BND, index, cache)
+        return blocks(x_BLD.astype(self.config.dtype), mask, tokens_BND, None, None)
+
+
+def unstacked(params: dict[str, Any]) -> dict[str, Any]:
+    """A stack's parameters with those of each block apart (`blocks_0`, `blocks_1`, …), as generation reads them.
+
+    A scan would copy each block's kernels and cache out of the stack and the cache back into it, for every token.
+    """
+    layers = jax.tree.leaves(params["blocks"])[0].shape[0]
+    return {f"blocks_{i}": jax.tree.map(lambda x: x[i], params["blocks"]) for i in range(layers)}

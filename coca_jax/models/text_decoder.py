@@ -34,12 +34,12 @@ class UnimodalText:
     Attributes:
       tokens_BLD: what the multimodal half reads; not normalised (Google's public code).
       embedding_BD: LayerNorm of the CLS output; None without a contrastive branch.
-      cache: updated keys and values; None where none was given.
+      cache: updated keys and values, one entry a layer; None where none was given.
     """
 
     tokens_BLD: jax.Array
     embedding_BD: jax.Array | None
-    cache: BlockCache | None
+    cache: tuple[BlockCache, ...] | None
 
 
 class UnimodalDecoder(nn.Module):
@@ -71,15 +71,29 @@ class UnimodalDecoder(nn.Module):
         # CLS is last and attention is causal: the text's tokens never see it.
         return UnimodalText(x[:, :length], self.norm(x[:, -1]) if self.cls else None, None)
 
-    def extend(self, ids_BL: jax.Array, mask: jax.Array, index: jax.Array, cache: BlockCache) -> UnimodalText:
-        """The tokens at positions index, index + 1, … given the cache of the earlier ones (no CLS)."""
-        table = jnp.asarray(sinusoidal_positions(cache.own.key_BSHK.shape[2], self.config.width))
-        x = self._embed(ids_BL, jax.lax.dynamic_slice_in_dim(table, index, ids_BL.shape[1]))
+    def extend(
+        self,
+        ids_BL: jax.Array,
+        positions_BL: jax.Array,
+        mask: jax.Array,
+        index: jax.Array,
+        cache: tuple[BlockCache, ...],
+    ) -> UnimodalText:
+        """New tokens, given the cache of the earlier ones (no CLS); see `Coca.extend`."""
+        table = jnp.asarray(sinusoidal_positions(self.config.text.length, self.config.width))
+        x = self._embed(ids_BL, table[positions_BL])
         x, cache = self.layers(x, mask, None, index, cache)
         return UnimodalText(x, None, cache)
 
     def _embed(self, ids_BL: jax.Array, positions_LD: jax.Array) -> jax.Array:
-        return self._scaled(jnp.take(self.embedding, ids_BL, axis=0)) + positions_LD.astype(self.config.dtype)
+        # The table's width lies on the mesh axis that also carries the batch. Each device looks up its part of the
+        # width for the rows of all its neighbours there, and one all-to-all, forth and back, makes rows of it: cheaper
+        # than gathering the table. Without this XLA makes the activations whole everywhere, and warns that it does.
+        ids_BL = constrain(ids_BL, Axis.LOOKUP_BATCH, Axis.LENGTH)
+        x = self._scaled(jnp.take(self.embedding, ids_BL, axis=0))
+        x = constrain(x, Axis.LOOKUP_BATCH, Axis.LENGTH, Axis.WIDTH)
+        x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+        return x + positions_LD.astype(self.config.dtype)
 
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x.astype(self.config.dtype) * self.config.width**0.5
@@ -101,9 +115,14 @@ class MultimodalDecoder(nn.Module):
         return self.norm(x).astype(self.config.dtype)
 
     def extend(
-        self, text_BLD: jax.Array, mask: jax.Array, index: jax.Array, cache: BlockCache, tokens_BQD: jax.Array | None
-    ) -> tuple[jax.Array, BlockCache]:
-        """The same for positions index, index + 1, …; image tokens are given at the first call only, then cached."""
+        self,
+        text_BLD: jax.Array,
+        mask: jax.Array,
+        index: jax.Array,
+        cache: tuple[BlockCache, ...],
+        tokens_BQD: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[BlockCache, ...]]:
+        """The same for new tokens; image tokens are given at the first call only, then cached. See `Coca.extend`."""
         x, cache = self.layers(text_BLD, mask, tokens_BQD, index, cache)
         return self.norm(x).astype(self.config.dtype), cache
 

@@ -3,20 +3,27 @@
 A run's folder holds them in `checkpoints/<step>/`. Saving is asynchronous; a step's folder gets its name only when all
 of it is written, so a kill at any moment leaves the last good checkpoint as it was. Every restore goes through an
 abstract target of our own, so a checkpoint loads onto any mesh.
+
+Of several processes each writes and reads the parts of the arrays that its devices hold: all call everything here
+together.
 """
 
 import base64
 import dataclasses
-import pathlib
+import importlib.util
+import os
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from coca_jax import config as config_lib
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
+from coca_jax.files import as_path
 from coca_jax.models import coca
+from coca_jax.sharding import shardings
 from coca_jax.trainer.state import TrainState
 
 FOLDER = "checkpoints"
@@ -44,11 +51,15 @@ class Checkpoints:
     Args:
       folder: the run's folder.
       keep: how many are kept; the oldest are deleted only after a newer one is complete.
+
+    Raises:
+      CocaError: the folder is in a bucket, and what reads buckets is not installed.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int):
+    def __init__(self, folder: epath.Path, keep: int):
+        _check_access(folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager((folder / FOLDER).absolute(), options=options)
+        self._manager = ocp.CheckpointManager(folder / FOLDER, options=options)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -111,33 +122,64 @@ class Restored:
     step: int
 
 
-def load(path: str | pathlib.Path) -> Restored:
-    """Restores a checkpoint from nothing but its folder, onto the default device.
+def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Restored:
+    """Restores a checkpoint from nothing but its folder.
 
     Args:
-      path: a run's folder, its `checkpoints` folder, or one checkpoint in that.
+      path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket.
+      mesh: what to lay the parameters out on; by default they come to the default device.
 
     Raises:
       CocaError: there is no checkpoint, or it is not one that this version reads.
     """
-    root, step = _locate(pathlib.Path(path))
-    manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(read_only=True))
-    step = manager.latest_step() if step is None else step
-    if step is None:
-        raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")
+    manager, step = _open(path)
     record = _record(manager, step)
-    params, _ = coca.abstract_parameters(coca.build(record.config))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), params)
+    params, logical = coca.abstract_parameters(coca.build(record.config))
+    if mesh is None:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = jax.tree.map(lambda _: device, params)
+    else:
+        placed = shardings(mesh, logical)
+    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed)
     item = "average" if record.config.optimizer.ema_decay else "params"
     restored = manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))
     manager.close()
     return Restored(record, restored[item], step)
 
 
-def _locate(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
+def load_record(path: str | os.PathLike) -> RunRecord:
+    """What the checkpoint that `load` would restore says beside its arrays.
+
+    Raises:
+      CocaError: as `load`.
+    """
+    manager, step = _open(path)
+    record = _record(manager, step)
+    manager.close()
+    return record
+
+
+def _open(path: str | os.PathLike) -> tuple[ocp.CheckpointManager, int]:
+    _check_access(as_path(path))
+    root, step = _locate(as_path(path))
+    manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(read_only=True))
+    step = manager.latest_step() if step is None else step
+    if step is None:
+        raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")
+    return manager, step
+
+
+def _check_access(path: epath.Path) -> None:
+    try:
+        found = not str(path).startswith("gs://") or importlib.util.find_spec("google.cloud.storage")
+    except ModuleNotFoundError:  # not even a package above it
+        found = None
+    if not found:
+        raise CocaError(f"{path} needs the package google-cloud-storage: pip install google-cloud-storage")
+
+
+def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
     """The folder that holds the numbered checkpoints, and the number where `path` names one."""
-    path = path.absolute()
     if not path.is_dir():
         raise CocaError(f"{path} is not a folder: give a run's folder, such as runs/quickstart")
     if path.name.isdigit() and (path / "run").is_dir():

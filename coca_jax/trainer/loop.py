@@ -10,6 +10,9 @@ The order of things, for step n:
   6. leave, where preempted (also while waiting for data and during an evaluation): save first
 
 The state's clock is its step: batches, randomness and schedules follow from it, so a restart continues exactly.
+
+Several processes run this loop in step. A signal that reaches one of them goes through a vote (see `preemption`); an
+error of one (its data cannot be read) ends it without the others' help, who fall with it, back to the last checkpoint.
 """
 
 import dataclasses
@@ -22,14 +25,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from coca_jax import hosts
 from coca_jax.config import Config
 from coca_jax.errors import CocaError, DataError
 from coca_jax.sharding import batch_sharding
 from coca_jax.trainer import step as steps
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
-from coca_jax.trainer.metrics import MetricsWriter
+from coca_jax.trainer.metrics import Writer
 from coca_jax.trainer.preemption import Preempted, Preemption
 from coca_jax.trainer.state import StatePlan, TrainState
+from coca_jax.trainer.warm_start import initial_state
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ class Loop:
     """What a run needs; `run` does it.
 
     Attributes:
-      batches: from a step to the iterator of this host's batches from that step on.
+      batches: from a step to the iterator of this process's rows of the batches from that step on.
       evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
     """
 
@@ -73,7 +78,7 @@ class Loop:
     train_step: steps.TrainStep
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     checkpoints: Checkpoints
-    writer: MetricsWriter
+    writer: Writer
     preemption: Preemption
     evaluate: Callable[[int, Any], None]
 
@@ -82,11 +87,11 @@ class Loop:
 
         Raises:
           Preempted: asked to stop; the state is saved.
-          DataError: the data cannot be read; the state is saved.
-      CocaError: the loss is not finite; the last good checkpoint is as it was.
+          DataError: the data cannot be read; the state is saved (not with several processes).
+          CocaError: the loss is not finite; the last good checkpoint is as it was.
         """
         last = self.checkpoints.latest_step()
-        state = self.plan.init(self.config.train.seed) if last is None else self._restore(last)
+        state = initial_state(self.config, self.plan, self.mesh) if last is None else self._restore(last)
         start = last or 0
         if start >= self.config.train.steps:
             return state
@@ -102,18 +107,13 @@ class Loop:
     def _steps(self, state: TrainState, start: int) -> TrainState:
         train = self.config.train
         batches = self.batches(start)
-        sharding = batch_sharding(self.mesh)
         compiled = None
         pending: tuple[int, Any] | None = None  # the step whose metrics have not been read yet
         clock = Clock(time.perf_counter())
         step = start
         try:
             while step < train.steps:
-                waiting = time.perf_counter()
-                with self.preemption.immediate():
-                    local = next(batches)
-                clock.waited += time.perf_counter() - waiting
-                batch = {k: jax.make_array_from_process_local_data(sharding, v) for k, v in local.items()}
+                batch = self._next(batches, clock)
                 if compiled is None:
                     compiled = self._compile(batch)
                     clock.restart()
@@ -122,26 +122,39 @@ class Loop:
                 if previous:
                     self._log(*previous, clock)
                 self.checkpoints.check()
+                stop = self.preemption.poll()
                 save = step % train.checkpoint_every == 0 or step == train.steps
                 evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
-                if save or evaluate or self.preemption.requested:
+                if save or evaluate or stop:
                     self._log(*pending, clock)  # also makes sure that no state with a broken loss is saved
                     pending = None
                 if save:
-                    self.checkpoints.save(state, step, self.record)
+                    self._save(state, step)
+                if stop:
+                    raise Preempted
                 if evaluate:
                     with self.preemption.immediate():
                         self.evaluate(step, state.evaluated_params)
                     clock.restart()
-                self.preemption.check()
         except Preempted:
             self._save_now(state, step, pending, clock)
             _log.info("asked to stop: saved at step %d, the same command continues", step)
             raise
         except DataError:
-            self._save_now(state, step, pending, clock)
+            if jax.process_count() == 1:  # the others know nothing of it, and a save takes all
+                self._save_now(state, step, pending, clock)
             raise
         return state
+
+    def _next(self, batches: Iterator[dict[str, np.ndarray]], clock: Clock) -> dict[str, jax.Array]:
+        """The next batch, on the devices."""
+        waiting = time.perf_counter()
+        with self.preemption.immediate():
+            local = next(batches)
+        clock.waited += time.perf_counter() - waiting
+        sharding, size = batch_sharding(self.mesh), self.config.train.batch_size
+        rows = hosts.local_rows(sharding, size)
+        return {key: hosts.global_batch(sharding, size, rows, value) for key, value in local.items()}
 
     def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
         started = time.perf_counter()
@@ -168,4 +181,8 @@ class Loop:
         if pending:
             self._log(*pending, clock)
         if step:
-            self.checkpoints.save(state, step, self.record)
+            self._save(state, step)
+
+    def _save(self, state: TrainState, step: int) -> None:
+        self.writer.flush()  # first: lines up to a saved step are not written again by a restart
+        self.checkpoints.save(state, step, self.record)

@@ -1,57 +1,88 @@
 """Writers of a run's numbers: `metrics.jsonl`, TensorBoard, a progress bar or plain lines, and `model_info.txt`."""
 
+import contextlib
 import json
 import logging
 import math
 import pathlib
 import sys
+import tempfile
+import time
 from typing import Any, TextIO
 
 import jax
+from etils import epath
 
-from coca_jax.files import write_atomically
+from coca_jax.files import is_remote, write_atomically
 from coca_jax.sharding import spec
 
 _log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+_UPLOAD_SECONDS = 60  # between two copies of the growing files to a bucket
 
 
-class MetricsWriter:
+class Writer:
+    """Writes nothing: what all processes of a run but the first have."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line of numbers at `step`."""
+
+    def write_evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of an evaluation: a line in `evaluations.jsonl`."""
+
+    def progress(self, step: int) -> None:
+        """Moves the bar to `step`."""
+
+    def flush(self) -> None:
+        """Returns when all that was written lies in the run's folder."""
+
+    def close(self) -> None:
+        """Flushes, and gives everything back."""
+
+
+class MetricsWriter(Writer):
     """Writes log lines to `metrics.jsonl` and evaluations to `evaluations.jsonl`, both to TensorBoard where asked.
 
     Log lines also go to the terminal: into a progress bar, or as plain lines where there is none.
 
     After a restart from step s the lines of later steps are removed first: they are about to be computed again, and the
     file then reads as if nothing had happened.
+
+    Nothing can be appended to an object of a bucket. Where the folder is one, the files grow in a temporary folder here,
+    and are copied as a whole once a minute and by `flush`: the loop calls it before it saves, so that no line is lost
+    that a restart would not write again.
     """
 
-    def __init__(self, folder: pathlib.Path, *, start_step: int, steps: int, tensorboard: bool):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._metrics, self._evaluations = (_reopen(folder / name, start_step) for name in (METRICS, EVALUATIONS))
+    def __init__(self, folder: epath.Path, *, start_step: int, steps: int, tensorboard: bool):
+        self._folder, self._uploaded = folder, time.monotonic()
+        self._stack = contextlib.ExitStack()
+        self._local = pathlib.Path(folder)
+        if is_remote(folder):
+            self._local = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="coca_jax-")))
+        self._local.mkdir(parents=True, exist_ok=True)
+        self._metrics, self._evaluations = (
+            _reopen(self._local / name, read_rows(folder / name), start_step) for name in (METRICS, EVALUATIONS)
+        )
         self._tensorboard = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # imported only where a run asks for it
 
-            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
-        self._bar = None
-        if sys.stderr.isatty():
-            import tqdm
-
-            self._bar = tqdm.tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
+            self._tensorboard = SummaryWriter(str(self._local / "tensorboard"), purge_step=start_step + 1)
+        self._bar = _progress_bar(self._stack, start_step, steps) if sys.stderr.isatty() else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of numbers at `step`."""
         _append(self._metrics, step, values)
         self._write_tensorboard(step, values)
-        if self._bar:
+        if self._bar is not None:
             self._bar.set_postfix_str(_summary(values), refresh=False)
         else:
             _log.info("step %d  %s", step, _summary(values))
+        if is_remote(self._folder) and time.monotonic() - self._uploaded > _UPLOAD_SECONDS:
+            self.flush()
 
     def write_evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of an evaluation: a line in `evaluations.jsonl`."""
         _append(self._evaluations, step, values)
         self._write_tensorboard(step, values)
 
@@ -61,21 +92,42 @@ class MetricsWriter:
                 self._tensorboard.add_scalar(name, value, step)
 
     def progress(self, step: int) -> None:
-        """Moves the bar to `step`."""
-        if self._bar:
+        if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
-    def close(self) -> None:
-        self._metrics.close()
-        self._evaluations.close()
+    def flush(self) -> None:
         if self._tensorboard:
-            self._tensorboard.close()
-        if self._bar:
-            self._bar.close()
+            self._tensorboard.flush()
+        if is_remote(self._folder):
+            for path in self._local.rglob("*"):
+                if path.is_file():
+                    copy = self._folder / path.relative_to(self._local).as_posix()
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    copy.write_bytes(path.read_bytes())
+            self._uploaded = time.monotonic()
+
+    def close(self) -> None:
+        with self._stack:
+            self._metrics.close()
+            self._evaluations.close()
+            if self._tensorboard:
+                self._tensorboard.close()
+                self._tensorboard = None
+            self.flush()
 
 
-def _reopen(path: pathlib.Path, start_step: int) -> TextIO:
-    kept = [row for row in read_rows(path) if row["step"] <= start_step]
+def _progress_bar(stack: contextlib.ExitStack, start_step: int, steps: int) -> Any:
+    """A bar that `stack` closes; until then log lines are written above it, not into it."""
+    import tqdm
+    import tqdm.contrib.logging
+
+    bar = stack.enter_context(tqdm.tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True))
+    stack.enter_context(tqdm.contrib.logging.logging_redirect_tqdm([logging.getLogger("coca_jax")]))
+    return bar
+
+
+def _reopen(path: pathlib.Path, rows: list[dict[str, float]], start_step: int) -> TextIO:
+    kept = [row for row in rows if row["step"] <= start_step]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a")
 
@@ -85,12 +137,12 @@ def _append(file: TextIO, step: int, values: dict[str, float]) -> None:
     file.flush()
 
 
-def read_history(folder: pathlib.Path) -> list[dict[str, float]]:
+def read_history(folder: epath.Path) -> list[dict[str, float]]:
     """The log lines and evaluations of a run; empty where it has none."""
     return read_rows(folder / METRICS) + read_rows(folder / EVALUATIONS)
 
 
-def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
+def read_rows(path: epath.Path) -> list[dict[str, float]]:
     """The rows of a JSON-lines file, without a last line that a kill left unfinished; empty where there is no file."""
     rows = []
     if path.exists():
@@ -102,7 +154,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
     return rows
 
 
-def write_model_info(path: pathlib.Path, params: Any, logical: Any) -> None:
+def write_model_info(path: epath.Path, params: Any, logical: Any) -> None:
     """Every parameter's name, shape, logical axes, mesh axes and size, and the totals, as a table for people."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     axes = jax.tree.leaves(logical, is_leaf=lambda node: isinstance(node, tuple))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from coca_jax import losses
 from coca_jax.config import LossConfig
-from coca_jax.models.coca import Coca, CocaOutput
+from coca_jax.models.coca import Coca, CocaOutput, abstract_parameters
+from coca_jax.sharding import Axis, constrain, constrain_tree
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -71,8 +72,11 @@ class Pretraining:
                 return total, (language, more)
 
             def add(sums: Any, xs: Any) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, sums, part_gradients(params, *xs)), None
+                gradients, sums_of_losses = jax.tree.map(jnp.add, sums, part_gradients(params, *xs))
+                # The sum lives as long as the loop: laid out as the parameters, or it would lie whole on every device.
+                return (constrain_tree(gradients, parameter_axes), sums_of_losses), None
 
+            _, parameter_axes = abstract_parameters(self.model)
             part_gradients = lambda *args: _swap(jax.value_and_grad(part_loss, has_aux=True)(*args))
             first = jax.tree.map(lambda x: x[0], (parts, cotangents))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part_gradients, params, *first))
@@ -137,12 +141,14 @@ class Pretraining:
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
     """[B, …] to [K, B / K, …]. Part k takes every K-th row, so that each device keeps the rows that it has."""
-    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+    x = jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+    return constrain(x, Axis.MICROBATCHES, Axis.BATCH, *(Axis.LENGTH,) * (x.ndim - 2))
 
 
 def _join(x: jax.Array) -> jax.Array:
     """The inverse of `_split`."""
-    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+    x = jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+    return constrain(x, Axis.BATCH, *(Axis.LENGTH,) * (x.ndim - 1))
 
 
 def _swap(value_and_gradients: tuple[tuple[Any, Any], Any]) -> tuple[Any, Any]:

@@ -1,8 +1,14 @@
 """SIGTERM and Ctrl-C as a named exit: the run saves and leaves with a status that launchers restart on."""
 
 import contextlib
+import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command continues the run
 
@@ -12,11 +18,19 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """Notices SIGTERM and SIGINT while its context is entered. A second signal stops the process at once."""
+    """Notices SIGTERM and SIGINT while its context is entered.
+
+    Whoever sends SIGTERM may send it again (Slurm does) while the state is being saved: that changes nothing. A second
+    Ctrl-C leaves at once.
+
+    Of several processes one alone may be told. It must not leave alone, for all compute each step together: they vote,
+    once a step, and all stop after the same one.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = False  # of this process
         self._immediate = False
+        self._vote: jax.Array | None = None
 
     def __enter__(self) -> "Preemption":
         self._previous = {number: signal.signal(number, self._notice) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -26,13 +40,31 @@ class Preemption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def poll(self) -> bool:
+        """Whether all processes are to stop now; each calls this equally often.
+
+        With several, this is the outcome of the vote that the call before began: computed behind the step that was
+        dispatched then, so that nobody waits for it. Hence a request takes effect one or two calls later.
+        """
+        if jax.process_count() == 1:
+            return self.requested
+        before, self._vote = self._vote, _vote(self.requested)
+        return before is not None and bool(before)
+
     def check(self) -> None:
-        if self.requested:
+        """Polls, and raises `Preempted` where it is time to stop."""
+        if self.poll():
             raise Preempted
 
     @contextlib.contextmanager
     def immediate(self) -> Iterator[None]:
-        """Inside, a signal raises `Preempted` where it finds the program: for waits that hold no half-made state."""
+        """Inside, a signal raises `Preempted` where it finds the program: for waits that hold no half-made state.
+
+        Not with several processes, where only a vote may: there this does nothing.
+        """
+        if jax.process_count() > 1:
+            yield
+            return
         self.check()
         self._immediate = True
         try:
@@ -42,8 +74,26 @@ class Preemption:
 
     def _notice(self, number: int, _) -> None:
         if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            if number == signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
         self.requested = True
         if self._immediate:
             raise Preempted
+
+
+def _vote(yes: bool) -> jax.Array:
+    """Whether any process says yes: dispatched on all devices; reading the result waits for it."""
+    mesh, any_of = _ballot()
+    flags = jax.make_array_from_callback(
+        (mesh.size,), NamedSharding(mesh, PartitionSpec("all")), lambda _: np.array([yes])
+    )
+    with jax.set_mesh(mesh):
+        return any_of(flags)
+
+
+@functools.cache
+def _ballot() -> tuple[Mesh, Callable[[jax.Array], jax.Array]]:
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    return mesh, jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))

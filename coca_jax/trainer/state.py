@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from coca_jax.models import coca
-from coca_jax.sharding import Axis, replicated, shardings
+from coca_jax.sharding import Axis, check_parameters, replicated, shardings
 
 
 @struct.dataclass
@@ -54,8 +54,13 @@ class StatePlan:
 
 
 def plan(model: coca.Coca, optimizer: optax.GradientTransformation, average: bool, mesh: jax.sharding.Mesh) -> StatePlan:
-    """Shapes and shardings of the whole state on `mesh`; allocates nothing."""
+    """Shapes and shardings of the whole state on `mesh`; allocates nothing.
+
+    Raises:
+      CocaError: a parameter does not divide over the mesh, or a large one would be left whole on every device.
+    """
     params, logical = coca.abstract_parameters(model)
+    check_parameters(mesh, params, logical)
     abstract = jax.eval_shape(lambda: _init(model, optimizer, average, 0))
     param_shardings = shardings(mesh, logical)
     opt_shardings = shardings(mesh, _optimizer_axes(optimizer, abstract.opt_state, params, logical))

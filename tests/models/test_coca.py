@@ -506,16 +506,35 @@ def test_rematerialisation_changes_no_value_and_no_gradient():
 
     expected, plain = run("none")
     sizes = [len(plain)]
-    for remat in ("dots", "full"):
+    for remat in ("dots", "attention", "full"):
         found, jaxpr = run(remat)
         _close(found, expected, atol=1e-6, rtol=1e-5)
         assert "remat" in jaxpr and "remat" not in plain
         sizes.append(len(jaxpr))
-    assert len(set(sizes)) == 3  # each keeps something else
-    for remat in ("none", "dots", "full"):  # encoder, unimodal, multimodal
+    assert len(set(sizes)) == 4  # each keeps something else
+    for remat in ("none", "dots", "attention", "full"):  # encoder, unimodal, multimodal
         model, params = _model(model__remat=remat)
         jaxpr = str(jax.make_jaxpr(lambda p: _loss(model, p, *_batch()))(params))
         assert jaxpr.count("prevent_cse=False") == (0 if remat == "none" else 3)
+
+
+@pytest.mark.parametrize("remat, widths", [("none", 22), ("dots", 9), ("attention", 5), ("full", 1)])
+def test_what_a_block_keeps_for_the_backward_pass(remat, widths):
+    # Residuals of a layer and token, in widths of the model; none keeps the attention logits besides.
+    tokens, width, layer_count = 50, 64, 3
+    config = config_lib.ModelConfig(width=width, heads=4, dtype="float32", remat=remat)
+    stack = layers.Stack(config, layer_count, 4 * width, jax.nn.relu)
+    x = jnp.zeros((2, tokens, width))
+    params = jax.eval_shape(lambda: meta.unbox(stack.init(jax.random.key(0), x)))["params"]
+    pullback = jax.eval_shape(lambda p, x: jax.vjp(lambda p, x: stack.apply({"params": p}, x)[0], p, x)[1], params, x)
+    parameters = {leaf.shape for leaf in jax.tree.leaves(params)}
+    kept = [
+        leaf.size
+        for leaf in jax.tree.leaves(pullback)
+        if leaf.shape[0] == layer_count and leaf.shape not in parameters
+        and leaf.shape[-1] != tokens and leaf.size >= layer_count * 2 * tokens * width
+    ]
+    assert sum(kept) / (layer_count * 2 * tokens * width) == widths
 
 
 # Branches

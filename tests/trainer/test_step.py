@@ -283,57 +283,6 @@ def test_the_average_follows_the_parameters():
     assert not np.allclose(states[-1].average["softmax"]["kernel"], states[-1].params["softmax"]["kernel"])
 
 
-@functools.cache
-def _three_steps(shape: tuple[int, int, int]):
-    config = _config(optimizer__name="adamw", optimizer__peak_learning_rate=1e-4)
-    run = Run(config, _mesh(*shape), _batch(config), quick=True)
-    start = jax.tree.map(np.asarray, run.state.params)
-    return run, run.train(3), start, jax.tree.map(np.asarray, run.state.params)
-
-
-@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
-def test_every_mesh_trains_alike(shape):
-    _, expected, expected_start, expected_params = _three_steps((1, 1, 1))
-    run, found, start, params = _three_steps(shape)
-    jax.tree.map(np.testing.assert_array_equal, start, expected_start)
-    for a, b in zip(found, expected):
-        for key in b:
-            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
-    flat = lambda tree: {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    for path, leaf in flat(params).items():
-        if "key']['bias" not in path:  # its gradient is nothing but rounding errors, which Adam scales up to its rate
-            np.testing.assert_allclose(leaf, flat(expected_params)[path], atol=1e-5, err_msg=path)
-    assert found[2]["loss"] < found[0]["loss"]
-    placed = jax.tree.map(lambda x: x.sharding, run.plan.abstract)
-    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), run.state, placed))
-
-
-def test_the_step_constrains_its_activations():
-    run = _three_steps((2, 2, 2))[0]
-    found = []
-
-    def collect(jaxpr):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "sharding_constraint":
-                found.append((tuple(eqn.params["sharding"].spec), len(eqn.invars[0].aval.shape)))
-            for inner in jax.tree.leaves(
-                list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-            ):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    collect(inner)
-
-    with jax.set_mesh(run.mesh):
-        loss = objective.Pretraining(run.model, _config().loss, PAD).loss
-        collect(jax.make_jaxpr(loss)(run.state.params, run.batch, jax.random.key(0)).jaxpr)
-    rows = ("data", "fsdp")
-    # Four each for q, k, v and output of 6 attentions: 3 self, 1 cross, 2 pooling.
-    assert found.count(((rows, None, "tensor", None), 4)) == 6 * 4
-    assert found.count(((rows, None, "tensor"), 3)) == 3  # MLPs
-    # The residual stream: after each attention and MLP of a block; and where the image and text enter their stacks.
-    assert found.count(((rows, None, None), 3)) == 2 + 2 + 3 + 2
-
-
 def test_the_key_depends_on_seed_and_step():
     config = _config(optimizer__name="adamw")
 

@@ -1,0 +1,74 @@
+"""Counts the floating-point operations of a program from its jaxpr, each loop's body as often as it runs.
+
+XLA's own `cost_analysis` counts a scan's body once: for a stack of 40 layers a fortieth. Counted are matrix products
+and convolutions, two operations for each multiplication with its addition; what is elementwise is a per cent or so in
+a transformer and does not run on the matrix units.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.interpreters import partial_eval
+
+
+def count(function: Any, *arguments: Any) -> float:
+    """FLOPs of one call of a function, over all devices of the mesh that is set, without what its results do not need.
+
+    Args:
+      arguments: arrays or ShapeDtypeStructs.
+
+    Raises:
+      ValueError: a loop with matrix products has no length known beforehand.
+    """
+    closed = jax.make_jaxpr(function)(*arguments)
+    # XLA drops what no result depends on; a rematerialised block holds such products.
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return of_jaxpr(jaxpr)
+
+
+def of_jaxpr(jaxpr: core.Jaxpr) -> float:
+    """FLOPs of a jaxpr, as it stands."""
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: core.JaxprEqn) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        return _of_dot(equation)
+    if name == "conv_general_dilated":
+        return _of_convolution(equation)
+    inside = [of_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
+    if name == "scan":
+        return params["length"] * sum(inside)
+    if name == "cond":
+        return max(inside)
+    if name == "while" and any(inside):
+        raise ValueError("a while loop with matrix products in it: how often it runs is not known")
+    if name == "shard_map":  # its shapes are those of one device along these axes
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]) * sum(inside)
+    return sum(inside)
+
+
+def _of_dot(equation: core.JaxprEqn) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _of_convolution(equation: core.JaxprEqn) -> float:
+    """Each output number is a sum over the kernel's window and input channels; zeros that pad the input are counted."""
+    kernel = equation.invars[1].aval.shape
+    outputs = equation.params["dimension_numbers"].rhs_spec[0]
+    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[outputs]
+
+
+def _jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item

@@ -1,0 +1,79 @@
+"""How to generate: one frozen dataclass, checked strictly."""
+
+import dataclasses
+import math
+
+from coca_jax.config import ModelConfig
+from coca_jax.errors import CocaError
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions:
+    """Greedy by default; a temperature samples, beams search.
+
+    Options are compiled in: each other set of them compiles anew.
+
+    Attributes:
+      min_tokens: EOS cannot come before so many generated tokens.
+      max_tokens: the most tokens to generate, EOS among them; 0: as many as there are positions after the prompt.
+      repetition_penalty: logits of tokens that were generated before (the prompt's do not count) are divided by it
+        where positive, multiplied by it where negative (CTRL, arXiv 1909.05858, §4.1, as transformers has it); 1: off.
+      temperature: samples from softmax(logits / temperature); 0: no sampling.
+      top_k: samples from so many of the most likely tokens; 0: from all.
+      top_p: samples from the fewest most likely tokens whose probabilities, after temperature and top_k, sum to
+        top_p or more (nucleus sampling, arXiv 1904.09751); 1: from all.
+      beams: searches with so many hypotheses an image; 0: no search. One beam gives what greedy gives.
+      length_penalty: alpha of `beams.length_divisor`: 0 prefers short captions, 1 all but the mean log probability.
+
+    Raises:
+      CocaError: a value that is none, or options that contradict each other.
+    """
+
+    min_tokens: int = 0
+    max_tokens: int = 0
+    repetition_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    beams: int = 0
+    length_penalty: float = 0.6  # Vaswani et al., §6.1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))  # 1 and 1.0 are to compile once
+            elif type(value) is not field.type or not math.isfinite(value):
+                kind = "a whole number" if field.type is int else "a finite number"
+                raise CocaError(f"{field.name} is {value!r}: it must be {kind}")
+            if value < 0:
+                raise CocaError(f"{field.name} = {value} must be at least 0")
+        rules = [
+            (self.repetition_penalty > 0, "repetition_penalty must be above 0 (1 switches it off)"),
+            (0 < self.top_p <= 1, f"top_p = {self.top_p} must be above 0 and at most 1"),
+            (not self.max_tokens or self.min_tokens <= self.max_tokens,
+             f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}: change one of them"),
+            (not (self.temperature and self.beams),
+             "temperature samples and beams search: set one of the two to 0"),
+            (self.temperature or not self.top_k, "top_k has no effect without sampling: set a temperature, such as 1"),
+            (self.temperature or self.top_p == 1, "top_p has no effect without sampling: set a temperature, such as 1"),
+            (self.beams or self.length_penalty == GenerationOptions.length_penalty,
+             "length_penalty has no effect without beam search: set beams, such as 6"),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise CocaError(message)
+
+    def check(self, model: ModelConfig) -> None:
+        """Raises CocaError where a model cannot generate so."""
+        text, most = model.text, max(self.min_tokens, self.max_tokens)
+        rules = [
+            (self.top_k <= text.vocabulary_size,
+             f"top_k = {self.top_k} is more than the model's vocabulary of {text.vocabulary_size}: lower it"),
+            (most < text.length,
+             f"{most} tokens do not fit the model's {text.length} positions, one of which is BOS: ask for at most "
+             f"{text.length - 1}"),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise CocaError(message)

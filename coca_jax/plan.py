@@ -1,0 +1,80 @@
+"""Says whether a config's train step fits a machine, and what it costs there, before anything is rented.
+
+    python -m coca_jax.plan --config=configs/coca_giant.py --topology=v4:8x16x16
+    python -m coca_jax.plan --config=configs/coca_giant.py --topology=v5e:16x16 --search
+    python -m coca_jax.plan --config=configs/coca_giant.py --topology=h200:256 --json
+
+TPUs (v4, v5p, v5e, v6e): the very step that `coca_jax.train` would run is compiled by the TPU's own compiler, which
+needs no TPU but libtpu: pip install '.[plan]'. NVIDIA's (h100, h200): by arithmetic alone. Status 0: it fits; 2: it does
+not.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from coca_jax import command_line
+from coca_jax.config import Config
+from coca_jax.errors import CocaError
+
+_log = logging.getLogger("coca_jax.plan")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Chip, and chips along each axis: v4:8x16x16, v5e:16x16, h100:256.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.")
+_SEARCH = flags.DEFINE_bool("search", False, "Try meshes, remat policies and microbatches; print the best that fits.")
+_TRIES = flags.DEFINE_integer("tries", 4, "How many candidates --search compiles at most.", lower_bound=1)
+
+
+def plan(config: Config, name: str) -> int:
+    """Prints the plan for the machine of that name; returns the exit status."""
+    # Imported here: jax takes seconds, which a mistyped flag need not wait for.
+    import jax
+
+    from coca_jax.planning import report, search, topology
+
+    jax.config.update("jax_platforms", "cpu")  # the machine that this runs on does not matter, be it a TPU
+    jax.config.update("jax_enable_compilation_cache", False)  # what is compiled without a TPU cannot be read back
+    machine = topology.parse(name)
+    measure = _measurement(machine)
+    if _SEARCH.value:
+        ranked = search.candidates(config, machine)
+        cost = search.best(ranked, measure, _TRIES.value, lambda tried: _log.info("%s", report.line(tried)))
+    else:
+        cost = measure(config)
+    print(json.dumps(report.as_dict(cost), indent=2) if _JSON.value else report.table(cost))
+    if _SEARCH.value and not _JSON.value:
+        print(f"\nto train so: {report.flags(cost)}")
+    if not cost.fits:
+        raise CocaError(f"the step does not fit {machine}: try --search, more chips or more train.microbatches")
+    return 0
+
+
+def _measurement(machine: Any) -> Callable[[Config], Any]:
+    """What gives a config's `Cost` on the machine: the compiler for TPUs, arithmetic for all others."""
+    from coca_jax import sharding
+    from coca_jax.planning import cost, estimate, program, topology
+
+    if not machine.chip.torus:
+        mesh_of = lambda config: program.abstract_mesh(config, machine.devices)
+        return lambda config: estimate.estimate(program.build(config, mesh_of(config)), machine)
+    devices = topology.compile_only_devices(machine)
+    mesh_of = lambda config: sharding.make_mesh(config.train.mesh, config.model, devices)
+    return lambda config: cost.compiled(program.build(config, mesh_of(config)), machine)
+
+
+def main(arguments: list[str]) -> int:
+    command_line.no_more(arguments)
+    try:
+        command_line.required(_CONFIG).data.path = "none is read"  # some configs ask for a folder
+    except OSError:
+        raise CocaError("the configuration file cannot be read: check --config") from None
+    return plan(command_line.config(_CONFIG), command_line.required(_TOPOLOGY))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

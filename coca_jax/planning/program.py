@@ -1,0 +1,120 @@
+"""The train step of a config, as `coca_jax.train` builds it, on a mesh whose devices need not exist."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from coca_jax import flops, sharding
+from coca_jax.config import Config, MeshConfig
+from coca_jax.models import coca as models
+from coca_jax.trainer import objective, optimizer, state, step
+
+_PAD_ID = 0  # the vocabulary's; a constant in the program, whose cost is the same for every id
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A train step and all that it is compiled with; nothing in it is an array.
+
+    Attributes:
+      plan: shapes, dtypes and shardings of the state.
+      batch: those of a global batch.
+    """
+
+    config: Config
+    mesh: Mesh | AbstractMesh
+    objective: objective.Pretraining
+    plan: state.StatePlan
+    step: step.TrainStep
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    def compile(self) -> jax.stages.Compiled:
+        """The step, compiled for the mesh's devices. What the compiler raises goes through."""
+        with jax.set_mesh(self.mesh):
+            return step.compile_step(self.step, self.plan.abstract, self.batch)
+
+
+def build(config: Config, mesh: Mesh | AbstractMesh) -> Program:
+    """The program of a config on a mesh.
+
+    Raises:
+      CocaError: they do not fit each other.
+    """
+    train = config.train
+    sharding.check_batch_size(mesh, train.batch_size, train.microbatches)
+    model = models.build(config)
+    optimiser = optimizer.build(config.optimizer, train.steps)
+    # A search builds many programs that differ in what the state does not depend on.
+    whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
+    plan = _plan(dataclasses.replace(whole, model=dataclasses.replace(config.model, remat="none")), mesh)
+    plan = dataclasses.replace(plan, model=model, optimizer=optimiser)
+    pretraining = objective.Pretraining(model, config.loss, _PAD_ID)
+    return Program(
+        config, mesh, pretraining, plan, step.train_step(config, pretraining, optimiser), abstract_batch(config, mesh)
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _plan(config: Config, mesh: Mesh | AbstractMesh) -> state.StatePlan:
+    optimiser = optimizer.build(config.optimizer, config.train.steps)
+    return state.plan(models.build(config), optimiser, bool(config.optimizer.ema_decay), mesh)
+
+
+def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of the batches that `data.pipeline` makes."""
+    image, rows = config.model.image, config.train.batch_size
+    if image.kind == "precomputed":
+        pictures = ((rows, image.tokens, config.model.width), np.float32)
+    else:
+        pictures = ((rows, image.size, image.size, 3), np.uint8)
+    placed = sharding.batch_sharding(mesh)
+    return {
+        "image": jax.ShapeDtypeStruct(*pictures, sharding=placed),
+        "text": jax.ShapeDtypeStruct((rows, config.model.text.length), np.int32, sharding=placed),
+    }
+
+
+def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
+    """The mesh that `sharding.make_mesh` would choose for so many devices, without the devices."""
+    shape = sharding.mesh_shape(config.train.mesh, config.model, devices)
+    return AbstractMesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * len(sharding.MESH_AXES))
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that the arrays of a tree of sharded ShapeDtypeStructs take on each device, before the device pads them."""
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def step_flops(config: Config) -> float:
+    """FLOPs that one step computes on all devices together, what is rematerialised included; whatever the mesh."""
+    train = config.train
+    parts = 2 if train.microbatches % 2 == 0 else train.microbatches  # two cost as much as many, and are counted once
+    return _counted(_replaced(config, mesh=MeshConfig(), microbatches=parts), False)
+
+
+def model_flops(config: Config) -> float:
+    """FLOPs that one step needs by convention: three times those of the forward pass (PaLM, arXiv 2204.02311, app. B).
+    Model FLOPs utilisation (MFU) counts no others."""
+    return 3 * _counted(_replaced(config, mesh=MeshConfig(), microbatches=1), True)
+
+
+def _replaced(config: Config, **train: Any) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+@functools.cache
+def _counted(config: Config, forward: bool) -> float:
+    """FLOPs of the step, or of its forward pass alone, on one device."""
+    mesh = abstract_mesh(config, 1)
+    program = build(config, mesh)
+    loss = lambda params, batch: program.objective.loss(params, batch, jax.random.key(0))[0]
+    with jax.sharding.use_abstract_mesh(mesh):
+        if forward:
+            return flops.count(loss, program.plan.abstract.params, program.batch)
+        return flops.count(program.step, program.plan.abstract, program.batch)

@@ -1,0 +1,209 @@
+"""The step is the same step on every mesh and in any number of microbatches, and lays out what it should."""
+
+import collections
+import functools
+import math
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from coca_jax import config as config_lib
+from coca_jax import sharding
+from coca_jax.models import coca
+from coca_jax.trainer import objective, optimizer, state, step
+
+PAD, BATCH, STEPS = 0, 16, 5
+
+
+def _config(**changes) -> config_lib.Config:
+    values = config_lib.default()
+    values.model.update(width=16, heads=2, dtype="float32")
+    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
+    values.model.pooler.update(queries=2, hidden_multiple=1)
+    values.model.text.update(vocabulary_size=32, length=8, unimodal_layers=1, multimodal_layers=1, mlp=32)
+    values.optimizer.update(name="adamw", peak_learning_rate=1e-4, warmup_fraction=0.0)
+    values.train.update(steps=10, batch_size=BATCH)
+    values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config_lib.from_config_dict(values)
+
+
+def _mesh(*shape: int) -> jax.sharding.Mesh:
+    devices = jax.devices()[: math.prod(shape)]
+    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _batch(config: config_lib.Config) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    text = rng.integers(4, config.model.text.vocabulary_size, (BATCH, config.model.text.length)).astype(np.int32)
+    text[np.arange(text.shape[1]) >= rng.integers(3, text.shape[1] + 1, (BATCH, 1))] = PAD
+    size = config.model.image.size
+    return {"image": rng.integers(0, 256, (BATCH, size, size, 3)).astype(np.uint8), "text": text}
+
+
+def _keeps_gradients(chain: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`chain`, with the last gradients in its state."""
+    keep = optax.GradientTransformation(optax.tree.zeros_like, lambda gradients, _, params=None: (gradients, gradients))
+    return optax.chain(keep, chain)
+
+
+def _by_name(tree) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+@functools.cache
+def _start() -> state.TrainState:
+    """The state at step 0, made on one device."""
+    config, mesh = _config(), _mesh(1, 1, 1)
+    chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
+    with jax.set_mesh(mesh):
+        return jax.tree.map(np.asarray, state.plan(coca.build(config), chain, False, mesh).init(config.train.seed))
+
+
+@functools.cache
+def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
+    """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
+    config, mesh = _config(train__microbatches=microbatches), _mesh(*shape)
+    model = coca.build(config)
+    chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
+    plan = state.plan(model, chain, False, mesh)
+    function = step.train_step(config, objective.Pretraining(model, config.loss, PAD), chain)
+    with jax.set_mesh(mesh):
+        sharding.check_batch_size(mesh, BATCH, microbatches)
+        batch = jax.device_put(_batch(config), sharding.batch_sharding(mesh))
+        placed = jax.tree.map(lambda x: x.sharding, plan.abstract)
+        lowered = jax.jit(function, out_shardings=(placed, None)).lower(plan.abstract, batch)
+        compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})  # fast to compile
+        current, history, gradients = jax.device_put(_start(), placed), [], None
+        for _ in range(STEPS):
+            current, metrics = compiled(current, batch)
+            history.append({key: float(value) for key, value in metrics.items()})
+            gradients = gradients or _by_name(current.opt_state[0])
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), current, placed))
+    return history, gradients, _by_name(current.params)
+
+
+@pytest.mark.parametrize(
+    "shape, microbatches",
+    [((8, 1, 1), 1), ((1, 8, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 4)],
+    ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"K={value}",
+)
+def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, microbatches):
+    expected, expected_gradients, expected_params = _trained((1, 1, 1), 1)
+    capfd.readouterr()
+    found, gradients, params = _trained(shape, microbatches)
+    # XLA says so where it finds no way between two layouts but to make an activation whole on every device.
+    assert "rematerialization" not in capfd.readouterr().err
+    assert found[-1]["loss"] < found[0]["loss"]
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for key in b:
+            assert a[key] == pytest.approx(b[key], rel=1e-5, abs=1e-5), key
+    for name, gradient in expected_gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, atol=1e-5, rtol=1e-5, err_msg=name)
+        if not name.endswith("key/bias"):  # its gradient is rounding errors alone, which Adam scales up to its rate
+            largest = np.abs(gradient).max()
+            np.testing.assert_allclose(gradients[name], gradient, atol=2e-3 * largest, err_msg=name)  # small ones too
+            np.testing.assert_allclose(params[name], expected_params[name], atol=1e-5, err_msg=name)
+
+
+def test_every_mesh_starts_alike():
+    config, mesh = _config(), _mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        found = state.plan(coca.build(config), optimizer.build(config.optimizer, 10), False, mesh).init(0)
+    jax.tree.map(np.testing.assert_array_equal, found.params, _start().params)
+
+
+# What the step constrains
+
+
+def _constraints(jaxpr) -> collections.Counter:
+    """How often each PartitionSpec is asked for in a jaxpr; the bodies of loops count once."""
+    found = collections.Counter()
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "sharding_constraint":
+            found[tuple(eqn.params["sharding"].spec)] += 1
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                found += _constraints(inner)
+    return found
+
+
+def _step_constraints(**changes) -> tuple[collections.Counter, coca.Coca]:
+    config, mesh = _config(**changes), _mesh(2, 2, 2)
+    model, chain = coca.build(config), optimizer.build(config.optimizer, 10)
+    plan = state.plan(model, chain, False, mesh)
+    function = step.train_step(config, objective.Pretraining(model, config.loss, PAD), chain)
+    with jax.set_mesh(mesh):
+        return _constraints(jax.make_jaxpr(function)(plan.abstract, _batch(config)).jaxpr), model
+
+
+ROWS = ("data", "fsdp")
+HEADS = (ROWS, None, "tensor", None)  # queries, keys, values and outputs of attention
+MLP = (ROWS, None, "tensor")  # between an MLP's two products
+STREAM = (ROWS, None, None)  # [B, L, D] between layers
+LOOKUP_IDS, LOOKUP = ("data", None), ("data", None, "fsdp")  # token ids, and the rows of the embedding
+LOGITS = (None, "tensor")  # of the device's own rows
+
+
+# What the backward pass makes again, and so constrains again. Image layers, unimodal, multimodal layers: 4 attentions
+# (one to the image) with 3 MLPs. Of 7 sums into the stream each block's last is no part of what is made again.
+AGAIN = {
+    "none": {},
+    "attention": {HEADS: 4, MLP: 3, STREAM: 4},  # the outputs of 4 attentions; queries, keys and values are kept
+    "full": {HEADS: 4 * 4, MLP: 3, STREAM: 4},
+}
+
+
+@pytest.mark.parametrize("remat", AGAIN)
+def test_every_constraint_of_the_step_is_there(remat):
+    found, _ = _step_constraints(model__remat=remat)
+    forward = {
+        HEADS: 4 * (4 + 2),  # the blocks' attentions and the two poolers'
+        MLP: 3,
+        STREAM: 7 + 3,  # after each attention and MLP; where image and text enter their layers; after the lookup
+        LOOKUP: 1,
+        LOGITS: 1,
+    }
+    # Each has a twin for its cotangent. Integers have none; logits are always made again.
+    expected = collections.Counter(forward) + collections.Counter(forward)
+    expected += collections.Counter(AGAIN[remat]) + collections.Counter({LOOKUP_IDS: 1, LOGITS: 1})
+    assert found == expected
+
+
+def test_microbatches_and_the_sum_of_gradients_are_laid_out():
+    found, model = _step_constraints(train__microbatches=2)
+    assert found[(None, ROWS, None, None, None)] == 1  # images in parts
+    # Text, three masks and labels in parts, and both embeddings' cotangents; joined, the two embeddings.
+    assert found[(None, ROWS, None)] == 5 + 2 and found[(ROWS, None)] == 2
+    _, logical = coca.abstract_parameters(model)
+    names = jax.tree.leaves(logical, is_leaf=lambda node: type(node) is tuple)
+    sums = collections.Counter(tuple(sharding.spec(*axes)) for axes in names)
+    assert all(found[spec] >= count for spec, count in sums.items())
+    assert sums[(None, "fsdp", "tensor", None)] == 12 == found[(None, "fsdp", "tensor", None)]
+
+
+def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
+    config = _config()
+    model = coca.build(config)
+    loss = jax.jit(objective.Pretraining(model, config.loss, PAD).loss)
+    arguments = (coca.abstract_parameters(model)[0], _batch(config), jax.random.key(0))
+    without = lambda: _constraints(loss.trace(*arguments).jaxpr.jaxpr)
+    assert not without()
+    with jax.set_mesh(_mesh(2, 2, 2)):
+        assert _constraints(loss.trace(*arguments).jaxpr.jaxpr)[STREAM] == 10
+    assert not without()
+
+
+def test_a_mesh_that_a_parameter_does_not_fit_is_refused_before_anything_compiles():
+    model = coca.build(_config(model__width=24, model__heads=2))
+    with pytest.raises(sharding.CocaError, match=re.escape("image_encoder/layers/blocks/attention/key/")) as caught:
+        state.plan(model, optax.sgd(0.1), False, _mesh(1, 2, 4))
+    assert "has heads = 2, which does not divide over tensor = 4: set train.mesh.tensor" in str(caught.value)
