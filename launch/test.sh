@@ -28,4 +28,4 @@ ensure_environment test
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 say "testing in $((cores < 8 ? cores : 8)) processes"
-exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile --no-loadscope-reorder "$@"

@@ -20,3 +20,8 @@ def shared_data() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no shared test data at {path}: name its folder with COCA_TEST_DATA")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests start whole runs come first: begun last, they would keep one worker busy while the others wait."""
+    items.sort(key=lambda item: not hasattr(item.module, "running"))
