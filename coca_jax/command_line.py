@@ -97,7 +97,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs `main` with the remaining arguments; its `CocaError` becomes one sentence, its return value the status."""
     # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)
     _log.handlers, _log.propagate = [_handler()], False
     _log.setLevel(logging.INFO)
 
