@@ -79,8 +79,11 @@ def required(flag: flags.FlagHolder) -> str:
     return flag.value
 
 
-def config(flag: flags.FlagHolder) -> Config:
+def config(flag: flags.FlagHolder, *, reads_data: bool = True) -> Config:
     """The strictly converted value of a `--config` flag.
+
+    Args:
+      reads_data: False: the command reads none, so that a config which asks for a folder is complete without one.
 
     Raises:
       CocaError: it was not given, the file cannot be read, or what it says does not hold together.
@@ -88,6 +91,8 @@ def config(flag: flags.FlagHolder) -> Config:
     try:
         values = required(flag)
         hasattr(values, "model")  # ml_collections keeps the error of a missing file for whoever reads the config first
+        if not reads_data:
+            values.data.path = "none is read"
         return from_config_dict(values)
     except OSError:
         raise _unreadable_config() from None

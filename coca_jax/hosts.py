@@ -4,6 +4,7 @@ A function that communicates is called by every process, in the same order; with
 anything. Process 0 is the one that writes what is not sharded, and that speaks.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -161,6 +162,7 @@ def _write_token(folder: epath.Path) -> bytes:
     return token.encode()
 
 
+@functools.lru_cache(maxsize=16)  # a run has few batch sizes, and asks at each step
 def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
     """Which rows of a batch the devices of this process hold, ascending.
 
@@ -168,11 +170,14 @@ def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
     across processes several hold the same ones.
     """
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in parts]))
+    rows = np.unique(np.concatenate([np.arange(batch_size)[index] for index in parts]))
+    rows.flags.writeable = False
+    return rows
 
 
-def global_batch(sharding: Sharding, batch_size: int, rows: np.ndarray, local: np.ndarray) -> jax.Array:
-    """The global array [batch_size, …] whose `rows` are `local` [len(rows), …]; each process gives its `local_rows`."""
+def global_batch(sharding: Sharding, batch_size: int, local: np.ndarray) -> jax.Array:
+    """The global array [batch_size, …] of which each process gives its `local_rows`, [rows, …]."""
+    rows = local_rows(sharding, batch_size)
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         start, stop, _ = index[0].indices(batch_size)

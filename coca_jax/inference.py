@@ -219,7 +219,7 @@ class Coca:
         with jax.set_mesh(self._mesh):
             placed, size = sharding.batch_sharding(self._mesh), len(batch[0])
             rows = hosts.local_rows(placed, size)
-            spread = [hosts.global_batch(placed, size, rows, array[rows]) for array in batch]
+            spread = [hosts.global_batch(placed, size, array[rows]) for array in batch]
             return multihost_utils.process_allgather(function(self._params, *spread), tiled=True)
 
 

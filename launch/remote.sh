@@ -59,9 +59,12 @@ is_train_flag() {  # those that need no -- before them
   case $1 in --config=* | --config.*=* | --workdir=*) return 0 ;; *) return 1 ;; esac
 }
 
-add_train_flag() {
-  case $1 in --workdir=*) workdir=${1#*=} ;; --config=*) config=${1#*=} ;; esac
-  train+=("$1")
+add_train_flags() {
+  local flag
+  for flag in "$@"; do
+    case $flag in --workdir=*) workdir=${flag#*=} ;; --config=*) config=${flag#*=} ;; esac
+    train+=("$flag")
+  done
 }
 
 check_train_flags() {

@@ -45,11 +45,8 @@ parse() {
       --warning=*) warning=${argument#*=} ;;
       --max-restarts=*) max_restarts=${argument#*=} ;;
       --dry-run) dry_run=yes ;;
-      --)
-        for argument in "$@"; do add_train_flag "$argument"; done
-        break
-        ;;
-      --*=*) if is_train_flag "$argument"; then add_train_flag "$argument"; else sbatch_flags+=("$argument"); fi ;;
+      --) add_train_flags "$@"; break ;;
+      --*=*) if is_train_flag "$argument"; then add_train_flags "$argument"; else sbatch_flags+=("$argument"); fi ;;
       --exclusive) sbatch_flags+=("$argument") ;;
       *) unknown_flag "$argument" ;;
     esac

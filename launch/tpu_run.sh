@@ -64,11 +64,8 @@ parse() {
       --ssh=*) ssh_flags+=("${argument#*=}") ;;
       --max-restarts=*) max_restarts=${argument#*=} ;;
       --dry-run) dry_run=yes ;;
-      --)
-        for argument in "$@"; do add_train_flag "$argument"; done
-        break
-        ;;
-      *) if is_train_flag "$argument"; then add_train_flag "$argument"; else unknown_flag "$argument"; fi ;;
+      --) add_train_flags "$@"; break ;;
+      *) if is_train_flag "$argument"; then add_train_flags "$argument"; else unknown_flag "$argument"; fi ;;
     esac
   done
 }

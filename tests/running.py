@@ -47,7 +47,7 @@ def _environment() -> dict[str, str]:
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     return {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

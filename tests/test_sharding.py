@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+import tiny
 from coca_jax import config as config_lib
 from coca_jax import sharding
 from coca_jax.config import MeshConfig
@@ -16,21 +17,6 @@ from coca_jax.sharding import RULES, Axis, constrain
 
 def _mesh(*shape: int) -> jax.sharding.Mesh:
     return sharding.make_mesh(MeshConfig(*shape))
-
-
-def _constraints(jaxpr) -> list[str]:
-    """The PartitionSpecs of every sharding constraint in a jaxpr, those inside scans, remats and jits too."""
-    found = []
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "sharding_constraint":
-            found.append(str(eqn.params["sharding"].spec))
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                found += _constraints(inner)
-    return found
 
 
 def test_every_axis_has_a_rule_onto_known_mesh_axes():
@@ -263,7 +249,7 @@ def test_constrain_tree():
 def test_constrain_without_a_mesh_is_the_identity():
     x = jnp.ones((8, 4))
     assert constrain(x, Axis.BATCH, Axis.LENGTH) is x
-    assert not _constraints(jax.make_jaxpr(lambda x: constrain(x, Axis.BATCH, Axis.LENGTH))(x).jaxpr)
+    assert not tiny.constraints(jax.make_jaxpr(lambda x: constrain(x, Axis.BATCH, Axis.LENGTH))(x).jaxpr)
 
 
 def test_constrain_refuses_another_rank():
@@ -291,13 +277,13 @@ def test_constraints_live_inside_scan_and_remat():
         return jax.lax.scan(body, constrain(x, Axis.BATCH, Axis.ACTIVATION_WIDTH), length=3)[0].sum()
 
     x = jnp.ones((8, 4))
-    assert not _constraints(jax.make_jaxpr(function)(x).jaxpr)
+    assert not tiny.constraints(jax.make_jaxpr(function)(x).jaxpr)
     with jax.set_mesh(_mesh(2, 2, 2)):
-        forward = _constraints(jax.make_jaxpr(function)(x).jaxpr)
+        forward = list(map(str, tiny.constraints(jax.make_jaxpr(function)(x).jaxpr)))
         assert sorted(forward) == sorted(
             str(sharding.spec(Axis.BATCH, a)) for a in (Axis.ACTIVATION_MLP, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         )
-        assert len(_constraints(jax.make_jaxpr(jax.grad(function))(x).jaxpr)) > len(forward)  # cotangents too
+        assert len(tiny.constraints(jax.make_jaxpr(jax.grad(function))(x).jaxpr)) > len(forward)  # cotangents too
 
 
 def test_shardings_of_a_tree():

@@ -6,18 +6,19 @@ that was read before it.
 """
 
 import dataclasses
+import logging
 import math
 import threading
 from collections import Counter
 
 import numpy as np
-from absl import logging
 
 from coca_jax.config import Config
 from coca_jax.data import digit_scenes, images, records
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import DataError
 
+_log = logging.getLogger(__name__)
 _VERSION = "1"  # part of every fingerprint: raise it where the same position would give another example
 _JUDGED = 200  # records read before their share of bad ones says something
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store
@@ -115,7 +116,7 @@ class StoreExamples:
             if index in self._bad:
                 return
             self._bad[index] = cause
-            logging.warning("record %s is skipped: %s", self._store.name(index), cause)
+            _log.warning("record %s is skipped: %s", self._store.name(index), cause)
             # Of a large store only a sample has been seen: three standard deviations of doubt are in its favour.
             sample = self._ratio * min(max(self._reads, _JUDGED), self.count)
             limit = min(self._ratio * self.count, sample + 3 * math.sqrt(sample))

@@ -153,8 +153,7 @@ class Loop:
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
         sharding, size = batch_sharding(self.mesh), self.config.train.batch_size
-        rows = hosts.local_rows(sharding, size)
-        return {key: hosts.global_batch(sharding, size, rows, value) for key, value in local.items()}
+        return {key: hosts.global_batch(sharding, size, value) for key, value in local.items()}
 
     def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """A run in one process or several, without tensorflow: host_worker.py FOLDER STEPS FSDP TENSOR [--distributed]."""
 
+import itertools
 import pathlib
 import sys
 import types
@@ -7,6 +8,7 @@ import types
 import jax
 import numpy as np
 
+import tiny
 from coca_jax import command_line, config as config_lib, hosts, sharding
 from coca_jax.files import as_path
 from coca_jax.models import coca
@@ -17,27 +19,14 @@ from coca_jax.trainer.metrics import MetricsWriter, Writer
 
 
 def config(steps: int, fsdp: int = 1, tensor: int = 1) -> config_lib.Config:
-    values = config_lib.default()
-    values.model.update(width=16, heads=2, dtype="float32")
-    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
-    values.model.pooler.update(queries=2, hidden_multiple=1)
-    values.model.text.update(vocabulary_size=32, length=8, unimodal_layers=1, multimodal_layers=1, mlp=32)
-    values.optimizer.update(name="adamw", peak_learning_rate=1e-2, warmup_fraction=0.0)
-    values.train.update(steps=steps, batch_size=8, checkpoint_every=3, log_every=1)
-    values.train.mesh.update(fsdp=fsdp, tensor=tensor)
-    return config_lib.from_config_dict(values)
+    train = dict(train__steps=steps, train__checkpoint_every=3, train__log_every=1)
+    return tiny.config(optimizer__name="adamw", **train, train__mesh__fsdp=fsdp, train__mesh__tensor=tensor)
 
 
 def batches(c: config_lib.Config, rows: np.ndarray, start: int):
     """These rows of the batches from `start` on, each a function of its step."""
-    while True:
-        rng = np.random.default_rng(start)
-        size, length = c.model.image.size, c.model.text.length
-        text = rng.integers(4, c.model.text.vocabulary_size, (c.train.batch_size, length)).astype(np.int32)
-        text[np.arange(length) >= rng.integers(3, length + 1, (c.train.batch_size, 1))] = 0
-        image = rng.integers(0, 256, (c.train.batch_size, size, size, 3)).astype(np.uint8)
-        yield {"image": image[rows], "text": text[rows]}
-        start += 1
+    for at in itertools.count(start):
+        yield {key: value[rows] for key, value in tiny.batch(c, at).items()}
 
 
 def train(folder: pathlib.Path, c: config_lib.Config) -> int:

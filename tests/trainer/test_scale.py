@@ -2,46 +2,26 @@
 
 import collections
 import functools
-import math
 import re
 
 import jax
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType
 
+import tiny
 from coca_jax import config as config_lib
 from coca_jax import sharding
 from coca_jax.models import coca
 from coca_jax.trainer import objective, optimizer, state, step
 
-PAD, BATCH, STEPS = 0, 16, 5
+BATCH, STEPS = 16, 5
 
 
 def _config(**changes) -> config_lib.Config:
-    values = config_lib.default()
-    values.model.update(width=16, heads=2, dtype="float32")
-    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
-    values.model.pooler.update(queries=2, hidden_multiple=1)
-    values.model.text.update(vocabulary_size=32, length=8, unimodal_layers=1, multimodal_layers=1, mlp=32)
-    values.optimizer.update(name="adamw", peak_learning_rate=1e-4, warmup_fraction=0.0)
-    values.train.update(steps=10, batch_size=BATCH)
-    values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    return config_lib.from_config_dict(values)
-
-
-def _mesh(*shape: int) -> jax.sharding.Mesh:
-    devices = jax.devices()[: math.prod(shape)]
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-def _batch(config: config_lib.Config) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    text = rng.integers(4, config.model.text.vocabulary_size, (BATCH, config.model.text.length)).astype(np.int32)
-    text[np.arange(text.shape[1]) >= rng.integers(3, text.shape[1] + 1, (BATCH, 1))] = PAD
-    size = config.model.image.size
-    return {"image": rng.integers(0, 256, (BATCH, size, size, 3)).astype(np.uint8), "text": text}
+    # So small a rate that five steps stay comparable to the last digits.
+    fixed = dict(optimizer__name="adamw", optimizer__peak_learning_rate=1e-4, train__batch_size=BATCH)
+    return tiny.config(**fixed, **changes)
 
 
 def _keeps_gradients(chain: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -58,7 +38,7 @@ def _by_name(tree) -> dict[str, np.ndarray]:
 @functools.cache
 def _start() -> state.TrainState:
     """The state at step 0, made on one device."""
-    config, mesh = _config(), _mesh(1, 1, 1)
+    config, mesh = _config(), tiny.mesh(1, 1, 1)
     chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
     with jax.set_mesh(mesh):
         return jax.tree.map(np.asarray, state.plan(coca.build(config), chain, False, mesh).init(config.train.seed))
@@ -67,14 +47,14 @@ def _start() -> state.TrainState:
 @functools.cache
 def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
     """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
-    config, mesh = _config(train__microbatches=microbatches), _mesh(*shape)
+    config, mesh = _config(train__microbatches=microbatches), tiny.mesh(*shape)
     model = coca.build(config)
     chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
     plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.loss, PAD), chain)
+    function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
     with jax.set_mesh(mesh):
         sharding.check_batch_size(mesh, BATCH, microbatches)
-        batch = jax.device_put(_batch(config), sharding.batch_sharding(mesh))
+        batch = jax.device_put(tiny.batch(config), sharding.batch_sharding(mesh))
         placed = jax.tree.map(lambda x: x.sharding, plan.abstract)
         lowered = jax.jit(function, out_shardings=(placed, None)).lower(plan.abstract, batch)
         compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})  # fast to compile
@@ -112,7 +92,7 @@ def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, 
 
 
 def test_every_mesh_starts_alike():
-    config, mesh = _config(), _mesh(2, 2, 2)
+    config, mesh = _config(), tiny.mesh(2, 2, 2)
     with jax.set_mesh(mesh):
         found = state.plan(coca.build(config), optimizer.build(config.optimizer, 10), False, mesh).init(0)
     jax.tree.map(np.testing.assert_array_equal, found.params, _start().params)
@@ -121,28 +101,14 @@ def test_every_mesh_starts_alike():
 # What the step constrains
 
 
-def _constraints(jaxpr) -> collections.Counter:
-    """How often each PartitionSpec is asked for in a jaxpr; the bodies of loops count once."""
-    found = collections.Counter()
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "sharding_constraint":
-            found[tuple(eqn.params["sharding"].spec)] += 1
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                found += _constraints(inner)
-    return found
-
-
 def _step_constraints(**changes) -> tuple[collections.Counter, coca.Coca]:
-    config, mesh = _config(**changes), _mesh(2, 2, 2)
+    config, mesh = _config(**changes), tiny.mesh(2, 2, 2)
     model, chain = coca.build(config), optimizer.build(config.optimizer, 10)
     plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.loss, PAD), chain)
+    function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
     with jax.set_mesh(mesh):
-        return _constraints(jax.make_jaxpr(function)(plan.abstract, _batch(config)).jaxpr), model
+        jaxpr = jax.make_jaxpr(function)(plan.abstract, tiny.batch(config)).jaxpr
+    return collections.Counter(map(tuple, tiny.constraints(jaxpr))), model
 
 
 ROWS = ("data", "fsdp")
@@ -193,17 +159,17 @@ def test_microbatches_and_the_sum_of_gradients_are_laid_out():
 def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
     config = _config()
     model = coca.build(config)
-    loss = jax.jit(objective.Pretraining(model, config.loss, PAD).loss)
-    arguments = (coca.abstract_parameters(model)[0], _batch(config), jax.random.key(0))
-    without = lambda: _constraints(loss.trace(*arguments).jaxpr.jaxpr)
-    assert not without()
-    with jax.set_mesh(_mesh(2, 2, 2)):
-        assert _constraints(loss.trace(*arguments).jaxpr.jaxpr)[STREAM] == 10
-    assert not without()
+    loss = jax.jit(objective.Pretraining(model, config.loss, tiny.PAD).loss)
+    arguments = (coca.abstract_parameters(model)[0], tiny.batch(config), jax.random.key(0))
+    found = lambda: collections.Counter(map(tuple, tiny.constraints(loss.trace(*arguments).jaxpr.jaxpr)))
+    assert not found()
+    with jax.set_mesh(tiny.mesh(2, 2, 2)):
+        assert found()[STREAM] == 10
+    assert not found()
 
 
 def test_a_mesh_that_a_parameter_does_not_fit_is_refused_before_anything_compiles():
     model = coca.build(_config(model__width=24, model__heads=2))
     with pytest.raises(sharding.CocaError, match=re.escape("image_encoder/layers/blocks/attention/key/")) as caught:
-        state.plan(model, optax.sgd(0.1), False, _mesh(1, 2, 4))
+        state.plan(model, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
     assert "has heads = 2, which does not divide over tensor = 4: set train.mesh.tensor" in str(caught.value)

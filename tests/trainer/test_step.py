@@ -7,16 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType
 
-from coca_jax import config as config_lib
+import tiny
 from coca_jax import generation, sharding
 from coca_jax.config import OptimizerConfig
 from coca_jax.data.vocabulary import train_vocabulary
 from coca_jax.models import coca
 from coca_jax.trainer import objective, optimizer, state, step
 
-PAD = 0
 CAPTIONS = [
     "a red three",
     "a blue seven",
@@ -29,31 +27,6 @@ CAPTIONS = [
 ]
 
 
-def _config(**changes) -> config_lib.Config:
-    values = config_lib.default()
-    values.model.update(width=16, heads=2, dtype="float32")
-    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
-    values.model.pooler.update(queries=2, hidden_multiple=1)
-    values.model.text.update(vocabulary_size=32, length=8, unimodal_layers=1, multimodal_layers=1, mlp=32)
-    values.optimizer.update(peak_learning_rate=1e-2, warmup_fraction=0.0)
-    values.train.update(steps=10, batch_size=8)
-    values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    return config_lib.from_config_dict(values)
-
-
-def _mesh(*shape: int) -> jax.sharding.Mesh:
-    devices = jax.devices()[: math.prod(shape)]
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-
-
-def _batch(config: config_lib.Config) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    text = rng.integers(4, config.model.text.vocabulary_size, (8, config.model.text.length)).astype(np.int32)
-    text[np.arange(text.shape[1]) >= rng.integers(3, text.shape[1] + 1, (8, 1))] = PAD
-    size = config.model.image.size
-    return {"image": rng.integers(0, 256, (8, size, size, 3)).astype(np.uint8), "text": text}
-
-
 class Run:
     """A compiled train step on a mesh, with its state; `quick` compiles faster to a slower program."""
 
@@ -62,7 +35,7 @@ class Run:
         self.model = coca.build(config)
         self.optimizer = optimizer.build(config.optimizer, config.train.steps)
         self.plan = state.plan(self.model, self.optimizer, bool(config.optimizer.ema_decay), mesh)
-        pretraining = objective.Pretraining(self.model, config.loss, PAD)
+        pretraining = objective.Pretraining(self.model, config.loss, tiny.PAD)
         self.function = step.train_step(config, pretraining, self.optimizer)
         with jax.set_mesh(mesh):
             self.batch = jax.device_put(batch, sharding.batch_sharding(mesh))
@@ -107,7 +80,7 @@ def test_schedules_of_few_steps(steps, fraction):
 
 
 def test_only_kernels_and_embeddings_decay():
-    params, _ = coca.abstract_parameters(coca.build(_config()))
+    params, _ = coca.abstract_parameters(coca.build(tiny.config()))
     for path, decays in jax.tree_util.tree_leaves_with_path(optimizer.decay_mask(params)):
         assert decays == (path[-1].key in ("kernel", "embedding")), path
 
@@ -163,7 +136,7 @@ def test_adafactor_equals_its_formula():
 
 
 def test_muon_orthogonalises_each_layers_matrices():
-    params, _ = coca.abstract_parameters(coca.build(_config()))
+    params, _ = coca.abstract_parameters(coca.build(tiny.config()))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
@@ -205,7 +178,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 @pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
 def test_the_abstract_state_is_the_real_one(name):
     # Wide enough for Adafactor to factor its second moments.
-    config = _config(
+    config = tiny.config(
         optimizer__name=name,
         optimizer__ema_decay=0.9,
         model__width=128,
@@ -213,7 +186,7 @@ def test_the_abstract_state_is_the_real_one(name):
         model__text__mlp=256,
         model__text__vocabulary_size=256,
     )
-    mesh = _mesh(2, 2, 2)
+    mesh = tiny.mesh(2, 2, 2)
     chain = optimizer.build(config.optimizer, 10)
     plan = state.plan(coca.build(config), chain, True, mesh)
     assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(plan.abstract))
@@ -244,8 +217,8 @@ def test_without_an_average_evaluations_use_the_parameters():
 @functools.cache
 def _trained(name: str) -> tuple[Run, list[dict[str, float]], list]:
     """Ten steps on one batch, and the states on the way."""
-    config = _config(optimizer__name=name, optimizer__ema_decay=0.5, loss__unimodal_language_model_weight=0.5)
-    run = Run(config, _mesh(1, 1, 1), _batch(config), quick=name == "adafactor")
+    config = tiny.config(optimizer__name=name, optimizer__ema_decay=0.5, loss__unimodal_language_model_weight=0.5)
+    run = Run(config, tiny.mesh(1, 1, 1), tiny.batch(config), quick=name == "adafactor")
     states, history = [jax.tree.map(np.asarray, run.state)], []
     for _ in range(10):
         history += run.train(1)
@@ -284,7 +257,7 @@ def test_the_average_follows_the_parameters():
 
 
 def test_the_key_depends_on_seed_and_step():
-    config = _config(optimizer__name="adamw")
+    config = tiny.config(optimizer__name="adamw")
 
     class Draws:
         def gradients(self, microbatches):
@@ -310,7 +283,7 @@ def test_the_key_depends_on_seed_and_step():
 
 def test_one_batch_is_learned_by_heart():
     vocabulary = train_vocabulary(CAPTIONS, 64)
-    config = _config(
+    config = tiny.config(
         model__width=32,
         model__text__vocabulary_size=vocabulary.size,
         model__text__length=24,
@@ -320,10 +293,10 @@ def test_one_batch_is_learned_by_heart():
         optimizer__clip_norm=1.0,
         train__steps=200,
     )
-    assert vocabulary.pad_id == PAD
+    assert vocabulary.pad_id == tiny.PAD
     ids = vocabulary.encode(CAPTIONS, 24)
-    batch = _batch(config) | {"text": ids}
-    run = Run(config, _mesh(1, 1, 1), batch, quick=True)
+    batch = tiny.batch(config) | {"text": ids}
+    run = Run(config, tiny.mesh(1, 1, 1), batch, quick=True)
     history = run.train(200)
     assert history[0]["captioning_loss"] > 2 and history[0]["contrastive_loss"] > 0.5
     assert history[-1]["captioning_loss"] < 0.02 and history[-1]["contrastive_loss"] < 0.02
@@ -335,7 +308,7 @@ def test_one_batch_is_learned_by_heart():
     found = jax.jit(lambda images: generation.greedy(run.model, params, images, **special))(batch["image"])
     assert vocabulary.decode(found) == CAPTIONS
     np.testing.assert_array_equal(found, ids)
-    output = jax.jit(run.model.apply)({"params": params}, batch["image"], ids, ids != PAD)
+    output = jax.jit(run.model.apply)({"params": params}, batch["image"], ids, ids != tiny.PAD)
     similarities = np.asarray(output.image_embedding_BE @ output.text_embedding_BE.T)
     for scores in (similarities, similarities.T):
         np.testing.assert_array_equal(scores.argmax(axis=1), np.arange(8))
