@@ -8,6 +8,7 @@ public code (see docs/decisions.md).
 
 import dataclasses
 import difflib
+import re
 import typing
 from typing import Any
 
@@ -106,18 +107,53 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    task: str = _choice("digit_scenes", "tars", "folder")
-    name: str = ""  # the set's name in metrics; empty: the task's
-    path: str = ""  # folder of the tars or pictures; digit_scenes needs none
-    train_files: tuple[str, ...] = ("*",)  # tars: patterns of file names below `path`
-    evaluation_files: tuple[str, ...] = ()  # tars: the same for the held-out records
+class SetConfig:
+    """Where one set's records lie, and how each becomes a picture and a text."""
+
+    task: str = _choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records")
+    path: str = ""  # folder of the files, or a manifest (.jsonl, .csv); on a disk or in a bucket; digit_scenes needs none
+    train_files: tuple[str, ...] = ("*",)  # patterns of file names below `path`; tfds: names of splits, ("*",) is "train"
+    evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
     holdout: float = 0.1  # share of the records held out where no evaluation_files are named
-    vocabulary: str = ""  # a SentencePiece model; empty: trained on the training captions at the first start
+    # Text
+    text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see records.py
+    clean: str = _choice("spaces", "alt_text")  # of captions; see data/texts.py
+    label_field: str = ""  # metadata or feature with a class's number or name, or several: the text is made from prompts
+    class_names: str = ""  # a file with the classes' names in the order of their numbers; tfds knows its own
+    prompts: tuple[str, ...] = ("{}",)  # with a label_field: one is drawn, and the class's name put into it
+    # Pictures
+    image_field: str = ""  # feature of the encoded picture; empty: "image", "jpg", "png", …
     augment: str = _choice("none", "crop", "drawing")  # of training pictures; see data/images.py
+    mirror: bool = False  # half of the training pictures left to right: only where no caption speaks of left and right
+    randaugment_layers: int = _count(0, 0)  # operations drawn for each training picture (arXiv 1909.13719); 0: none
+    randaugment_magnitude: int = _count(10, 0)  # 0 to 30
+    frames: int = _count(0, 0)  # of a clip; 0: one frame makes a picture, drawn at random in training
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(SetConfig):
+    """One set of a mixture."""
+
+    share: float = 1.0  # of every batch, in proportion to the other sources' shares
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(SetConfig):
+    """The data of a run: one set, or a mixture of several."""
+
+    name: str = ""  # the set's name in metrics; empty: the task's
+    # By name; then the keys of one set, `task` to `frames`, are not used. `source()` makes an entry of a config file.
+    mixture: dict[str, SourceConfig] = dataclasses.field(default_factory=dict, hash=False)
+    block: int = _count(16)  # neighbouring records that are read together; 1: every record for itself; see data/order.py
+    vocabulary: str = ""  # a SentencePiece model; empty: trained on the training captions at the first start
     long_text: str = _choice("error", "truncate")  # a caption that exceeds model.text.length
-    max_bad_ratio: float = 0.01  # share of unreadable records that stops the run
+    max_bad_ratio: float = 0.01  # share of a source's records, unreadable, that stops the run
+
+    @property
+    def sources(self) -> dict[str, SetConfig]:
+        """The sets by the names that metrics give them: those of the mixture, or else this one."""
+        return dict(self.mixture) or {self.name or self.task: self}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,14 +227,29 @@ def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
     result = ml_collections.ConfigDict()
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        result[field.name] = to_config_dict(value) if dataclasses.is_dataclass(value) else value
+        result[field.name] = _plain(getattr(config, field.name))
     return result.lock()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ml_collections.ConfigDict({key: _plain(inner) for key, inner in value.items()})
+    return to_config_dict(value) if dataclasses.is_dataclass(value) else value
 
 
 def default() -> ml_collections.ConfigDict:
     """Every default, as the ConfigDict that `configs/*.py` start from."""
     return to_config_dict(Config())
+
+
+def source(**changes: Any) -> ml_collections.ConfigDict:
+    """An entry of `config.data.mixture`: the defaults of `SourceConfig` with changes, all of them open to flags.
+
+        config.data.mixture = {"web": source(task="tars", path="/mnt/web", share=3), "own": source(path="photos")}
+    """
+    values = to_config_dict(SourceConfig())
+    values.update(changes)
+    return values
 
 
 def from_config_dict(values: Any) -> Config:
@@ -230,6 +281,8 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
         name = f"{where}.{key}"
         if dataclasses.is_dataclass(types[key]):
             converted[key] = _build(types[key], value, name)
+        elif typing.get_origin(types[key]) is dict:
+            converted[key] = _build_each(typing.get_args(types[key])[1], value, name)
         else:
             converted[key] = _convert(value, types[key], name)
             choices = fields[key].metadata.get("choices")
@@ -239,6 +292,16 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
             if minimum is not None and converted[key] < minimum:
                 raise CocaError(f"{name} = {value} must be at least {minimum}")
     return cls(**converted)
+
+
+def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
+    """A dict of dataclasses, whose keys are free but must be names."""
+    if not isinstance(values, dict):
+        raise CocaError(f"{where} is {values!r}: it must map names to keys of {cls.__name__}")
+    for key in values:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
+            raise CocaError(f"{where} has the name {key!r}: letters, digits, - and _ make a name")
+    return {key: _build(cls, value, f"{where}.{key}") for key, value in values.items()}
 
 
 def _convert(value: Any, wanted: Any, name: str) -> Any:
@@ -273,10 +336,18 @@ def _check(config: Config) -> None:
          f"train.microbatches = {train.microbatches} does not divide train.batch_size = {train.batch_size}: change one"),
         (0 <= config.optimizer.ema_decay < 1, "optimizer.ema_decay must lie in [0, 1)"),
         (0 <= config.optimizer.warmup_fraction < 1, "optimizer.warmup_fraction must lie in [0, 1)"),
-        (0 < data.holdout < 1, "data.holdout must lie between 0 and 1"),
-        (data.task == "digit_scenes" or data.path,
-         f"data.task = {data.task} needs a folder: pass --config.data.path=FOLDER"),
     ]
+    for name, one in data.sources.items():
+        where = f"data.mixture.{name}" if data.mixture else "data"
+        rules += [
+            (0 < one.holdout < 1, f"{where}.holdout must lie between 0 and 1"),
+            (one.task == "digit_scenes" or one.path,
+             f"{where}.task = {one.task} needs a folder: pass --config.{where}.path=FOLDER"),
+            (one.prompts and all("{}" in prompt for prompt in one.prompts),
+             f"{where}.prompts needs templates with {{}} where the class's name goes, such as 'a photo of a {{}}.'"),
+        ]
+    rules += [(one.share > 0, f"data.mixture.{name}.share must be above 0: remove a source to leave it out")
+              for name, one in data.mixture.items()]
     for holds, message in rules:
         if not holds:
             raise CocaError(message)

@@ -43,6 +43,8 @@ def _changed_everywhere(config):
             return _changed_everywhere(value)
         if isinstance(value, bool):
             return not value
+        if isinstance(value, dict):
+            return {"one": config_lib.SourceConfig(), "two": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
             return (*value, "other", "and another")
         if isinstance(value, str):
@@ -52,6 +54,27 @@ def _changed_everywhere(config):
 
     fields = {f.name: other(f, getattr(config, f.name)) for f in dataclasses.fields(config)}
     return dataclasses.replace(config, **fields)
+
+
+def test_a_mixture_is_open_to_flags_and_refuses_what_it_does_not_know():
+    values = config_lib.default()
+    values.data.mixture = {"web": config_lib.source(task="tars", path="a", share=3), "scenes": config_lib.source()}
+    values.data.mixture.web.path = "b"
+    config = from_config_dict(values)
+    assert list(config.data.sources) == ["web", "scenes"]
+    assert config.data.sources["web"] == config_lib.SourceConfig(task="tars", path="b", share=3.0)
+    assert from_config_dict(config_lib.to_config_dict(config)) == config
+    assert "config.data.mixture.web has no key 'pat': did you mean config.data.mixture.web.path" in _refusal(
+        {"data": {"mixture": {"web": {"pat": "a"}}}}
+    )
+    assert "data.mixture.web.task = tars needs a folder" in _refusal({"data": {"mixture": {"web": {"task": "tars"}}}})
+    assert "share must be above 0" in _refusal({"data": {"mixture": {"a": {"share": 0}}}})
+    assert "has the name 'a b'" in _refusal({"data": {"mixture": {"a b": {}}}})
+
+
+def test_a_set_alone_is_its_own_source():
+    config = from_config_dict({"data": {"task": "tars", "path": "a", "name": "emoji"}})
+    assert config.data.sources == {"emoji": config.data}
 
 
 def test_defaults_survive_the_round_trip():
