@@ -301,7 +301,7 @@ def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
     for key in values:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
             raise CocaError(f"{where} has the name {key!r}: letters, digits, - and _ make a name")
-    return {key: _build(cls, value, f"{where}.{key}") for key, value in values.items()}
+    return {key: _build(cls, values[key], f"{where}.{key}") for key in sorted(values)}  # as ConfigDict orders them
 
 
 def _convert(value: Any, wanted: Any, name: str) -> Any:

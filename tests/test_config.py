@@ -61,7 +61,7 @@ def test_a_mixture_is_open_to_flags_and_refuses_what_it_does_not_know():
     values.data.mixture = {"web": config_lib.source(task="tars", path="a", share=3), "scenes": config_lib.source()}
     values.data.mixture.web.path = "b"
     config = from_config_dict(values)
-    assert list(config.data.sources) == ["web", "scenes"]
+    assert list(config.data.sources) == ["scenes", "web"]
     assert config.data.sources["web"] == config_lib.SourceConfig(task="tars", path="b", share=3.0)
     assert from_config_dict(config_lib.to_config_dict(config)) == config
     assert "config.data.mixture.web has no key 'pat': did you mean config.data.mixture.web.path" in _refusal(
@@ -89,7 +89,8 @@ def test_every_value_survives_the_round_trip():
         changed, model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32))
     )
     leaves = lambda config: jax.tree.leaves(dataclasses.asdict(config), is_leaf=lambda x: isinstance(x, tuple))
-    for before, after in zip(leaves(Config()), leaves(changed), strict=True):
+    alone = dataclasses.replace(changed, data=dataclasses.replace(changed.data, mixture={}))
+    for before, after in zip(leaves(Config()), leaves(alone), strict=True):
         assert before != after
     assert from_config_dict(config_lib.to_config_dict(changed)) == changed
 
