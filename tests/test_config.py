@@ -46,7 +46,7 @@ def _changed_everywhere(config):
         if isinstance(value, dict):
             return {"one": config_lib.SourceConfig(), "two": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
-            return (*value, "other", "and another")
+            return (*value, "other {}", "and another {}")
         if isinstance(value, str):
             choices = [c for c in field.metadata.get("choices", ()) if c != value]
             return choices[0] if choices else value + "changed"
