@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from coca_jax import chips, command_line, sharding
 from coca_jax.config import Config
-from coca_jax.planning import program
+from coca_jax.trainer import program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed, after one that is not.", lower_bound=1)

@@ -57,7 +57,8 @@ def plan(config: Config, name: str) -> int:
 def _measurement(machine: Any) -> Callable[[Config], Any]:
     """What gives a config's `Cost` on the machine: the compiler for TPUs, arithmetic for all others."""
     from coca_jax import sharding
-    from coca_jax.planning import cost, estimate, program, topology
+    from coca_jax.planning import cost, estimate, topology
+    from coca_jax.trainer import program
 
     if not machine.chip.torus:
         mesh_of = lambda config: program.abstract_mesh(config, machine.devices)

@@ -17,8 +17,7 @@ from coca_jax.data.vocabulary import Vocabulary, check_against_model, train_voca
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.run import RunEvaluation, flat_metrics, write_results
 from coca_jax.inference import Coca
-from coca_jax.models import coca as models
-from coca_jax.trainer import metrics, objective, optimizer, preemption, state, step
+from coca_jax.trainer import metrics, preemption, program, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
 from coca_jax.trainer.loop import Loop
 
@@ -48,10 +47,8 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     pipeline = Pipeline(config, vocabulary, rows=rows)
     hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
     evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
-    model = models.build(config)
-    optimiser = optimizer.build(config.optimizer, config.train.steps)
-    plan = state.plan(model, optimiser, bool(config.optimizer.ema_decay), mesh)
-    writer = _writer(config, folder, checkpoints, plan)
+    built = program.build(config, mesh, vocabulary.pad_id)
+    writer = _writer(config, folder, checkpoints, built.plan)
 
     def evaluate(at_step: int, params: Any) -> None:
         coca = Coca(config, params, vocabulary, at_step, mesh=mesh, between_batches=stop.check)
@@ -62,11 +59,9 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             write_results(folder, coca, results, title=folder.name)
 
     record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
-    pretraining = objective.Pretraining(model, config.loss, vocabulary.pad_id)
-    train_step = step.train_step(config, pretraining, optimiser)
     try:
         with jax.set_mesh(mesh):
-            yield Loop(config, record, mesh, plan, train_step, pipeline.iterate, checkpoints, writer, stop, evaluate)
+            yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate)
     finally:
         writer.close()
         for cause, count in pipeline.skipped.by_cause.items():

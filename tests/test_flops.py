@@ -7,7 +7,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from coca_jax import flops
 from coca_jax.config import Config, ImageEncoderConfig, ModelConfig, PoolerConfig, TextConfig, TrainConfig
-from coca_jax.planning import program
+from coca_jax.trainer import program
 
 
 def array(*shape):

@@ -12,7 +12,7 @@ from jax.errors import JaxRuntimeError
 
 from coca_jax.errors import CocaError
 from coca_jax.planning import collectives
-from coca_jax.planning.program import Program, bytes_per_device, model_flops, step_flops
+from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
 from coca_jax.planning.topology import Topology
 
 COMFORTABLE = 0.9  # of the chip's memory; the rest is for fragmentation, for batches under way, for a newer compiler

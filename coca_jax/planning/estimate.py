@@ -5,7 +5,7 @@ import dataclasses
 from coca_jax.config import Config, ModelConfig
 from coca_jax.planning import cost
 from coca_jax.planning.collectives import Traffic
-from coca_jax.planning.program import Program, bytes_per_device
+from coca_jax.trainer.program import Program, bytes_per_device
 from coca_jax.planning.topology import Topology
 
 

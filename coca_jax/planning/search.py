@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from coca_jax import sharding
 from coca_jax.config import Config, MeshConfig
 from coca_jax.errors import CocaError
-from coca_jax.planning import program
+from coca_jax.trainer import program
 from coca_jax.planning.cost import COMFORTABLE, Cost
 from coca_jax.planning.estimate import estimate
 from coca_jax.planning.topology import Topology

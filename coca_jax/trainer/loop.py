@@ -25,15 +25,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from coca_jax import hosts
+from coca_jax import chips, hosts
 from coca_jax.config import Config
 from coca_jax.errors import CocaError, DataError
 from coca_jax.sharding import batch_sharding
-from coca_jax.trainer import step as steps
+from coca_jax.trainer import program as programs
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.metrics import Writer
 from coca_jax.trainer.preemption import Preempted, Preemption
-from coca_jax.trainer.state import StatePlan, TrainState
+from coca_jax.trainer.state import TrainState
 from coca_jax.trainer.warm_start import initial_state
 
 _log = logging.getLogger(__name__)
@@ -41,9 +41,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Clock:
-    """Wall time since the last log line, without evaluations and the first compilation; seconds."""
+    """Wall time since the last log line, without evaluations and the first compilation; seconds.
 
-    started: float
+    Attributes:
+      utilisation: MFU at one pair a second and chip; None where the chip's peak is not known.
+    """
+
+    utilisation: float | None
+    started: float = 0.0
     waited: float = 0.0
     steps: int = 0
 
@@ -55,6 +60,8 @@ class Clock:
             "pairs_per_second_per_chip": pairs / jax.device_count(),
             "data_wait": self.waited / seconds,
         }
+        if self.utilisation is not None:
+            line["mfu"] = self.utilisation * line["pairs_per_second_per_chip"]
         self.restart()
         return line
 
@@ -67,20 +74,22 @@ class Loop:
     """What a run needs; `run` does it.
 
     Attributes:
+      program: the step, its mesh, and what it is compiled with.
       batches: from a step to the iterator of this process's rows of the batches from that step on.
       evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
     """
 
-    config: Config
+    program: programs.Program
     record: RunRecord
-    mesh: jax.sharding.Mesh
-    plan: StatePlan
-    train_step: steps.TrainStep
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     checkpoints: Checkpoints
     writer: Writer
     preemption: Preemption
     evaluate: Callable[[int, Any], None]
+
+    @property
+    def config(self) -> Config:
+        return self.program.config
 
     def run(self) -> TrainState:
         """Trains from the last checkpoint, or from the start, to `train.steps`; returns the saved final state.
@@ -91,7 +100,7 @@ class Loop:
           CocaError: the loss is not finite; the last good checkpoint is as it was.
         """
         last = self.checkpoints.latest_step()
-        state = initial_state(self.config, self.plan, self.mesh) if last is None else self._restore(last)
+        state = initial_state(self.config, self.program.plan, self.program.mesh) if last is None else self._restore(last)
         start = last or 0
         if start >= self.config.train.steps:
             return state
@@ -102,21 +111,19 @@ class Loop:
 
     def _restore(self, step: int) -> TrainState:
         _log.info("continuing from the checkpoint at step %d", step)
-        return self.checkpoints.restore(step, self.plan.abstract)
+        return self.checkpoints.restore(step, self.program.plan.abstract)
 
     def _steps(self, state: TrainState, start: int) -> TrainState:
         train = self.config.train
         batches = self.batches(start)
-        compiled = None
+        clock = Clock(_utilisation(self.config))
+        compiled = self._compile()
+        clock.restart()
         pending: tuple[int, Any] | None = None  # the step whose metrics have not been read yet
-        clock = Clock(time.perf_counter())
         step = start
         try:
             while step < train.steps:
                 batch = self._next(batches, clock)
-                if compiled is None:
-                    compiled = self._compile(batch)
-                    clock.restart()
                 state, metrics = compiled(state, batch)
                 step, previous, pending = step + 1, pending, (step + 1, metrics)
                 if previous:
@@ -152,13 +159,12 @@ class Loop:
         with self.preemption.immediate():
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
-        sharding, size = batch_sharding(self.mesh), self.config.train.batch_size
+        sharding, size = batch_sharding(self.program.mesh), self.config.train.batch_size
         return {key: hosts.global_batch(sharding, size, value) for key, value in local.items()}
 
-    def _compile(self, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+    def _compile(self) -> jax.stages.Compiled:
         started = time.perf_counter()
-        abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for k, v in batch.items()}
-        compiled = steps.compile_step(self.train_step, self.plan.abstract, abstract)
+        compiled = self.program.compile()
         _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
         return compiled
 
@@ -185,3 +191,9 @@ class Loop:
     def _save(self, state: TrainState, step: int) -> None:
         self.writer.flush()  # first: lines up to a saved step are not written again by a restart
         self.checkpoints.save(state, step, self.record)
+
+
+def _utilisation(config: Config) -> float | None:
+    """Model FLOPs utilisation of a chip that works through one pair a second; None where its peak is not known."""
+    chip = chips.of_device_kind(jax.devices()[0].device_kind)
+    return chip and programs.model_flops(config) / config.train.batch_size / chip.flops

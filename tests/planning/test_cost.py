@@ -9,8 +9,9 @@ import pytest
 from coca_jax import chips, config, sharding
 from coca_jax.config import Config, ImageEncoderConfig, MeshConfig, ModelConfig, PoolerConfig, TextConfig, TrainConfig
 from coca_jax.errors import CocaError
-from coca_jax.planning import cost, estimate, program, report, search, topology
+from coca_jax.planning import cost, estimate, report, search, topology
 from coca_jax.planning.collectives import Traffic
+from coca_jax.trainer import program
 
 GIB = 2**30
 NO_ROOM = (

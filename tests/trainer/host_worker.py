@@ -11,8 +11,7 @@ import numpy as np
 import tiny
 from coca_jax import command_line, config as config_lib, hosts, sharding
 from coca_jax.files import as_path
-from coca_jax.models import coca
-from coca_jax.trainer import objective, optimizer, preemption, state, step
+from coca_jax.trainer import preemption, program
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.metrics import MetricsWriter, Writer
@@ -34,19 +33,15 @@ def train(folder: pathlib.Path, c: config_lib.Config) -> int:
     folder = as_path(folder)
     hosts.check_shared(folder)
     checkpoints = Checkpoints(folder, keep=2)
-    model = coca.build(c)
-    optimiser = optimizer.build(c.optimizer, c.train.steps)
-    plan = state.plan(model, optimiser, False, mesh)
     start = checkpoints.latest_step() or 0
     new = lambda: MetricsWriter(folder, start_step=start, steps=c.train.steps, tensorboard=False)
     writer = new() if hosts.is_first() else Writer()
     rows = hosts.local_rows(sharding.batch_sharding(mesh), c.train.batch_size)
-    train_step = step.train_step(c, objective.Pretraining(model, c.loss, 0), optimiser)
     record = RunRecord(c, hosts.from_first(lambda: b"the first one's"), "data")
     try:
         with preemption.Preemption() as stop, jax.set_mesh(mesh):
             of_step = lambda at: batches(c, rows, at)
-            Loop(c, record, mesh, plan, train_step, of_step, checkpoints, writer, stop, lambda *_: None).run()
+            Loop(program.build(c, mesh), record, of_step, checkpoints, writer, stop, lambda *_: None).run()
     except preemption.Preempted:
         return preemption.EXIT_STATUS
     finally:

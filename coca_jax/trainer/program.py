@@ -1,4 +1,7 @@
-"""The train step of a config, as `coca_jax.train` builds it, on a mesh whose devices need not exist."""
+"""The train step of a config and all that it is compiled with, on a mesh whose devices need not exist.
+
+Training, plans and benchmarks build it here, so what is planned is what is trained.
+"""
 
 import dataclasses
 import functools
@@ -12,8 +15,6 @@ from coca_jax import flops, sharding
 from coca_jax.config import Config, MeshConfig
 from coca_jax.models import coca as models
 from coca_jax.trainer import objective, optimizer, state, step
-
-_PAD_ID = 0  # the vocabulary's; a constant in the program, whose cost is the same for every id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Program:
             return step.compile_step(self.step, self.plan.abstract, self.batch)
 
 
-def build(config: Config, mesh: Mesh | AbstractMesh) -> Program:
+def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program:
     """The program of a config on a mesh.
+
+    Args:
+      pad_id: the vocabulary's. It is a constant in the program, whose cost is the same for every id.
 
     Raises:
       CocaError: they do not fit each other.
@@ -52,7 +56,7 @@ def build(config: Config, mesh: Mesh | AbstractMesh) -> Program:
     whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
     plan = _plan(dataclasses.replace(whole, model=dataclasses.replace(config.model, remat="none")), mesh)
     plan = dataclasses.replace(plan, model=model, optimizer=optimiser)
-    pretraining = objective.Pretraining(model, config.loss, _PAD_ID)
+    pretraining = objective.Pretraining(model, config.loss, pad_id)
     return Program(
         config, mesh, pretraining, plan, step.train_step(config, pretraining, optimiser), abstract_batch(config, mesh)
     )
