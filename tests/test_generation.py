@@ -11,8 +11,9 @@ from coca_jax import config as config_lib
 from coca_jax import generation, inference, sharding
 from coca_jax.data.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.generation import GenerationOptions
+from coca_jax.generation import GenerationOptions, beams, loop
 from coca_jax.generation.logits import sample
+from coca_jax.generation.state import Special, State
 from coca_jax.models import coca
 
 PAD, EOS, BOS, V, L, B = 0, 1, 3, 24, 9, 6
@@ -140,9 +141,9 @@ def _plain_beam(model: Uncached, prompt: tuple[int, ...], limit: int) -> tuple[i
         score = lambda pair: pair[0] / ((5 + count) / 6) ** alpha
         ended += [(score(pair), pair[1]) for pair in further[:beams] if pair[1][-1] == EOS and pair[0] > -np.inf]
         live = [pair for pair in further if pair[1][-1] != EOS and pair[0] > -np.inf][:beams]
-        if len(ended) >= beams:
+        if len(ended) >= beams and count < limit:
             break
-    else:
+    else:  # as long as may be: all compete
         ended += [(score(pair), pair[1]) for pair in live]
     return max(ended)[1]
 
@@ -319,6 +320,70 @@ def test_with_enough_beams_the_best_of_all_texts_is_found():
     assert differs  # greedy would not have found them
 
 
+class Bigrams(Uncached):
+    """A language instead of a model: the next token's logits depend on the last token alone."""
+
+    def __init__(self, table: np.ndarray, options: GenerationOptions):
+        self.table, self.options, self.known = table, options, {}
+
+    def logits(self, texts: list[tuple[int, ...]]) -> None:
+        self.known |= {text: self.table[text[-1]] for text in texts}
+
+
+@functools.partial(_jit, static_argnums=0)
+def _searched(options, tables_BVV, limit_B):
+    """[B, T]: what is generated in each of B such languages, by the steps of the loop, none of which ends it early."""
+    (batch, *_), streams, tokens = tables_BVV.shape, max(options.beams, 1), 6
+    first = beams.first(batch, streams, tokens, PAD) if options.beams else None
+    nothing = jnp.full((batch, streams, tokens), PAD, jnp.int32)
+    visible = jnp.ones((batch, streams, 1), bool)
+    state = State(jnp.int32(0), limit_B, nothing, limit_B <= 0, visible, (), first)
+
+    def step(count, state):
+        last_BK = jnp.where(count > 0, state.tokens_BKT[:, :, count - 1], BOS)
+        logits_BKV = jnp.take_along_axis(tables_BVV, last_BK[..., None], axis=1)
+        return loop._choose(state, logits_BKV, options, Special(**SPECIAL), None)
+
+    state = jax.lax.fori_loop(0, tokens, step, state)
+    return state.beams.best_tokens_BT if options.beams else state.tokens_BKT[:, 0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationOptions(min_tokens=1),
+        GenerationOptions(beams=2, length_penalty=2.0),
+        GenerationOptions(beams=3, length_penalty=0.0, repetition_penalty=1.4),
+        GenerationOptions(beams=7, length_penalty=1.0),  # more candidates than there are words
+    ],
+    ids=lambda options: str(options.beams),
+)
+def test_search_in_many_small_languages_equals_the_reference(options):
+    rng = np.random.default_rng(7)
+    tables = rng.normal(0, 2, (300, 8, 8)).astype(np.float32)
+    tables[..., EOS] += rng.choice([-1, 0, 2], (300, 1))
+    limits = rng.integers(0, 7, 300)
+    found = np.asarray(_searched(options, tables, limits))
+    decode = _plain_beam if options.beams else _plain_greedy
+    expected = np.full_like(found, PAD)
+    for row, table, limit in zip(expected, tables, limits):
+        text = decode(Bigrams(table, options), (BOS,), int(limit)) if limit else (BOS,)
+        row[: len(text) - 1] = text[1:]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("options", [GenerationOptions(), GenerationOptions(beams=1)], ids=("greedy", "one beam"))
+def test_of_equal_logits_the_lower_id_is_chosen(options):
+    tables, limits = np.zeros((3, 8, 8), np.float32), np.array([6, 6, 1])
+    tables[1:, :, EOS] = -1
+    # Behind a likely word, log probabilities of the others are too coarse to tell 1 from the float above it.
+    tables[2, :, [5, 7]], tables[2, :, EOS] = [[1], [np.nextafter(np.float32(1), 2)]], 0.9
+    found = np.asarray(_searched(options, tables, limits))
+    np.testing.assert_array_equal(found[0], [EOS] + [PAD] * 5)
+    np.testing.assert_array_equal(found[1], [2] * 6)
+    assert found[2, 0] == 7
+
+
 def test_a_higher_length_penalty_gives_longer_captions():
     params, _ = _varied()
     lengths = [
@@ -480,6 +545,15 @@ def test_image_keys_are_projected_once_for_all_beams():
     assert [layer.cross.key_BHSK.shape for layer in later[1].multimodal] == [(B, 2, 3, 8)] * 2
 
 
+def test_kernels_are_cast_before_the_loop():
+    half = dataclasses.replace(_model()[0].config, dtype="bfloat16")
+    found = jax.eval_shape(functools.partial(coca.generation_parameters, config=half), _model()[1])
+    decoder = {name: found[name] for name in ("unimodal", "multimodal", "softmax")}
+    dtypes = {(path[-1].key, leaf.dtype.name) for path, leaf in jax.tree_util.tree_leaves_with_path(decoder)}
+    assert {("kernel", "bfloat16"), ("embedding", "bfloat16"), ("scale", "float32")} <= dtypes
+    assert not {("kernel", "float32"), ("embedding", "float32")} & dtypes
+
+
 def test_no_image_gives_no_caption():
     assert _greedy(_model()[1], _images(0)).shape == (0, L)
 
@@ -558,6 +632,8 @@ def test_what_the_model_cannot_do_is_refused():
     ):
         with pytest.raises(CocaError, match=sentence):
             generation.generate(_model()[0], _model()[1], _images(), options, **SPECIAL)
+    with pytest.raises(CocaError, match="there are 5 prompts for 6 images"):
+        generation.generate(_model()[0], _model()[1], _images(), prompts_BP=_prompts()[:5], **SPECIAL)
     with pytest.raises(CocaError, match="prompts of 10 tokens"):
         generation.generate(_model()[0], _model()[1], _images(), prompts_BP=np.full((B, L + 1), 5), **SPECIAL)
     dual = dataclasses.replace(_model()[0], captioning=False)

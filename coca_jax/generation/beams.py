@@ -36,7 +36,7 @@ def search(state: State, logits_BKV: jax.Array, special: Special, penalty: float
     """
     beams, count = state.beams, state.count + 1
     streams = logits_BKV.shape[1]
-    score_BC, parent_BC, token_BC = _candidates(beams.live_BK[..., None] + jax.nn.log_softmax(logits_BKV), 2 * streams)
+    score_BC, parent_BC, token_BC = _candidates(beams.live_BK, logits_BKV, 2 * streams)
     ends_BC = token_BC == special.eos_id
 
     def followed(index_BN: jax.Array, x: jax.Array) -> jax.Array:  # x [B, K, …] of the parents of chosen candidates
@@ -70,12 +70,14 @@ def _places(x_BK: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(x_BK.shape[1]), x_BK.shape)
 
 
-def _candidates(scores_BKV: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The `count` highest scores an image, with their streams and tokens: [B, count] each."""
-    # First the best of each stream: a sort of K * V values would cost more.
-    batch, streams, vocabulary = scores_BKV.shape
+def _candidates(live_BK: jax.Array, logits_BKV: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The `count` most likely continuations an image: log probabilities, their streams and tokens, [B, count] each."""
+    # First the best of each stream: a sort of K * V values would cost more. By the logits, whose sums with log
+    # probabilities round and so may tie: one beam is to choose as greedy does, to the last bit.
+    batch, streams, vocabulary = logits_BKV.shape
     each = min(count, vocabulary)
-    score_BKC, token_BKC = jax.lax.top_k(scores_BKV, each)
+    logits_BKC, token_BKC = jax.lax.top_k(logits_BKV, each)
+    score_BKC = live_BK[..., None] + (logits_BKC - jax.nn.logsumexp(logits_BKV, axis=-1, keepdims=True))
     score_BC, place_BC = jax.lax.top_k(score_BKC.reshape(batch, streams * each), count)
     token_BC = jnp.take_along_axis(token_BKC.reshape(batch, streams * each), place_BC, axis=1)
     return score_BC, place_BC // each, token_BC

@@ -32,7 +32,8 @@ def sample(key: jax.Array, logits_V: jax.Array, options: GenerationOptions) -> j
     if not options.top_k and options.top_p == 1:
         return jax.random.categorical(key, logits_V).astype(jnp.int32)
     sorted_logits, ids = jax.lax.top_k(logits_V, options.top_k or logits_V.size)
-    probabilities = jax.nn.softmax(sorted_logits)
-    before = jnp.concatenate([jnp.zeros(1), jnp.cumsum(probabilities)[:-1]])  # of all more likely tokens together
-    sorted_logits = jnp.where(before < options.top_p, sorted_logits, -jnp.inf)
+    if options.top_p < 1:
+        probabilities = jax.nn.softmax(sorted_logits)
+        before = jnp.concatenate([jnp.zeros(1), jnp.cumsum(probabilities)[:-1]])  # of all more likely tokens together
+        sorted_logits = jnp.where(before < options.top_p, sorted_logits, -jnp.inf)
     return ids[jax.random.categorical(key, sorted_logits)].astype(jnp.int32)

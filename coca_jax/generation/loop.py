@@ -58,6 +58,8 @@ def generate(
         raise CocaError("sampling needs keys_B, one random key an image, and nothing else takes them")
     if prompts_BP is None:
         prompts_BP = jnp.full((images.shape[0], 1), bos_id, jnp.int32)
+    if len(prompts_BP) != len(images):
+        raise CocaError(f"there are {len(prompts_BP)} prompts for {len(images)} images: give one for each")
     if prompts_BP.shape[1] > config.text.length:
         raise CocaError(f"prompts of {prompts_BP.shape[1]} tokens exceed the model's {config.text.length} positions")
     lengths_B = jnp.sum(prompts_BP != pad_id, axis=1)
