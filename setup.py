@@ -13,6 +13,8 @@ TENSORFLOW = 'python_version < "3.14"'
 SEQIO = f'{TENSORFLOW} and sys_platform != "win32"'
 # Google builds libtpu for Linux on x86-64 only.
 LIBTPU = 'jax[tpu]; platform_machine == "x86_64" and sys_platform == "linux"'
+VIDEO = "av>=14.0"
+FAST = ["opencv-python-headless>=4.10", "simplejpeg>=1.8"]
 
 setup(
     name="coca_jax",
@@ -21,11 +23,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["coca_jax", "coca_jax.*"]),
-    package_data={"coca_jax.evaluation": ["*.html*"]},
+    package_data={"coca_jax.evaluation": ["*.html*"], "coca_jax.data.tools": ["*.html"]},
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.90",
         "etils[epath]>=1.9",  # paths of disks and buckets; orbax-checkpoint requires it too
+        "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs
         "flax>=0.12.8,<0.13",
         "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11
         "ml_collections>=1.1.0",
@@ -38,6 +41,7 @@ setup(
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
         # Data. tensorflow-text requires `tensorflow` itself: naming tensorflow-cpu would install a second copy.
+        'array_record>=0.8; sys_platform == "linux"',  # tensorflow-datasets requires it there too
         "tensorflow-datasets>=4.9.10",
         f"tensorflow>=2.21,<2.22; {TENSORFLOW}",
         f"tensorflow-text>=2.21,<2.22; {SEQIO}",
@@ -48,8 +52,14 @@ setup(
         "cuda12": ["jax[cuda12]"],  # NVIDIA driver 525 or newer
         "tpu": ["jax[tpu]", "google-cloud-storage>=2.18"],
         "plan": [LIBTPU],  # the TPU's compiler, which needs no TPU: for python -m coca_jax.plan
-        "gcs": ["google-cloud-storage>=2.18"],  # run folders on gs://; Orbax asks it about the bucket
+        # Data on gs://, and run folders there: Orbax asks google-cloud-storage about the bucket.
+        "gcs": ["gcsfs>=2024.6", "google-cloud-storage>=2.18"],
+        "s3": ["s3fs>=2024.6"],  # data on s3://
         "captioning": ["pycocoevalcap>=1.2"],  # METEOR and SPICE, which need a Java runtime as well
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.6"],
+        "video": [VIDEO],  # clips: mp4, mkv, webm, mov, avi
+        # Training from JPEGs at nearly the speed of their decoder; see coca_jax/data/fast_images.py.
+        "fast": FAST,
+        # importlib_resources: tensorflow-datasets' builders import it without requiring it.
+        "test": ["hypothesis>=6.100", "importlib_resources>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", VIDEO, *FAST],
     },
 )

@@ -115,19 +115,22 @@ class SetConfig:
     train_files: tuple[str, ...] = ("*",)  # patterns of file names below `path`; tfds: names of splits, ("*",) is "train"
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
+    exclude_keys: str = ""  # a file with the keys of train records to leave out, one a line, as `data dedup` writes it
+    only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
     holdout: float = 0.1  # share of the records held out where no evaluation_files are named
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see records.py
     clean: str = _choice("spaces", "alt_text")  # of captions; see data/texts.py
     label_field: str = ""  # metadata or feature with a class's number or name, or several: the text is made from prompts
     class_names: str = ""  # a file with the classes' names in the order of their numbers; tfds knows its own
-    prompts: tuple[str, ...] = ("{}",)  # with a label_field: one is drawn, and the class's name put into it
+    # With a label_field: one is drawn, and the class's name put into it. ("FILE",) reads them: see data/class_files.py.
+    prompts: tuple[str, ...] = ("{}",)
     # Pictures
     image_field: str = ""  # feature of the encoded picture; empty: "image", "jpg", "png", …
-    augment: str = _choice("none", "crop", "drawing")  # of training pictures; see data/images.py
+    augment: str = _choice("none", "crop", "drawing")  # of training pictures; see data/views.py
     mirror: bool = False  # half of the training pictures left to right: only where no caption speaks of left and right
     randaugment_layers: int = _count(0, 0)  # operations drawn for each training picture (arXiv 1909.13719); 0: none
-    randaugment_magnitude: int = _count(10, 0)  # 0 to 30
+    randaugment_magnitude: int = _count(10, 0)  # 0 to 30, where 10 is what AutoAugment called the maximum
     frames: int = _count(0, 0)  # of a clip; 0: one frame makes a picture, drawn at random in training
 
 
@@ -180,11 +183,45 @@ class TrainConfig:
     tensorboard: bool = True
 
 
+EVALUATION_TASKS = ("retrieval", "video_retrieval", "classification", "likelihood_classification", "captioning")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutConfig(SetConfig):
+    """One evaluation by name: where its records lie, and what is asked of the model on them."""
+
+    evaluation_files: tuple[str, ...] = ("*",)
+    tasks: tuple[str, ...] = ("retrieval", "captioning")  # of EVALUATION_TASKS
+    examples: int = _count(0, 0)  # records, spread evenly over the set; 0: all of them
+    download: str = ""  # a command or an address that gets the records, for the error where they are missing
+    group: str = ""  # sets of one group also give the mean of their metrics, under this name
+    long_text: str = _choice("truncate", "error")  # a text that exceeds what the model reads
+    # Retrieval
+    captions_per_image: int = _count(0, 0)  # the first so many are used; 0: all
+    match: str = _choice("meaning", "image")  # what is right: what says the same, or only the image's own (COCO)
+    # Captioning
+    caption_scores: tuple[str, ...] = ("bleu", "rouge_l", "cider")  # and "meteor", "spice", which need Java
+    caption_prompt: str = ""  # what each caption begins with
+    beams: int = _count(0, 0)  # 0: greedy
+    image_id: str = "image_id"  # metadata with the image's number, for the results file of COCO's and NoCaps' servers
+    # Classification; `label_field`, `class_names` and `prompts` are SetConfig's
+    classify: tuple[str, ...] = ()  # several metadata fields, each a classification of its own name; empty: label_field
+    class_ids: str = ""  # a file (or folder of class folders) with the numbers in class_names of labels such as wnids
+    class_subset: bool = False  # only classes that occur among the set's records are candidates
+    candidate_files: tuple[str, ...] = ()  # without class_names: records whose labels are candidates too
+    likelihood_prompt: str = "{}"  # the caption whose likelihood is a label's score
+    likelihood_per_token: bool = False  # whether that is divided by the caption's number of tokens
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    examples: int = _count(1_000)  # held-out pairs
+    """What is evaluated in training and after it; `configs/eval/*.py` hold such configs for `coca_jax.evaluate`."""
+
+    examples: int = _count(1_000)  # of each of the run's own held-out sets
     batch_size: int = _count(100)
     gallery: int = 24  # held-out pictures that the report shows
+    # More sets, by name. `held_out()` makes an entry of a config file.
+    sets: dict[str, HeldOutConfig] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +287,31 @@ def source(**changes: Any) -> ml_collections.ConfigDict:
     values = to_config_dict(SourceConfig())
     values.update(changes)
     return values
+
+
+def held_out(**changes: Any) -> ml_collections.ConfigDict:
+    """An entry of `EvaluationConfig.sets`, as `source` makes those of a mixture."""
+    values = to_config_dict(HeldOutConfig())
+    values.update(changes)
+    return values
+
+
+def evaluation(**sets: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """What a file of `configs/eval/` returns: the defaults of `EvaluationConfig` with these sets."""
+    values = to_config_dict(EvaluationConfig())
+    values.sets = ml_collections.ConfigDict(sets)
+    return values
+
+
+def evaluation_from_config_dict(values: Any) -> EvaluationConfig:
+    """The `EvaluationConfig` of a file of `configs/eval/`, without a look at whether its sets can be found.
+
+    Raises:
+      CocaError: as `from_config_dict`.
+    """
+    if isinstance(values, ml_collections.ConfigDict):
+        values = values.to_dict()
+    return _build(EvaluationConfig, values, "config")
 
 
 def from_config_dict(values: Any) -> Config:
@@ -343,11 +405,46 @@ def _check(config: Config) -> None:
             (0 < one.holdout < 1, f"{where}.holdout must lie between 0 and 1"),
             (one.task == "digit_scenes" or one.path,
              f"{where}.task = {one.task} needs a folder: pass --config.{where}.path=FOLDER"),
-            (one.prompts and all("{}" in prompt for prompt in one.prompts),
-             f"{where}.prompts needs templates with {{}} where the class's name goes, such as 'a photo of a {{}}.'"),
+            (len(one.prompts) == 1 or one.prompts and all("{}" in prompt for prompt in one.prompts),
+             f"{where}.prompts needs templates with {{}} where the class's name goes, such as 'a photo of a {{}}.', or one "
+             "file of them"),
+            (one.frames == next(iter(data.sources.values())).frames,
+             f"{where}.frames = {one.frames} is not what the other sources have: a batch is all pictures, or all clips of the "
+             "same number of frames"),
         ]
+    rules += [(data.name not in data.mixture, f"data.name = {data.name} is one of its sources' names, too: rename one")]
     rules += [(one.share > 0, f"data.mixture.{name}.share must be above 0: remove a source to leave it out")
               for name, one in data.mixture.items()]
+    for holds, message in rules:
+        if not holds:
+            raise CocaError(message)
+    for name, one in config.evaluation.sets.items():
+        check_held_out(one, f"evaluation.sets.{name}")
+
+
+def check_held_out(one: HeldOutConfig, where: str) -> None:
+    """Refuses an evaluation that contradicts itself, or has no records; `where` is its place in the config."""
+    classes = bool({"classification", "likelihood_classification"}.intersection(one.tasks))
+    unknown = [task for task in one.tasks if task not in EVALUATION_TASKS]
+    get = f" ({one.download} gets the records)" if one.download else ""
+    rules = [
+        (one.tasks and not unknown,
+         f"{where}.tasks is {one.tasks}: choose among {', '.join(EVALUATION_TASKS)}"),
+        (one.task == "digit_scenes" or one.path, f"{where} needs its records: pass --config.{where}.path=FOLDER{get}"),
+        (not classes or one.task == "digit_scenes" or one.classify or one.label_field,
+         f"{where} is to be classified: name the metadata with a record's class as {where}.label_field"),
+        (len(one.prompts) == 1 or one.prompts and all("{}" in prompt for prompt in one.prompts),
+         f"{where}.prompts needs templates with {{}} where the class's name goes, such as 'a photo of a {{}}.', or one "
+         "file of them"),
+        ("{}" in one.likelihood_prompt, f"{where}.likelihood_prompt needs a {{}} where the class's name goes"),
+        ("video_retrieval" not in one.tasks or one.frames,
+         f"{where} asks for video_retrieval: set {where}.frames to how many of a clip's frames count, such as 16"),
+        (not one.frames or set(one.tasks) <= {"video_retrieval"},
+         f"{where}.frames makes clips of its records, of which only video_retrieval can be asked"),
+        (not one.classify or not one.class_names or len(one.classify) == 1,
+         f"{where}.class_names names the classes of one field, but {where}.classify has {len(one.classify)}: make a set "
+         "of each, or leave class_names out"),
+    ]
     for holds, message in rules:
         if not holds:
             raise CocaError(message)

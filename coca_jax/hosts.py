@@ -134,6 +134,13 @@ def check_same(value: str, message: str) -> None:
         raise CocaError(message)
 
 
+def anywhere(flags: np.ndarray) -> np.ndarray:
+    """bool [N]: which of the flags are set on at least one process."""
+    if jax.process_count() == 1:
+        return flags
+    return multihost_utils.process_allgather(flags).any(axis=0)
+
+
 def check_shared(folder: epath.Path) -> None:
     """Makes the folder, and checks that it is the same one for all processes.
 

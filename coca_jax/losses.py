@@ -104,20 +104,31 @@ def captioning_loss(
     Returns:
       The scalar loss, and the share of labels that are predicted right.
     """
-    arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
-    if jax.sharding.get_abstract_mesh().empty:
-        loss, right = _captioning_sums(*arguments, positions_per_chunk, ())
-    else:
-        axes = RULES[Axis.BATCH]
-        rows, whole = PartitionSpec(axes), PartitionSpec()
-        sums = lambda *local: _captioning_sums(*local, positions_per_chunk, axes)
-        # Over `tensor` the vocabulary stays sharded.
-        loss, right = jax.shard_map(
-            sums, in_specs=(rows, whole, whole, rows, rows), out_specs=(whole, whole), axis_names=set(axes)
-        )(*arguments)
+    loss_B, right_B = captioning_sums(hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL, positions_per_chunk)
     count = jnp.sum(mask_BL) if count is None else count
     count = jnp.maximum(count.astype(jnp.float32), 1.0)
-    return loss / count, right / count
+    return jnp.sum(loss_B) / count, jnp.sum(right_B) / count
+
+
+def captioning_sums(
+    hidden_BLD: jax.Array,
+    kernel_DV: jax.Array,
+    bias_V: jax.Array,
+    labels_BL: jax.Array,
+    mask_BL: jax.Array,
+    positions_per_chunk: int = 8,
+) -> tuple[jax.Array, jax.Array]:
+    """Each caption's sum of losses, and its number of right predictions, float32 [B]; see `captioning_loss`."""
+    arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
+    if jax.sharding.get_abstract_mesh().empty:
+        return _captioning_sums(*arguments, positions_per_chunk, ())
+    axes = RULES[Axis.BATCH]
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+    sums = lambda *local: _captioning_sums(*local, positions_per_chunk, axes)
+    # Over `tensor` the vocabulary stays sharded.
+    return jax.shard_map(
+        sums, in_specs=(rows, whole, whole, rows, rows), out_specs=(rows, rows), axis_names=set(axes)
+    )(*arguments)
 
 
 def _captioning_sums(
@@ -129,9 +140,8 @@ def _captioning_sums(
     positions_per_chunk: int,
     axes: tuple[str, ...],
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums of losses and of right predictions over the global batch, from the device's own rows; `axes` are the mesh
-    axes that the batch lies on."""
-    length = labels_BL.shape[1]
+    """`captioning_sums` of the device's own rows; `axes` are the mesh axes that the batch lies on."""
+    batch, length = labels_BL.shape
     chunk = min(positions_per_chunk, length)
     pad = -length % chunk
     # Before the loop, so that the kernel is gathered and its gradient summed over the devices once, not once a chunk;
@@ -153,11 +163,12 @@ def _captioning_sums(
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
         loss = jax.nn.logsumexp(logits, axis=1) - own
         right = own >= jnp.max(logits, axis=1)
-        return (sums[0] + jnp.sum(loss * mask), sums[1] + jnp.sum(right * mask)), None
+        by_row = lambda x: jnp.sum((x * mask).reshape(batch, chunk), axis=1)
+        return (sums[0] + by_row(loss), sums[1] + by_row(right)), None
 
     xs = (chunks(hidden_BLD), chunks(labels_BL), chunks(mask_BL))
-    sums, _ = jax.lax.scan(body, (varying(jnp.zeros(())), varying(jnp.zeros(()))), xs)
-    return jax.lax.psum(sums, axes) if axes else sums
+    zeros_B = varying(jnp.zeros(batch))
+    return jax.lax.scan(body, (zeros_B, zeros_B), xs)[0]
 
 
 def continuation_mask(mask_BL: jax.Array, key: jax.Array) -> jax.Array:

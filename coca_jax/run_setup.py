@@ -10,7 +10,7 @@ import jax
 from etils import epath
 
 from coca_jax import hosts, sharding
-from coca_jax.config import Config
+from coca_jax.config import Config, SourceConfig
 from coca_jax.data.corpus import training_captions
 from coca_jax.data.pipeline import Pipeline
 from coca_jax.data.vocabulary import Vocabulary, check_against_model, train_vocabulary
@@ -41,6 +41,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     mesh = sharding.make_mesh(config.train.mesh, config.model)
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     hosts.check_shared(folder)
+    _keep_compiled(folder)
     checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
     vocabulary = checked_vocabulary(config, checkpoints)
     rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
@@ -61,11 +62,25 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
     try:
         with jax.set_mesh(mesh):
-            yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate)
+            yield Loop(
+                built, record, pipeline.iterate, checkpoints, writer, stop, evaluate, pipeline.metrics
+            )
     finally:
         writer.close()
-        for cause, count in pipeline.skipped.by_cause.items():
-            _log.warning("skipped %d record%s: %s", count, "s" * (count > 1), cause)
+        for name, skipped in pipeline.skipped_by_source.items():
+            of = f" of {name}" if config.data.mixture else ""
+            for cause, count in skipped.by_cause.items():
+                _log.warning("skipped %d record%s%s: %s", count, "s" * (count > 1), of, cause)
+
+
+def _keep_compiled(folder: epath.Path) -> None:
+    """Lets a restart load what an earlier start compiled: minutes for a large model, and on GPUs the same choice of
+    kernels, so that the curve stays the same to the last digit.
+
+    Not on CPUs: there, what was compiled on one machine may crash the next that continues the run.
+    """
+    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
 def _writer(config: Config, folder: epath.Path, checkpoints: Checkpoints, plan: state.StatePlan) -> metrics.Writer:
@@ -117,8 +132,14 @@ def _check_same_run(old: Config, new: Config) -> None:
         before, after = getattr(old, section.name), getattr(new, section.name)
         for field in dataclasses.fields(before):
             was, now = getattr(before, field.name), getattr(after, field.name)
+            if field.name == "mixture":  # where its sets lie may differ, as where a single set lies
+                was, now = (_without_paths(mixture) for mixture in (was, now))
             if was != now and field.name not in _FREE_KEYS.get(section.name, ()):
                 raise CocaError(
                     f"the folder holds a run with other settings ({section.name}.{field.name} was {was}, now {now}): "
                     f"choose another --workdir, or set it back to continue"
                 )
+
+
+def _without_paths(mixture: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+    return {name: dataclasses.replace(source, path="") for name, source in mixture.items()}

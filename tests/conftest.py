@@ -1,9 +1,15 @@
 """Every test runs on eight CPU devices, unless JAX_PLATFORMS says otherwise."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # inherited by the processes that tests start
+if "COCA_CACHE" not in os.environ:  # indices of shards that lie in folders where nothing may be written
+    os.environ["COCA_CACHE"] = tempfile.mkdtemp(prefix="coca_jax-tests-cache-")
+    atexit.register(shutil.rmtree, os.environ["COCA_CACHE"], ignore_errors=True)
 
 import jax
 import pytest

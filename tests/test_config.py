@@ -43,8 +43,10 @@ def _changed_everywhere(config):
             return _changed_everywhere(value)
         if isinstance(value, bool):
             return not value
+        if field.name == "sets":
+            return {"one": config_lib.HeldOutConfig(task="folder", path="a", examples=3, beams=2, classify=("b", "c"))}
         if isinstance(value, dict):
-            return {"one": config_lib.SourceConfig(), "two": _changed_everywhere(config_lib.SourceConfig())}
+            return {"one": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
             return (*value, "other {}", "and another {}")
         if isinstance(value, str):
@@ -89,7 +91,11 @@ def test_every_value_survives_the_round_trip():
         changed, model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32))
     )
     leaves = lambda config: jax.tree.leaves(dataclasses.asdict(config), is_leaf=lambda x: isinstance(x, tuple))
-    alone = dataclasses.replace(changed, data=dataclasses.replace(changed.data, mixture={}))
+    alone = dataclasses.replace(
+        changed,
+        data=dataclasses.replace(changed.data, mixture={}),
+        evaluation=dataclasses.replace(changed.evaluation, sets={}),
+    )
     for before, after in zip(leaves(Config()), leaves(alone), strict=True):
         assert before != after
     assert from_config_dict(config_lib.to_config_dict(changed)) == changed
@@ -302,9 +308,26 @@ def test_every_config_file_converts(path):
     assert isinstance(values, ml_collections.ConfigDict) and values.is_locked
     if values.data.task != "digit_scenes" and not values.data.path:
         values.data.path = "a folder that the command line names"
+    for name in values.data.mixture:
+        values.data.mixture[name].path = "another"
     assert from_config_dict(values) != Config()
     assert config_lib.to_config_dict(from_config_dict(values)).to_dict() == values.to_dict()
 
 
 def test_there_are_config_files():
     assert "quickstart" in [path.stem for path in CONFIGS]
+
+
+def test_evaluation_sets_by_name_with_flags_for_each_of_their_keys():
+    values = config_lib.evaluation(a=config_lib.held_out(task="tars"), b=config_lib.held_out(examples=5))
+    values.sets.a.path = "x"
+    found = config_lib.evaluation_from_config_dict(values)
+    assert found.sets == {
+        "a": config_lib.HeldOutConfig(task="tars", path="x"), "b": config_lib.HeldOutConfig(examples=5)
+    }
+    assert values.is_locked
+    with pytest.raises(CocaError, match="config.sets.a has no key 'beam': did you mean config.sets.a.beams"):
+        config_lib.evaluation_from_config_dict({"sets": {"a": {"beam": 2}}})
+    with pytest.raises(AttributeError):
+        values.sets.a.beam = 2
+    assert "evaluation.sets.a needs its records" in _refusal({"evaluation": {"sets": {"a": {"task": "tars"}}}})

@@ -1,4 +1,5 @@
 """Data: records reached by index, pictures, captions, vocabularies, and batches as a function of the step.
 
-Only `tasks.py` and `pipeline.py` use tensorflow and seqio; importing this package imports neither.
+Only `tasks.py` uses seqio, and only it and the stores of examples (`example_records.py`, `tfds_records.py`) use tensorflow;
+importing this package imports neither.
 """

@@ -1,52 +1,88 @@
 """Tools for data sets.
 
-    python -m coca_jax.data vocabulary --config=configs/x.py --output=vocabulary.model --size=8000
-
-trains a SentencePiece vocabulary on the config's training captions.
+    python -m coca_jax.data COMMAND --config=configs/x.py [--config.key=value …] [flags of the command]
+    python -m coca_jax.data COMMAND --help
 """
 
-import pathlib
+import importlib
+import sys
+import textwrap
+from collections.abc import Callable
 
 from absl import flags
 from ml_collections import config_flags
 
 from coca_jax import command_line
-from coca_jax.data.corpus import training_captions
-from coca_jax.data.vocabulary import train_vocabulary
+from coca_jax.config import Config
 from coca_jax.errors import CocaError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
-_OUTPUT = flags.DEFINE_string("output", None, "The file to write.")
-_SIZE = flags.DEFINE_integer(
-    "size", 0, "Number of pieces, special ones included; 0: config.model.text.vocabulary_size.", lower_bound=0
-)
+COMMANDS = {  # each is a module of tools/, imported when it is asked for
+    "index": "makes the indices of a config's shards, so that a run opens them at once",
+    "vocabulary": "trains a SentencePiece vocabulary on the training captions",
+    "look": "shows samples of a batch exactly as the model sees them, as a page",
+    "stats": "counts pictures, captions and damage",
+    "dedup": "finds training pictures that evaluation sets show, and lists them to be left out",
+    "speed": "measures reading, decoding, tokenising and whole batches",
+}
+_HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 
-def vocabulary() -> None:
-    """Trains a vocabulary and writes its model."""
-    config = command_line.config(_CONFIG)
-    output = pathlib.Path(command_line.required(_OUTPUT))
-    trained = train_vocabulary(training_captions(config), _SIZE.value or config.model.text.vocabulary_size)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(trained.model_bytes)
-    except OSError as error:
-        raise CocaError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
-    print(f"{output}: {trained.size} pieces")
-
-
-_COMMANDS = {"vocabulary": vocabulary}
-
-
-def main(arguments: list[str]) -> None:
-    names = ", ".join(_COMMANDS)
-    if len(arguments) < 2:
+def _chosen(arguments: list[str]) -> str:
+    names = ", ".join(COMMANDS)
+    if not arguments:
         raise CocaError(f"say what to do: python -m coca_jax.data COMMAND, with one of {names}")
-    if arguments[1] not in _COMMANDS:
-        raise CocaError(f"there is no command {arguments[1]!r}: choose one of {names}")
-    command_line.no_more(arguments[1:])
-    _COMMANDS[arguments[1]]()
+    if arguments[0] not in COMMANDS:
+        raise CocaError(f"there is no command {arguments[0]!r}: choose one of {names}")
+    return arguments[0]
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    return f"{__doc__}\n" + "\n".join(f"    {name:<{width}}  {words}" for name, words in COMMANDS.items())
+
+
+def _help(module, own: list[flags.Flag]) -> str:
+    lines = [module.__doc__.strip(), "", "Flags:",
+             "  --config=FILE[:ARGUMENT]", "      A file of configs/; override with --config.key=value. Required."]
+    for flag in own:
+        choices = getattr(flag.parser, "enum_values", None)
+        form = f"--{flag.name}=" + ("|".join(choices) if choices else flag.flag_type().upper().removeprefix("MULTI "))
+        words = " ".join(flag.help.removeprefix(f"<{'|'.join(choices or ())}>: ").partition(";\n")[0].split())
+        words += f" Default: {flag.default_as_str.strip(chr(39))}." if flag.default not in (None, "", []) else ""
+        lines += [f"  --[no]{flag.name}" if flag.boolean else f"  {form}",
+                  textwrap.fill(words, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    return "\n".join(lines)
+
+
+def _prepared(name: str) -> tuple[Callable[[Config], None], str]:
+    """Defines the command's flags; gives what runs it, and its help."""
+    module = importlib.import_module(f"coca_jax.data.tools.{name}")
+    before = set(flags.FLAGS)
+    command = module.define(flags.FLAGS)
+    return command, _help(module, [flags.FLAGS[name] for name in sorted(set(flags.FLAGS) - before)])
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in _HELP:
+        print(_overview())
+        return
+    try:
+        name = _chosen(arguments)
+    except CocaError as error:
+        command_line.fail(error)
+    command, words = _prepared(name)
+    if _HELP.intersection(arguments):
+        print(words)
+        return
+    config = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
+
+    def run(rest: list[str]) -> None:
+        command_line.no_more(rest[1:])
+        command(command_line.config(config))
+
+    command_line.run(run)
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    main()

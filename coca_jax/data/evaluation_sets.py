@@ -1,33 +1,75 @@
-"""The held-out examples of a config's data set, with what its evaluations ask of them."""
+"""The held-out sets of a run and those that an evaluation names, with what is asked of them."""
 
+import dataclasses
+import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.config import Config
-from coca_jax.data import digit_scenes, images, records, scene_language
+from coca_jax.config import Config, EvaluationConfig, HeldOutConfig, check_held_out
+from coca_jax.data import digit_scenes, held_out, scene_language
 from coca_jax.data.digit_scenes import Scene
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.errors import CocaError
 
+_log = logging.getLogger(__name__)
+_SCENES = 1_000  # of a set that does not say how many
 _SINGLES, _DOUBLES = 0.30, 0.37  # shares of the pool with one digit and with two; the rest has three
 _MOST_SINGLES = 600  # of 800 distinct ones
 
 
 def evaluation_sets(config: Config) -> list[EvaluationSet]:
-    """The evaluation sets of `config.data`, at the model's image size.
+    """The held-out sets of a run's data, one for each source of a mixture that has any, and `config.evaluation.sets`.
 
     Raises:
       CocaError: the records cannot be found, or no held-out picture can be read.
     """
     size, examples = config.model.image.size, config.evaluation.examples
-    if config.data.task == "digit_scenes":
-        return [scenes(examples, size)]
-    return [_of_store(config, examples, size)]
+    found, errors = [], []
+    for name, source in config.data.sources.items():
+        try:
+            if source.task == "digit_scenes":
+                found.append(scenes(examples, size, name))
+            else:
+                found.append(held_out.own_set(name, source, examples, size))
+        except CocaError as error:
+            if not config.data.mixture:
+                raise
+            errors.append(error)
+            _log.warning("%s is trained on and not evaluated: %s", name, error)
+    if not found:
+        raise errors[0]
+    found = [dataclasses.replace(one, long_text=config.data.long_text) for one in found]
+    return found + named_sets(config.evaluation, tuple(config.evaluation.sets), size, "evaluation.sets")
 
 
-def scenes(examples: int, size: int) -> EvaluationSet:
+def named_sets(
+    config: EvaluationConfig, names: Sequence[str], size: int, where: str = "sets"
+) -> list[EvaluationSet]:
+    """Sets of an `EvaluationConfig` by their names, `size` pixels a side; `where` is their place in the config.
+
+    Raises:
+      CocaError: there is no set of that name, its config contradicts itself, or its records cannot be found.
+    """
+    for name in names:
+        if name not in config.sets:
+            near = difflib.get_close_matches(name, config.sets, n=1, cutoff=0.0)
+            instead = f"did you mean {near[0]!r}? There are {', '.join(config.sets)}" if near else "it has none at all"
+            raise CocaError(f"the config has no evaluation set {name!r}: {instead}")
+        check_held_out(config.sets[name], f"{where}.{name}")
+    return [_named(name, config.sets[name], size) for name in names]
+
+
+def _named(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
+    if asked.task == "digit_scenes":
+        return scenes(asked.examples or _SCENES, size, name, asked)
+    return held_out.named_set(name, asked, size)
+
+
+def scenes(
+    examples: int, size: int, name: str = "digit_scenes", asked: HeldOutConfig | None = None
+) -> EvaluationSet:
     """`examples` held-out digit scenes of pairwise distinct canonical forms, `size` pixels a side."""
     pool = _distinct_scenes(examples, size)
     singles = np.array([i for i, scene in enumerate(pool) if scene.form.layout == "single"], np.int64)
@@ -52,7 +94,7 @@ def scenes(examples: int, size: int) -> EvaluationSet:
         ),
     )
     return EvaluationSet(
-        name="digit_scenes",
+        name=name,
         images=np.stack([scene.image for scene in pool]),
         captions=[_captions(scene) for scene in pool],
         meaning=scene_language.meaning,
@@ -65,6 +107,8 @@ def scenes(examples: int, size: int) -> EvaluationSet:
             "a row of a small orange one, a large purple eight and a small red two",
             "a large yellow six above a small blue two on the left and a small green eight on the right",
         ),
+        long_text=asked.long_text if asked else "error",
+        asked=asked,
     )
 
 
@@ -87,45 +131,3 @@ def _distinct_scenes(examples: int, size: int) -> list[Scene]:
             seen.add(scene.form)
             pool.append(scene)
     return pool
-
-
-def _of_store(config: Config, examples: int, size: int) -> EvaluationSet:
-    """Held-out records, evenly spread over the store; those that cannot be read are left out and logged."""
-    store = records.open_store(config.data, "evaluation")
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(examples, len(store))).round().astype(np.int64))
-    pictures, captions, names = [], [], []
-    for record, picture in _readable(store, chosen, size):
-        pictures.append(picture)
-        captions.append(record.captions)
-        names.append(record.metadata.get("name"))
-    if not pictures:
-        raise CocaError(f"none of the {len(chosen)} held-out records of {config.data.path} can be read: replace them")
-    classifications = ()
-    if all(isinstance(name, str) and name for name in names) and len(set(names)) > 1:
-        labels = sorted(set(names))
-        place = {label: i for i, label in enumerate(labels)}
-        targets = np.array([place[name] for name in names], np.int64)
-        classifications = (Classification("name", labels, ("{}",), np.arange(len(names)), targets),)
-    spread = np.unique(np.linspace(0, len(captions) - 1, 6).round().astype(int))
-    return EvaluationSet(
-        name=config.data.name or config.data.task,
-        images=np.stack(pictures),
-        captions=captions,
-        meaning=plain_meaning,
-        classifications=classifications,
-        sentences=tuple(captions[i][0] for i in spread),
-    )
-
-
-def _readable(store: records.Store, chosen: np.ndarray, size: int) -> Iterator[tuple[records.Record, np.ndarray]]:
-    for index in chosen.tolist():
-        try:
-            record = store[index]
-            yield record, images.resize_and_crop(images.decode(record.image), size)
-        except images.BadRecord as error:
-            logging.getLogger(__name__).warning("held-out record %s left out: %s", store.name(index), error)
-
-
-def plain_meaning(text: str) -> str | None:
-    """The canonical form of free text: two texts agree where only case and spaces differ; None for no text."""
-    return " ".join(text.casefold().split()) or None

@@ -1,11 +1,12 @@
-"""Training examples by position: a picture of the model's size and one caption, bad records replaced and counted.
+"""Training examples by position: a view of a picture and one text, bad records replaced and counted.
 
-A position is an example's place in the endless order of training; an index is a record's place in its store. Chance
-(which view of the picture, which of several captions) is seeded by the position, so an example depends on nothing
+A position is an example's place in the endless order of its source; an index is a record's place in its store. Chance
+(which view of the picture, which of several texts) is seeded by the position, so an example depends on nothing
 that was read before it.
 """
 
 import dataclasses
+import json
 import logging
 import math
 import threading
@@ -13,13 +14,18 @@ from collections import Counter
 
 import numpy as np
 
-from coca_jax.config import Config
-from coca_jax.data import digit_scenes, images, records
+from coca_jax.config import Config, SetConfig
+from coca_jax.data import digit_scenes, records, views
 from coca_jax.data.images import BadRecord
+from coca_jax.data.order import Order
+from coca_jax.data.reader import Reader
+from coca_jax.data.texts import Texts
 from coca_jax.errors import DataError
 
 _log = logging.getLogger(__name__)
-_VERSION = "1"  # part of every fingerprint: raise it where the same position would give another example
+_VERSION = "2"  # part of every fingerprint: raise it where the same position would give another example
+# Keys of a source that say nothing of its examples, or name files whose contents other fingerprints hold.
+_ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records read before their share of bad ones says something
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store
 
@@ -37,6 +43,21 @@ class Skipped:
     names: dict[str, list[str]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A picture and what is said of it.
+
+    Attributes:
+      view: uint8 [size, size, 3]; of a source with frames [frames, size, size, 3].
+      text: one line.
+      index: of the record that it was made of.
+    """
+
+    view: np.ndarray
+    text: str
+    index: int
+
+
 class SceneExamples:
     """Digit scenes: unbounded, none of them bad."""
 
@@ -48,11 +69,21 @@ class SceneExamples:
         self._offset = config.train.seed * 0x9E3779B97F4A7C15 % 2**62 if split == records.SPLITS[0] else 0
         self.fingerprint = records.digest(_VERSION, "digit_scenes", split)
 
-    def fetch(self, positions: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """The examples at positions [n]: uint8 [n, size, size, 3] and their captions."""
-        del positions
-        scenes = [digit_scenes.scene(index + self._offset, self._split, self._size) for index in indices.tolist()]
-        return np.stack([scene.image for scene in scenes]), [scene.caption for scene in scenes]
+    def reader(self, ahead_bytes: int) -> None:
+        """Nothing needs to be read."""
+
+    def indices(self, positions: np.ndarray) -> np.ndarray:
+        return positions
+
+    def example(self, position: int, index: int, reader: None = None) -> Example:
+        """The example at a position."""
+        del position, reader
+        scene = digit_scenes.scene(index + self._offset, self._split, self._size)
+        return Example(scene.image, scene.caption, index)
+
+    def name(self, index: int) -> str:
+        """What a person calls the record."""
+        return f"scene {index + self._offset} of {self._split}"
 
     def skipped(self) -> Skipped:
         return Skipped({}, {})
@@ -61,53 +92,75 @@ class SceneExamples:
 class StoreExamples:
     """The records of a store."""
 
-    def __init__(self, config: Config, split: str):
+    def __init__(self, config: Config, source: SetConfig, split: str, lanes: int, number: int, seed: int | None):
         """Opens the store.
 
+        Args:
+          source: one of `config.data.sources`, the `number`-th.
+          lanes: positions a step.
+          seed: of the order; None: the store's own.
+
         Raises:
-          CocaError: see `records.open_store`.
+          CocaError: see `records.open_store` and `texts.Texts`.
         """
-        self._store = records.open_store(config.data, split)
-        self._size, self._seed = config.model.image.size, config.train.seed
-        self._augment = config.data.augment if split == records.SPLITS[0] else "none"
-        self._ratio, self._where = config.data.max_bad_ratio, config.data.path
+        self._source, self._store = source, records.open_store(source, split)
+        self._texts = Texts(source, self._store)
+        self._training = split == records.SPLITS[0]
+        self._size, self._seed, self._number = config.model.image.size, config.train.seed, number
+        self._ratio, self._where = config.data.max_bad_ratio, source.path
         self._bad: dict[int, str] = {}
         self._reads = 0
         self._lock = threading.Lock()
         self.count = len(self._store)
-        self.fingerprint = records.digest(_VERSION, self._store.fingerprint, self._augment)
+        self.order = Order(self.count, lanes, config.data.block, seed, number)
+        keys = (field.name for field in dataclasses.fields(SetConfig) if field.name not in _ELSEWHERE)
+        described = {key: getattr(source, key) for key in keys}
+        self.fingerprint = records.digest(
+            _VERSION, self._store.fingerprint, json.dumps(described, sort_keys=True), str(self.order.block),
+            self._texts.fingerprint, views.BACKEND,
+        )
 
-    def fetch(self, positions: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """The examples at positions [n], records `indices` [n] of the store or their replacements.
+    def reader(self, ahead_bytes: int) -> Reader:
+        """What reads the records for `example`; see `Reader`."""
+        return Reader(self._store, self.order, ahead_bytes)
+
+    def indices(self, positions: np.ndarray) -> np.ndarray:
+        """Which records stand at positions [n]: int64 [n]."""
+        return self.order.indices(positions)
+
+    def example(self, position: int, index: int, reader: Reader) -> Example:
+        """The example at a position, of record `index` or its replacement.
 
         Raises:
           DataError: too many records are bad.
         """
-        pictures, captions = np.empty((len(indices), self._size, self._size, 3), np.uint8), []
-        for row, (position, index) in enumerate(zip(positions.tolist(), indices.tolist())):
-            pictures[row], caption = self._one(position, index)
-            captions.append(caption)
-        return pictures, captions
-
-    def _one(self, position: int, index: int) -> tuple[np.ndarray, str]:
         # The next record of the store, not of the shuffled order: that one is most likely in the same batch already.
         for attempt in range(self.count):
             candidate = (index + attempt) % self.count
+            record = self._store.read([candidate])[0] if attempt else reader.record(position, index)
             try:
-                record = self._store[candidate]
-                rng = np.random.default_rng((self._seed, position))
-                caption = record.captions[int(rng.integers(len(record.captions)))]
-                picture = images.augment(
-                    images.decode(record.image, smallest=2 * self._size), self._size, self._augment, rng
-                )
+                if isinstance(record, BadRecord):
+                    raise record
+                view, text = self._of(record, position)
             except BadRecord as error:
                 self._note(candidate, error.cause)
             else:
                 self._reads += 1  # a lost update between threads would only delay the verdict
-                return picture, caption
+                return Example(view, text, candidate)
         raise DataError(
             f"none of the {self.count} records of {self._where} can be read ({self._causes()}): replace them"
         )
+
+    def name(self, index: int) -> str:
+        """Where a person finds the record."""
+        return self._store.name(index)
+
+    def _of(self, record: records.Record, position: int) -> tuple[np.ndarray, str]:
+        if not self._training:
+            return views.view(record.image, self._size, self._source, None), self._texts.all(record)[0]
+        rng = np.random.default_rng((self._seed, position, self._number))
+        text = self._texts.draw(record, rng)
+        return views.view(record.image, self._size, self._source, rng), text
 
     def _note(self, index: int, cause: str) -> None:
         """Counts a bad record, and stops the run where there are too many of them."""
@@ -144,11 +197,26 @@ class StoreExamples:
 Examples = SceneExamples | StoreExamples
 
 
-def open_examples(config: Config, split: str) -> Examples:
-    """The examples of one split ("train", "evaluation") of `config.data`.
+def view_shape(config: Config) -> tuple[int, ...]:
+    """(size, size, 3); of a config whose sources have frames (frames, size, size, 3)."""
+    size, frames = config.model.image.size, max(source.frames for source in config.data.sources.values())
+    return (frames,) * bool(frames) + (size, size, 3)
+
+
+def open_examples(
+    config: Config, name: str, split: str, lanes: int | None = None, seed: int | None = None
+) -> Examples:
+    """The examples of one split ("train", "evaluation") of a source of `config.data`.
+
+    Args:
+      lanes: positions a step; by default the batch size.
+      seed: of the order; None: the store's own.
 
     Raises:
       CocaError: the records cannot be found.
     """
-    return SceneExamples(config, split) if config.data.task == "digit_scenes" else StoreExamples(config, split)
-
+    source = config.data.sources[name]
+    if source.task == "digit_scenes":
+        return SceneExamples(config, split)
+    number = list(config.data.sources).index(name)
+    return StoreExamples(config, source, split, lanes or config.train.batch_size, number, seed)

@@ -1,149 +1,217 @@
-"""A person's own folder of pictures, each with its caption, by index."""
+"""Pictures or clips in files of their own, each with its captions, by index."""
 
-import csv
+import os
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
-from coca_jax.data.images import BadRecord
-from coca_jax.data.records import Record, captions_in, clean_captions, digest, parse_object
-from coca_jax.errors import CocaError
+import numpy as np
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-_LARGEST = 256 * 1024 * 1024  # bytes of one picture
+from coca_jax.config import SetConfig
+from coca_jax.data import fields, storage
+from coca_jax.data.images import BadRecord
+from coca_jax.data.manifest import SUFFIXES, Manifest
+from coca_jax.data.records import Record, Selection, Store, Subset, held_out, is_selected
+from coca_jax.data.shard_index import Strings
+from coca_jax.errors import CocaError
+from coca_jax.files import is_remote
+
+_MANIFESTS = ("captions.jsonl", "captions.csv", "captions.json")
+_INNER = "images/"  # where manifests' pictures often lie
+_AT_ONCE = 10_000  # rows of a manifest that are read together when all are
+_PROBES = 100  # pictures of a manifest that are looked for when it is opened
+
+
+def open_folder(source: SetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection) -> Store:
+    """The records of `source.path`, a manifest or a folder, that belong to a split; patterns are of pictures' names.
+
+    Raises:
+      CocaError: see `FolderRecords`.
+    """
+    fields.check_templates(source)
+    store = FolderRecords(source)
+    keep = np.ones(len(store), bool)
+    if selection.part:
+        held = held_out(store.names, selection.holdout)
+        keep = held if selection.part == "evaluation" else ~held
+    if without or tuple(patterns) != ("*",):
+        keep &= np.fromiter((is_selected(store.key(i), patterns, without) for i in range(len(store))), bool, len(store))
+    if selection.exclude or selection.only:
+        keep &= ~store.matching(selection)
+    if selection.exclude_keys:
+        keep &= ~selection.exclude_keys.have(store.names)
+    if keep.all():
+        return store
+    subset = Subset(store, np.flatnonzero(keep))
+    subset.total = len(store)
+    return subset
 
 
 class FolderRecords:
-    """Pictures below a folder, captioned by `captions.jsonl`, `captions.csv` or a `.txt` file beside each.
+    """Pictures named by a manifest, or all below a folder, captioned by a `.txt` file beside each.
 
-    `captions.jsonl` has a row such as {"file_name": "a.jpg", "captions": ["…", "…"]} a picture ("caption" or "text"
-    for a single one), `captions.csv` the columns file_name and caption, several rows a picture allowed. File names are
-    relative to the folder or to its `images/`.
+    A folder may hold its manifest as captions.jsonl, captions.csv or captions.json. A row such as
+    {"file_name": "a.jpg", "captions": ["…", "…"]} speaks of one picture, and several rows may speak of the same one.
+    File names are relative to the manifest's folder or to its `images/`. Metadata has "stem", the file's name without
+    its ending, and "folder", the name of the folder that it lies in; of several rows that of the first, and "rows":
+    all of them.
+
+    Attributes: see `records.Store`; names: the records' keys.
     """
 
-    def __init__(self, path: str):
+    class_names: tuple[str, ...] | None = None
+
+    def __init__(self, source: SetConfig):
         """Lists the pictures and their captions.
 
         Raises:
-          CocaError: no such folder, no picture, no caption, or a captions file that cannot be understood.
+          CocaError: no such folder or file, no picture, no caption, or a manifest that cannot be understood.
         """
-        self._folder = Path(path)
-        if not self._folder.is_dir():
-            raise CocaError(f"the folder {path} does not exist: set --config.data.path to a folder of pictures")
+        self._source = source
         self.damage: Counter[str] = Counter()
-        self._rows: list[tuple[str, dict[str, Any] | None]] = []  # file, and its row; None: a sidecar holds the caption
-        if (self._folder / "captions.jsonl").is_file():
-            self._rows = list(_merged(self._jsonl()).items())
-        elif (self._folder / "captions.csv").is_file():
-            self._rows = list(_merged(self._csv()).items())
+        path = source.path
+        file = storage.stat(path) if path.endswith(SUFFIXES) else None
+        if path.endswith(SUFFIXES) and file is None:
+            raise CocaError(f"the file {path} does not exist: set --config.data.path to a manifest or a folder")
+        self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
+        if file is None:
+            file = next(filter(None, (storage.stat(f"{self._folder}/{name}") for name in _MANIFESTS)), None)
+        self._manifest = Manifest(file, source) if file else None
+        self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
+        self._places: tuple[str, ...] = ("",)
+        if self._manifest is not None:
+            self.names = self._manifest.names
+            sizes = self._probe()
+            self.fingerprint = storage.digest(self._manifest.digest, *map(str, sizes))
         else:
-            self._rows = [(name, None) for name in self._with_sidecar()]
-        if not self._rows:
+            self.names, sizes = self._listed()
+            self.fingerprint = storage.digest(*sizes)
+        if not len(self.names):
             raise CocaError(f"the pictures of {path} have no captions: put a text file of the same name beside each "
                             "(cat.jpg, cat.txt), or add captions.jsonl with rows "
                             '{"file_name": "cat.jpg", "caption": "a cat"}')
-        self.fingerprint = digest(*(f"{name}:{self._size(name)}:{row}" for name, row in self._rows))
+        self.total = len(self.names)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        path = self._folder / self._rows[index][0]
-        try:
-            if path.stat().st_size > _LARGEST:
-                raise BadRecord("file too large")
-            picture = path.read_bytes()
-        except FileNotFoundError as error:
-            raise BadRecord("missing file") from error
-        except OSError as error:
-            raise BadRecord("unreadable file") from error
-        return Record(self.key(index), picture, self.captions(index), self.metadata(index))
+        record = self.read([index])[0]
+        if isinstance(record, BadRecord):
+            raise record
+        return record
+
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        """The records; a BadRecord instance where one cannot be used."""
+        names = [self.names[index] for index in indices]
+        result: list[Any] = []
+        for name, picture, rows in zip(names, self._pictures(names), self._rows(indices)):
+            bad = next((thing for thing in (picture, rows) if isinstance(thing, BadRecord)), None)
+            try:
+                result.append(bad or Record(name, picture, self._captions(rows), self._metadata(name, rows)))
+            except BadRecord as error:
+                result.append(error)
+        return result
 
     def captions(self, index: int) -> tuple[str, ...]:
-        name, row = self._rows[index]
-        if row is not None:
-            return clean_captions(captions_in(row))
-        try:
-            return clean_captions((self._folder / name).with_suffix(".txt").read_text("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise BadRecord("caption is not UTF-8") from error
-        except OSError as error:
-            raise BadRecord("unreadable caption") from error
+        (rows,) = self._rows([index])
+        if isinstance(rows, BadRecord):
+            raise rows
+        return self._captions(rows)
 
     def metadata(self, index: int) -> Mapping[str, Any]:
-        return self._rows[index][1] or {}
+        rows = self._rows([index])[0] if self._manifest is not None else []
+        return self._metadata(self.names[index], [] if isinstance(rows, BadRecord) else rows)
+
+    def matching(self, selection: Selection) -> np.ndarray:
+        """bool [n]: which records the selection excludes by their metadata."""
+        found = np.zeros(len(self), bool)
+        for start in range(0, len(self), _AT_ONCE):
+            some = range(start, min(start + _AT_ONCE, len(self)))
+            said = self._rows(some) if self._manifest is not None else [[]] * len(some)
+            for index, rows in zip(some, said):
+                rows = [] if isinstance(rows, BadRecord) else rows
+                found[index] = selection.excludes(self._metadata(self.names[index], rows))
+        return found
 
     def key(self, index: int) -> str:
-        return self._rows[index][0]
+        return self.names[index]
 
     def name(self, index: int) -> str:
-        return str(self._folder / self._rows[index][0])
+        paths = [f"{self._folder}/{place}{self.names[index]}" for place in self._places]
+        return next((path for path in paths if storage.stat(path)), f"{self._folder}/{self.names[index]}")
 
-    def _size(self, name: str) -> int:
-        path = self._folder / name
-        return path.stat().st_size if path.is_file() else -1
+    def _pictures(self, names: Sequence[str]) -> list[bytes | BadRecord]:
+        found = storage.read_each([f"{self._folder}/{self._places[0]}{name}" for name in names])
+        for place in self._places[1:]:
+            missing = [i for i, one in enumerate(found) if isinstance(one, BadRecord) and one.cause == "missing file"]
+            again = storage.read_each([f"{self._folder}/{place}{names[i]}" for i in missing])
+            for i, one in zip(missing, again):
+                found[i] = one
+        return found
 
-    def _with_sidecar(self) -> list[str]:
-        pictures = sorted(
-            path.relative_to(self._folder).as_posix()
-            for path in self._folder.rglob("*")
-            if path.suffix.lower() in _PICTURES and path.is_file()
-        )
+    def _rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
+        """What is said of each record: its rows of the manifest, or its text file as a row."""
+        if self._manifest is not None:
+            return self._manifest.rows(indices)
+        texts = storage.read_each([_beside(f"{self._folder}/{self.names[index]}") for index in indices])
+        return [[{}] if self._source.label_field and isinstance(text, BadRecord) else
+                BadRecord("unreadable caption") if isinstance(text, BadRecord) else [{"txt": text}] for text in texts]
+
+    def _captions(self, rows: list[Any]) -> tuple[str, ...]:
+        if len(rows) == 1:
+            return fields.captions(rows[0], self._source)
+        found: list[str] = []
+        for row in rows:
+            try:
+                found += fields.captions(row, self._source)
+            except BadRecord as error:
+                if error.cause != "empty caption":
+                    raise
+        if not found and not self._source.label_field:
+            raise BadRecord("empty caption")
+        return tuple(found)
+
+    def _metadata(self, name: str, rows: list[Any]) -> dict[str, Any]:
+        pure = PurePosixPath(self._own_name) / name
+        each = [fields.metadata(row, () if self._manifest is not None else ("txt",)) for row in rows]
+        found = {"stem": pure.stem, "folder": pure.parent.name, **(each[0] if each else {})}
+        if len(each) > 1:
+            found["rows"] = each
+            label = self._source.label_field
+            labels = list(dict.fromkeys(row[label] for row in each if isinstance(row.get(label), (str, int))))
+            if len(labels) > 1:  # one label a row
+                found[label] = labels
+        return found
+
+    def _probe(self) -> list[int]:
+        """Decides where pictures are looked for first; returns the sizes of some, spread over the manifest."""
+        chosen = np.unique(np.linspace(0, len(self.names) - 1, min(_PROBES, len(self.names))).astype(np.int64)).tolist()
+        names = [self.names[i] for i in chosen] if len(self.names) else []
+        outer = storage.stat_each([f"{self._folder}/{name}" for name in names])
+        inner = storage.stat_each([f"{self._folder}/{_INNER}{name}" for name in names])
+        self._places = (_INNER, "") if any(inner) and not any(outer) else ("", _INNER)
+        return [(one or other).size if one or other else -1 for one, other in zip(outer, inner)]
+
+    def _listed(self) -> tuple[Strings, list[str]]:
+        """All pictures that have a text (with a label_field: all), and what tells them apart."""
+        files = storage.find(self._folder)
+        endings = {f".{ending}" for ending in (*fields.PICTURES, *fields.CLIPS)}
+        texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
+        pictures = [file for file in files if PurePosixPath(file.name).suffix.lower() in endings]
         if not pictures:
             raise CocaError(f"there is no picture below {self._folder}: set --config.data.path to a folder of "
-                            "pictures (png, jpg, webp, …)")
-        captioned = [name for name in pictures if (self._folder / name).with_suffix(".txt").is_file()]
-        if len(captioned) < len(pictures):
-            self.damage["picture without text"] += len(pictures) - len(captioned)
-        return captioned
-
-    def _jsonl(self):
-        file = self._folder / "captions.jsonl"
-        for number, line in enumerate(_lines(file), 1):
-            if not line.strip():
-                continue
-            row = parse_object(line)
-            if row is None or not isinstance(row.get("file_name"), str):
-                raise CocaError(f'line {number} of {file} is not a row such as {{"file_name": "cat.jpg", "caption": '
-                                '"a cat"}: mend or remove it')
-            yield self._place(row["file_name"], f"line {number} of {file}"), row
-
-    def _csv(self):
-        file = self._folder / "captions.csv"
-        rows = csv.DictReader(_lines(file))
-        if not {"file_name", "caption"} <= set(rows.fieldnames or ()):
-            raise CocaError(f"{file} needs the columns file_name and caption in its first line: add them")
-        for row in rows:
-            where = f"line {rows.line_num} of {file}"
-            if not row["file_name"]:
-                raise CocaError(f"{where} names no file: mend or remove it")
-            yield self._place(row["file_name"], where), row
-
-    def _place(self, name: str, where: str) -> str:
-        """The file's path relative to the folder, which it must not leave."""
-        pure = PurePosixPath(name.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or ":" in name or "\0" in name:
-            raise CocaError(f"{where} names the file {name!r}: it must lie below {self._folder}")
-        inner = "images" / pure
-        return str(inner if not (self._folder / pure).is_file() and (self._folder / inner).is_file() else pure)
+                            "pictures (png, jpg, webp, …) or clips (mp4, mkv, webm, …)")
+        if not self._source.label_field:
+            captioned = [file for file in pictures if _beside(file.name) in texts]
+            if len(captioned) < len(pictures):
+                self.damage["picture without text"] += len(pictures) - len(captioned)
+            pictures = captioned
+        sizes = [f"{file.name}:{file.size}:{texts.get(_beside(file.name))}" for file in pictures]
+        return Strings.of(file.name for file in pictures), sizes
 
 
-def _merged(rows) -> dict[str, dict[str, Any]]:
-    """One row a file: captions of several rows of a file are put together, in their order."""
-    result: dict[str, dict[str, Any]] = {}
-    for name, row in rows:
-        said = captions_in(row)
-        said = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-        if name in result:
-            result[name]["captions"] += said
-        else:
-            result[name] = {**row, "captions": list(said)}
-    return result
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CocaError(f"{file} cannot be read as UTF-8 text ({error}): mend it") from error
+def _beside(name: str) -> str:
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.txt" if stem and "/" not in ending else f"{name}.txt"

@@ -1,23 +1,29 @@
-"""Pictures: decoding untrusted bytes, resizing, augmenting. Stateless: all chance comes from the caller's generator."""
+"""Pictures: decoding untrusted bytes, and the plain view of evaluation and inference. ICC profiles are ignored."""
 
 import io
-import math
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of a picture before it is decoded
+MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the picture; encoders write ten
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-# What Pillow raises on damaged files; zlib and struct errors escape from its plugins.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _BICUBIC = Image.Resampling.BICUBIC
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadRecord(Exception):
@@ -40,20 +46,58 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Imag
     Raises:
       BadRecord: the bytes are no picture, a damaged one, or one too large.
     """
+    image = open_header(data, max_pixels)
+    try:
+        if smallest:
+            image.draft(None, (smallest, smallest))
+        return to_rgb(upright(image))
+    except Exception as error:  # as in open_header
+        raise BadRecord("damaged picture") from error
+
+
+def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture with its header read and nothing decoded; arguments and errors as `decode`."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadRecord("too many pixels") from error
-    except _DAMAGE as error:
+    except UnidentifiedImageError as error:
         raise BadRecord("not a picture") from error
+    except Exception as error:  # Pillow's plugins let any of Python's errors escape on crafted files
+        raise BadRecord("damaged picture") from error
     if image.width * image.height > max_pixels:
         raise BadRecord("too many pixels")
+    if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
+        raise BadRecord("damaged picture")
+    return image
+
+
+def _scans(data: bytes, image: Image.Image) -> int:
+    """How many scans a JPEG has, at most."""
+    # Pillow has read the first scan's header, and nothing after it.
+    begun, components = image.fp.tell(), len(image.layer)
+    header = data[max(0, begun - 8 - 2 * components) : begun]
+    if "progressive" not in image.info and header[:2] == b"\xff\xda" and header[4:5] == bytes([components]):
+        return 1  # it holds the whole picture; the decoder reads no further
+    # Within a scan's data every 0xFF is followed by 0, so that what is found there are markers.
+    return data.count(b"\xff\xda")
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or none that can be read."""
+    if image.format in ("JPEG", "GIF", "BMP") and "exif" not in image.info:
+        return 1  # the common case, without building an EXIF table
     try:
-        if smallest:
-            image.draft(None, (smallest, smallest))
-        return to_rgb(ImageOps.exif_transpose(image))
-    except _DAMAGE as error:
-        raise BadRecord("damaged picture") from error
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block does not spoil the picture
+        return 1
+    return value if value in _TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says."""
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -76,56 +120,16 @@ def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     """The central square, resized with antialiased bicubic: uint8 [size, size, 3]."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    return _resized(image, size, (left, top, left + side, top + side))
+    return resized(image, size, (left, top, left + side, top + side))
 
 
-def augment(image: Image.Image, size: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """A training view of the picture: uint8 [size, size, 3].
-
-    Args:
-      image: RGB.
-      size: pixels a side.
-      kind: "none": as in evaluation. "crop": a random square of 80 to 100 % of the shorter side. "drawing": for
-        drawings on white: scaled, shifted and turned a little, colours jittered. Nothing is mirrored: captions
-        speak of left and right.
-      rng: the only source of chance.
-
-    Raises:
-      CocaError: there is no such kind.
-    """
-    if kind == "none":
-        return resize_and_crop(image, size)
-    if kind == "crop":
-        side = min(image.size) * rng.uniform(0.8, 1.0)
-        left, top = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
-        return _resized(image, size, (left, top, left + side, top + side))
-    if kind == "drawing":
-        return _drawing(image, size, rng)
-    raise CocaError(f"data.augment is {kind!r}: choose one of none, crop, drawing")
-
-
-def _drawing(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    square = Image.fromarray(resize_and_crop(image, size))
-    scale, angle = rng.uniform(0.8, 1.1), math.radians(rng.uniform(-12, 12))
-    shift_x, shift_y = rng.uniform(-0.08, 0.08, 2) * size
-    cos, sin, middle = math.cos(angle) / scale, math.sin(angle) / scale, size / 2
-    coefficients = (
-        cos, sin, middle - cos * (middle + shift_x) - sin * (middle + shift_y),
-        -sin, cos, middle + sin * (middle + shift_x) - cos * (middle + shift_y),
-    )
-    moved = square.transform(
-        (size, size), Image.Transform.AFFINE, coefficients, _BICUBIC, fillcolor=(255, 255, 255)
-    )
-    gain = rng.uniform(0.9, 1.1) * rng.uniform(0.93, 1.07, 3)
-    # Jitter the distance from white, so that the paper stays white.
-    ink = (255 - np.asarray(moved, np.float32)) * gain.astype(np.float32)
-    return np.clip(255.5 - ink, 0, 255).astype(np.uint8)
-
-
-def _resized(image: Image.Image, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+def resized(
+    image: Image.Image, size: int, box: tuple[float, float, float, float], kind: Image.Resampling = _BICUBIC
+) -> np.ndarray:
+    """A part of the picture (left, top, right, bottom), resized and antialiased: uint8 [size, size, 3]."""
     left, top, right, bottom = box  # float arithmetic may step over the edge by a rounding error
     box = (max(0.0, left), max(0.0, top), min(right, image.width), min(bottom, image.height))
-    return np.asarray(image.resize((size, size), _BICUBIC, box=box))
+    return np.asarray(image.resize((size, size), kind, box=box))
 
 
 def load_image(thing: Any, size: int) -> np.ndarray:
@@ -146,7 +150,7 @@ def load_image(thing: Any, size: int) -> np.ndarray:
         except BadRecord as error:
             raise CocaError(f"{thing} cannot be read as a picture ({error}): give a PNG, JPEG or WebP file") from error
     if isinstance(thing, Image.Image):
-        return resize_and_crop(to_rgb(ImageOps.exif_transpose(thing)), size)
+        return resize_and_crop(to_rgb(upright(thing)), size)
     return resize_and_crop(_from_array(np.asarray(thing)), size)
 
 

@@ -1,20 +1,50 @@
-"""Batches as a function of the step: the data's whole state is the step, so resuming costs nothing."""
+"""Batches as a function of the step: the data's whole state is the step, so resuming costs nothing.
 
+A batch is cut into small groups of rows; threads read, decode and tokenise group after group (decoders let go of the
+interpreter meanwhile), and each row is written where it belongs in the batch's arrays. Some batches are in the making
+while one is used; in which order threads get to them changes no byte.
+"""
+
+import collections
+import dataclasses
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from coca_jax.config import Config
-from coca_jax.data import records, tasks
+from coca_jax.data import examples, mixtures, records
 from coca_jax.data.examples import Skipped
-from coca_jax.data.quiet_tensorflow import tf
-from coca_jax.data.vocabulary import Vocabulary, check_against_model, too_long
-from coca_jax.errors import DataError
+from coca_jax.data.vocabulary import Vocabulary, check_against_model
+from coca_jax.errors import CocaError, DataError
 
-_PREFETCH = 2  # batches made ahead of the one in use
+_PREFETCH = 2  # batches in the making besides the one in use
+_GROUP = 8  # rows that a thread makes at a time, at most
+_KEPT_BYTES = 4 * 2**30  # of encoded pictures read before they are due, over all sources
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a row of a batch comes from.
+
+    Attributes:
+      row: of the whole batch.
+      source: its name.
+      position: in the source's order.
+      record: where a person finds the record that was used.
+      text: what is said of it, before it was cut to the model's length.
+    """
+
+    row: int
+    source: str
+    position: int
+    record: str
+    text: str
 
 
 class Pipeline:
@@ -23,10 +53,17 @@ class Pipeline:
     Attributes:
       fingerprint: hex digits that change where the same step would give another batch; the number of hosts and the
         folder's place do not matter.
+      layout: which source each row of a batch comes from.
     """
 
     def __init__(
-        self, config: Config, vocabulary: Vocabulary, *, split: str = "train", rows: Sequence[int] | None = None
+        self,
+        config: Config,
+        vocabulary: Vocabulary,
+        *,
+        split: str = "train",
+        rows: Sequence[int] | None = None,
+        threads: int | None = None,
     ):
         """Opens the records; reads none.
 
@@ -35,81 +72,148 @@ class Pipeline:
           vocabulary: must fit the model's.
           split: "train": shuffled and augmented. "evaluation": held-out records in their order, plain.
           rows: which rows of each batch are made, b of them; by default all.
+          threads: that make them; by default half of the cores, at most 32.
 
         Raises:
           CocaError: the records cannot be found, or the vocabulary does not fit.
         """
         check_against_model(vocabulary, config.model.text)
-        batch_size = config.train.batch_size
-        self._config, self._split = config, split
+        self._config, self._vocabulary = config, vocabulary
+        sources, batch_size = config.data.sources, config.train.batch_size
+        self.layout = mixtures.layout({name: getattr(one, "share", 1.0) for name, one in sources.items()}, batch_size)
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
-        self._task = tasks.register(config, vocabulary)
-        self._source = self._task.source
-        self._examples = self._source.examples(split)
+        self._threads = threads or max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JAX's
+        seed = config.train.seed if split == records.SPLITS[0] else None
+        self._sources = [
+            examples.open_examples(config, name, split, quota, seed)
+            for name, quota in zip(self.layout.names, self.layout.quotas)
+        ]
+        self._shape = examples.view_shape(config)
         self.fingerprint = records.digest(
-            self._examples.fingerprint, split, str(config.train.seed), str(batch_size), str(config.model.image.size),
-            str(config.model.text.length), hashlib.sha256(vocabulary.model_bytes).hexdigest(),
+            split, str(config.train.seed), str(batch_size), str(self._shape), str(config.model.text.length),
+            hashlib.sha256(vocabulary.model_bytes).hexdigest(),
+            *(part for name, quota, one in zip(self.layout.names, self.layout.quotas, self._sources)
+              for part in (name, str(quota), one.fingerprint)),
         )
 
     @property
-    def skipped(self) -> Skipped:
-        """Records that could not be used so far, by cause, with names."""
-        return self._examples.skipped()
+    def skipped_by_source(self) -> dict[str, Skipped]:
+        """For each source, the records that could not be used so far, by cause, with names."""
+        return {name: one.skipped() for name, one in zip(self.layout.names, self._sources)}
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step (from 0): "image" uint8 [b, size, size, 3] and "text" int32 [b, length].
+    @property
+    def skipped(self) -> Skipped:
+        """The same of all sources together."""
+        total, names = Counter(), collections.defaultdict(list)
+        for one in self.skipped_by_source.values():
+            total.update(one.by_cause)
+            for cause, some in one.names.items():
+                names[cause] += some
+        return Skipped(dict(total), dict(names))
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Of each source NAME, after so many steps: `data/NAME/pairs` of a batch, `data/NAME/epoch` (how often each of
+        its records was seen), `data/NAME/skipped` (distinct records that this host could not use)."""
+        found = {}
+        for name, quota, one in zip(self.layout.names, self.layout.quotas, self._sources):
+            found[f"data/{name}/pairs"] = quota
+            if one.count is not None:
+                found[f"data/{name}/epoch"] = step * quota / one.count
+                found[f"data/{name}/skipped"] = sum(one.skipped().by_cause.values())
+        return found
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step (from 0).
+
+        It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]); "text", int32 [b, length]; and
+        "source", int32 [b], each row's place in `layout.names`.
 
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
         """
-        return next(_Batches(self._dataset(step, step + 1), self._checked))
+        with ThreadPoolExecutor(self._threads) as pool:
+            return self._begin(step, [one.reader(0) for one in self._sources], pool).result()
 
-    def iterate(self, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(self, start_step: int = 0) -> "Batches":
         """The batches from `start_step` on, without end, made in the background.
 
         Raises:
           DataError: as `batch`, when the batch in question is due.
         """
-        return _Batches(self._dataset(start_step, np.iinfo(np.int64).max).prefetch(_PREFETCH), self._checked)
+        own = np.bincount(self.layout.source[self._rows], minlength=len(self._sources)) / len(self._rows)
+        readers = [one.reader(int(_KEPT_BYTES * share)) for one, share in zip(self._sources, own)]
+        pool = ThreadPoolExecutor(self._threads, "batches")
+        return Batches(lambda step: self._begin(step, readers, pool), start_step, pool)
 
-    def _dataset(self, start: int, stop: int) -> tf.data.Dataset:
+    def origins(self, step: int) -> list[Origin]:
+        """Where each row of the batch of a step comes from."""
+        found = []
+        for row, number, position, index in zip(self._rows.tolist(), *(x.tolist() for x in self._places(step))):
+            one = self._sources[number]
+            example = one.example(position, index, one.reader(0))
+            found.append(Origin(row, self.layout.names[number], position, one.name(example.index), example.text))
+        return found
+
+    def _places(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source, position and index of the record of each of this host's rows, [b] each."""
+        source, place = self.layout.source[self._rows], self.layout.place[self._rows]
+        positions = step * np.array(self.layout.quotas, np.int64)[source] + place
+        indices = np.empty_like(positions)
+        for number, one in enumerate(self._sources):
+            own = source == number
+            indices[own] = one.indices(positions[own])
+        return source, positions, indices
+
+    def _begin(self, step: int, readers: list, pool: ThreadPoolExecutor) -> "_Pending":
+        """Has the threads of the pool make the batch of a step."""
+        source, positions, indices = self._places(step)
         length = self._config.model.text.length
-        base = tf.constant(self._rows, tf.int64)
-        blocks = tf.data.Dataset.range(start, stop).map(lambda step: step * self._config.train.batch_size + base)
-        seed = self._config.train.seed if self._split == records.SPLITS[0] else None
-        # Decoding releases the interpreter's lock, so more cores help; two cores are JAX's.
-        parallel = max(1, min(16, (os.cpu_count() or 1) // 4))
-        dataset = self._source.at(blocks, self._split, seed, parallel)
-        dataset = self._task.preprocess_precache(dataset)
-        dataset = self._task.preprocess_postcache(dataset, sequence_length={"text": length})
-        dataset = dataset.batch(len(self._rows), drop_remainder=True)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = parallel + 1
-        options.threading.max_intra_op_parallelism = 1
-        options.autotune.enabled = False
-        return dataset.with_options(options)
+        image = np.empty((len(source), *self._shape), np.uint8)
+        text = np.empty((len(source), length), np.int32)
 
-    def _checked(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if batch["failed"].any():
-            raise self._source.failure
-        length = self._config.model.text.length
-        long = np.flatnonzero(batch["tokens"] > length)
-        if self._config.data.long_text == "error" and len(long):
-            raise DataError(too_long(batch["caption"][long[0]].decode(), int(batch["tokens"][long[0]]), length))
-        return {"image": batch["image"], "text": batch["text"]}
+        def make(rows: range) -> None:
+            said = []
+            for row in rows:
+                number = source[row]
+                example = self._sources[number].example(int(positions[row]), int(indices[row]), readers[number])
+                image[row] = example.view
+                said.append(example.text)
+            try:
+                text[rows.start : rows.stop] = self._vocabulary.encode(said, length, self._config.data.long_text)
+            except CocaError as error:
+                raise DataError(str(error)) from error
+
+        count = max(1, min(_GROUP, -(-len(source) // (2 * self._threads))))
+        groups = [range(first, min(first + count, len(source))) for first in range(0, len(source), count)]
+        made = {"image": image, "text": text, "source": source.copy()}
+        return _Pending(made, [pool.submit(make, group) for group in groups])
 
 
-class _Batches(Iterator):
-    """The batches of a dataset.
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """A batch in the making."""
 
-    tensorflow's threads call into Python: where one still does while the interpreter goes down, both wait for each
-    other for ever. So the iterator is let go at exit, before that, at the latest.
-    """
+    batch: Batch
+    parts: list[Future]
 
-    def __init__(self, dataset: tf.data.Dataset, check: Callable[[dict], dict]):
-        self._check = check
-        self._held = [dataset.as_numpy_iterator()]
-        weakref.finalize(self, self._held.clear)
+    def result(self) -> Batch:
+        for part in self.parts:
+            part.result()
+        return self.batch
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        return self._check(next(self._held[0]))
+
+class Batches(Iterator[Batch]):
+    """The batches from a step on; the next ones are made in the background until this is closed or forgotten."""
+
+    def __init__(self, begin, start_step: int, pool: ThreadPoolExecutor):
+        self._begin, self._step = begin, start_step
+        self._pending: collections.deque[_Pending] = collections.deque()
+        self.close = weakref.finalize(self, pool.shutdown, wait=False, cancel_futures=True)
+
+    def __next__(self) -> Batch:
+        while len(self._pending) <= _PREFETCH:
+            self._pending.append(self._begin(self._step))
+            self._step += 1
+        made = self._pending[0].result()  # an interrupted wait loses nothing
+        self._pending.popleft()
+        return made

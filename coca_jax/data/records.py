@@ -1,16 +1,22 @@
 """Records reached by index: what a store is, and the store that a config names."""
 
 import dataclasses
+import fnmatch
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from coca_jax.config import DataConfig
+from coca_jax.config import SetConfig
+from coca_jax.data import storage
+from coca_jax.data.fields import clean_captions as clean_captions
 from coca_jax.data.images import BadRecord
+from coca_jax.data.storage import digest as digest
 from coca_jax.errors import CocaError
+
+if TYPE_CHECKING:
+    from coca_jax.data.shard_index import Strings
 
 SPLITS = ("train", "evaluation")
 
@@ -21,8 +27,8 @@ class Record:
 
     Attributes:
       key: its name within the store.
-      image: the encoded picture.
-      captions: at least one, none of them empty.
+      image: the encoded picture or clip.
+      captions: none of them empty; at least one, unless the set's text is made from labels.
       metadata: what else is known of it.
     """
 
@@ -33,23 +39,28 @@ class Record:
 
 
 class Store(Protocol):
-    """Records by index, in an order that never changes.
+    """Records by index, in an order that never changes. Several threads may read it.
 
     Attributes:
       damage: losses found while indexing, counted by cause.
-      fingerprint: hex digits that change where the records do.
+      fingerprint: hex digits that change where the records do, and do not depend on where they lie.
+      class_names: names of the classes in the order of their numbers, where the store itself knows them (TFDS).
     """
 
     damage: Mapping[str, int]
     fingerprint: str
+    class_names: tuple[str, ...] | None
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
         """The record; raises BadRecord where it cannot be used."""
 
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        """The records, neighbours in one read; a BadRecord instance where one cannot be used."""
+
     def captions(self, index: int) -> tuple[str, ...]:
-        """The record's captions alone, without reading its picture; raises BadRecord where it has none."""
+        """The record's captions alone, without its picture; raises BadRecord where it has none."""
 
     def metadata(self, index: int) -> Mapping[str, Any]:
         """The record's metadata alone; empty where it has none that can be read."""
@@ -66,14 +77,17 @@ class Subset:
 
     def __init__(self, store: Store, indices: np.ndarray):
         self._store, self._indices = store, indices
-        self.damage = store.damage
-        self.fingerprint = digest(store.fingerprint, indices.astype("<i8").tobytes().hex())
+        self.damage, self.class_names = store.damage, store.class_names
+        self.fingerprint = digest(store.fingerprint, hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest())
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
         return self._store[int(self._indices[index])]
+
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        return self._store.read(self._indices[np.asarray(indices, np.int64)].tolist())
 
     def captions(self, index: int) -> tuple[str, ...]:
         return self._store.captions(int(self._indices[index]))
@@ -88,84 +102,125 @@ class Subset:
         return self._store.name(int(self._indices[index]))
 
 
-def open_store(config: DataConfig, split: str) -> Store:
-    """The records of one split of `config.path`.
+@dataclasses.dataclass(frozen=True)
+class KeyList:
+    """Keys of records to leave out: millions of them, so only their hashes are kept.
+
+    Attributes:
+      digest: of the keys; part of a set's fingerprint.
+      hashes: uint64 [n], sorted.
+    """
+
+    digest: str
+    hashes: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def from_file(cls, path: str) -> "KeyList":
+        """The keys of a text file, one a line.
+
+        Raises:
+          CocaError: it cannot be read.
+        """
+        from coca_jax.data.shard_index import Strings
+
+        try:
+            lines = storage.read(path).decode("utf-8", "surrogateescape").split("\n")
+        except BadRecord as error:
+            raise CocaError(f"the keys {path} cannot be read ({error}): check exclude_keys, a file with one key a "
+                            "line, or write it with python -m coca_jax.data dedup") from error
+        keys = sorted({line.removesuffix("\r") for line in lines} - {""})
+        return cls(digest(*keys), np.unique(Strings.of(keys).hashes()))
+
+    def have(self, keys: "Strings") -> np.ndarray:
+        """bool [n]: which of the keys are in the list."""
+        return np.isin(keys.hashes(), self.hashes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which records of a set belong to a split.
+
+    Attributes:
+      part: "train" or "evaluation": only this side of the held-out share. "": both.
+      holdout: the share.
+      exclude: records whose metadata has one of these "field=value" are left out.
+      only: unless empty, so are those that have none of these.
+      exclude_keys: records with one of these keys are left out.
+    """
+
+    part: str = ""
+    holdout: float = 0.0
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    exclude_keys: "KeyList | None" = None
+
+    @property
+    def is_everything(self) -> bool:
+        return not self.part and not self.exclude and not self.only and not self.exclude_keys
+
+    def excludes(self, metadata: Mapping[str, Any]) -> bool:
+        def has_one(conditions: tuple[str, ...]) -> bool:
+            pairs = (condition.partition("=") for condition in conditions)
+            return any(field in metadata and str(metadata[field]) == value for field, _, value in pairs)
+
+        return has_one(self.exclude) or bool(self.only) and not has_one(self.only)
+
+
+def open_store(source: SetConfig, split: str) -> Store:
+    """The records of one split of `source.path`.
 
     Where `evaluation_files` are named, they are the held-out records and never train; elsewhere a share `holdout`
     is held out, chosen by a hash of each record's key, so that adding records moves none to the other split.
 
     Raises:
-      CocaError: the folder or its tars are missing, pictures have no captions, or nothing is left after the choice.
+      CocaError: the folder or its files are missing, pictures have no captions, or nothing is left after the choice.
     """
-    from coca_jax.data.folder_records import FolderRecords
-    from coca_jax.data.tar_records import TarRecords
-
+    for key, conditions in (("exclude", source.exclude), ("only", source.only)):
+        wrong = [condition for condition in conditions if not condition.partition("=")[0] or "=" not in condition]
+        if wrong:
+            raise CocaError(f"data.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
-    if config.task == "tars" and config.evaluation_files:
-        if training:
-            store = TarRecords(config.path, config.train_files, without=config.evaluation_files)
-        else:
-            store = TarRecords(config.path, config.evaluation_files)
-        keep = np.ones(len(store), bool)
-    else:
-        store = TarRecords(config.path, config.train_files) if config.task == "tars" else FolderRecords(config.path)
-        held_out = np.array([_held_out(store.key(i), config.holdout) for i in range(len(store))], bool)
-        keep = ~held_out if training else held_out
-    if training and config.exclude:
-        keep &= ~_matching(store, config.exclude)
-    if not keep.any():
-        raise CocaError(f"none of the {len(store)} records of {config.path} is left for {split}: change data.holdout, "
+    named = bool(source.evaluation_files)
+    patterns = source.train_files if training or not named else source.evaluation_files
+    without = source.evaluation_files if training else ()
+    exclude = source.exclude if training else ()
+    keys = KeyList.from_file(source.exclude_keys) if training and source.exclude_keys else None
+    selection = Selection("" if named else split, 0.0 if named else source.holdout, exclude, source.only, keys)
+    store = _open(source, patterns, without, selection)
+    if not len(store):
+        raise CocaError(f"none of the {store.total} records of {source.path} is left for {split}: change data.holdout, "
                         "data.exclude or data.evaluation_files")
-    return store if keep.all() else Subset(store, np.flatnonzero(keep))
+    return store
 
 
-def _held_out(key: str, share: float) -> bool:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
+def _open(source: SetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection) -> Any:
+    # Imported here: each of them imports this file, and tensorflow only where it is needed.
+    match source.task:
+        case "tars":
+            from coca_jax.data.tar_records import TarRecords
+
+            return TarRecords(source, patterns, without, selection)
+        case "folder":
+            from coca_jax.data.folder_records import open_folder
+
+            return open_folder(source, patterns, without, selection)
+        case "tfrecords" | "array_records":
+            from coca_jax.data.example_records import ExampleRecords
+
+            return ExampleRecords(source, patterns, without, selection)
+        case "tfds":
+            from coca_jax.data.tfds_records import TfdsRecords
+
+            return TfdsRecords(source, patterns, without, selection)
+    raise CocaError(f"data.task is {source.task!r}, which has no records")
 
 
-def _matching(store: Store, conditions: Sequence[str]) -> np.ndarray:
-    """Which records have one of the conditions "field=value" in their metadata."""
-    pairs = [condition.partition("=") for condition in conditions]
-    wrong = [condition for condition, (field, sign, _) in zip(conditions, pairs) if not field or not sign]
-    if wrong:
-        raise CocaError(f"data.exclude has {wrong[0]!r}: write it as field=value, such as split=test")
-    found = np.zeros(len(store), bool)
-    for i in range(len(store)):
-        metadata = store.metadata(i)
-        found[i] = any(field in metadata and str(metadata[field]) == value for field, _, value in pairs)
-    return found
+def held_out(keys: "Strings", share: float) -> np.ndarray:
+    """bool [n]: which keys belong to the held-out share, by their hash alone."""
+    return keys.hashes() < np.uint64(min(int(share * 2**64), 2**64 - 1))
 
 
-def clean_captions(texts: Any) -> tuple[str, ...]:
-    """The texts with their spaces normalised, empty ones left out; one string counts as a list of one.
-
-    Raises:
-      BadRecord: no text is left.
-    """
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, (list, tuple)):
-        texts = ()
-    captions = tuple(" ".join(text.split()) for text in texts if isinstance(text, str) and text.strip())
-    if not captions:
-        raise BadRecord("empty caption")
-    return captions
-
-
-def captions_in(metadata: Mapping[str, Any]) -> Any:
-    """What a metadata row says under "captions", "caption" or "text"; None where it has none of them."""
-    return next((metadata[key] for key in ("captions", "caption", "text") if key in metadata), None)
-
-
-def parse_object(text: bytes | str) -> dict[str, Any] | None:
-    """The JSON object that the text is; None where it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # bad UTF-8 is a ValueError, too
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def digest(*parts: str) -> str:
-    """16 hex digits that depend on every part."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+def is_selected(name: str, patterns: Sequence[str], without: Sequence[str]) -> bool:
+    """Whether a file's name matches one of `patterns` and none of `without`."""
+    return any(fnmatch.fnmatchcase(name, one) for one in patterns) and not any(
+        fnmatch.fnmatchcase(name, one) for one in without)

@@ -1,148 +1,165 @@
 """WebDataset tars by index: headers are scanned once, members are read in place and never extracted."""
 
-import fnmatch
 import functools
-import os
+import hashlib
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coca_jax.config import SetConfig
+from coca_jax.data import fields, shard_index, shard_sets, shards, storage
 from coca_jax.data.images import BadRecord
-from coca_jax.data.records import Record, captions_in, clean_captions, digest, parse_object
+from coca_jax.data.records import Record, Selection
+from coca_jax.data.shard_index import Index, Strings
+from coca_jax.data.storage import File
 from coca_jax.errors import CocaError
 
-_PICTURES = ("png", "jpg", "jpeg", "webp")
-_LARGEST = 256 * 1024 * 1024  # bytes of one member; more is damage or malice
+_TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
+_CAUSE = "unreadable tar"
 
 
-class TarRecords:
-    """The pictures of some tars, each with its `.txt` caption and `.json` metadata.
+class TarRecords(shards.Shards):
+    """The pictures or clips of some tars, each with its `.txt` caption, `.json` metadata and `.cls` label.
 
     Members of one key (the path up to the name's first dot) make a record. A tar that breaks off keeps the records
-    before the break; it is counted in `damage`, as are pictures without any text.
+    before the break; it is counted in `damage`, as are a key's second picture or text, texts without a picture, and
+    pictures without any text, where the set's text is not made from labels.
     """
 
-    def __init__(self, path: str, patterns: Sequence[str], without: Sequence[str] = ()):
-        """Scans the tars below folder `path` whose names match one of `patterns` and none of `without`.
+    def __init__(self, source: SetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection):
+        """Indexes the tars below folder `source.path` whose names match one of `patterns` and none of `without`.
 
         Raises:
           CocaError: no such folder, no such tar, a file that is no tar, or no picture with a text in any of them.
         """
-        self._files = _find(Path(path), patterns, without)
-        self._keys, spans, self.damage = [], [], Counter()
-        for number, file in enumerate(self._files):
-            status = file.stat()
-            keys, places, damage = _scan(file, status.st_size, status.st_mtime_ns)
-            self._keys += keys
-            spans += [(number, *place) for place in places]
-            self.damage.update(damage)
-        if not spans:
-            raise CocaError(f"the tars of {path} ({self._files[0].name} …) hold no picture with a text: each needs "
+        files = shard_sets.find(source, patterns, without, lambda name: name.endswith(".tar"), ".tar")
+        super().__init__(files, source, selection)
+        if not self.total:
+            raise CocaError(f"the tars of {source.path} ({files[0].name} …) hold no picture with a text: each needs "
                             "KEY.png or KEY.jpg, and KEY.txt or KEY.json beside it")
-        # Columns: tar, then offset and size of picture, text and JSON. An array is a tenth of a list of tuples.
-        self._spans = np.array(spans, np.int64)
-        self.fingerprint = digest(*(f"{file.name}:{file.stat().st_size}" for file in self._files))
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def _index(self, number: int) -> Index:
+        return index(self._files[number], self._source.image_field)
 
-    def __getitem__(self, index: int) -> Record:
-        picture = self._read(index, 1)
-        return Record(self._keys[index], picture, self.captions(index), self.metadata(index))
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, Mapping[str, int]]:
+        del number
+        if self._source.label_field:
+            return None, {}
+        texts = (index.spans[:, 2] >= 0) | (index.spans[:, 4] >= 0)
+        return (None, {}) if texts.all() else (texts, {"picture without text": int((~texts).sum())})
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        text = self._read(index, 3)
-        if text is None:
-            return clean_captions(captions_in(self.metadata(index)))
-        try:
-            return clean_captions(text.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise BadRecord("caption is not UTF-8") from error
+    def _no_metadata(self) -> Sequence[str]:
+        return ("txt",)
 
-    def metadata(self, index: int) -> Mapping[str, Any]:
-        text = self._read(index, 5)
-        return {} if text is None else parse_object(text) or {}
+    def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
+        return [members if isinstance(members, BadRecord) else _row(members)
+                for members in self._members(number, index, rows, range(1, 1 + len(_TEXTS)))]
 
-    def key(self, index: int) -> str:
-        return self._keys[index]
-
-    def name(self, index: int) -> str:
-        return f"{self._files[self._spans[index, 0]]}:{self._keys[index]}"
-
-    def _read(self, index: int, column: int) -> bytes | None:
-        tar, (offset, size) = self._spans[index, 0], self._spans[index, column : column + 2].tolist()
-        if offset < 0:
-            return None
-        if size > _LARGEST:
-            raise BadRecord("member too large")
-        try:  # opened anew each time: a thousand tars would exceed the limit on open files
-            descriptor = os.open(self._files[tar], os.O_RDONLY)
+    def _read_records(self, number: int, index: Index, rows: Sequence[int]) -> list[Record | BadRecord]:
+        records = []
+        for row, members in zip(rows, self._members(number, index, rows, range(1 + len(_TEXTS)))):
             try:
-                data = os.pread(descriptor, size, offset)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise BadRecord("unreadable tar") from error
-        if len(data) < size:
-            raise BadRecord("unreadable tar")
-        return data
+                if isinstance(members, BadRecord):
+                    raise members
+                said = _row(members[1:])
+                captions = fields.captions(said, self._source)
+                metadata = fields.metadata(said, self._no_metadata())
+                records.append(Record(index.keys[row], members[0], captions, metadata))
+            except BadRecord as error:
+                records.append(error)
+        return records
+
+    def _members(
+        self, number: int, index: Index, rows: Sequence[int], columns: Sequence[int]
+    ) -> list[list[bytes | None] | BadRecord]:
+        """The bytes of each row's members, None for one that is not there; neighbours are read together."""
+        table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)[:, columns]
+        there = table[:, :, 0] >= 0
+        read = iter(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE))
+        result: list[list[bytes | None] | BadRecord] = []
+        for row in there.tolist():
+            members = [next(read) if present else None for present in row]
+            bad = next((member for member in members if isinstance(member, BadRecord)), None)
+            result.append(bad or members)
+        return result
 
 
-def _find(folder: Path, patterns: Sequence[str], without: Sequence[str]) -> list[Path]:
-    if not folder.is_dir():
-        raise CocaError(f"the folder {folder} does not exist: set --config.data.path to the folder of the tars")
-
-    def matches(name: str, choices: Sequence[str]) -> bool:
-        return any(fnmatch.fnmatchcase(name, choice) for choice in choices)
-
-    everything = sorted(path for path in folder.rglob("*.tar") if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in everything]
-    found = [path for path, name in zip(everything, names) if matches(name, patterns) and not matches(name, without)]
-    if not found:
-        there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "no .tar file at all"
-        but = f" and not {' '.join(without)}" if without else ""
-        raise CocaError(f"no tar below {folder} matches {' '.join(patterns)}{but} (there is {there}): "
-                        "change data.path, data.train_files or data.evaluation_files")
-    return found
+def _row(members: Sequence[bytes | None]) -> dict[str, Any]:
+    text, metadata, label = members
+    row = {} if metadata is None else fields.parse_object(metadata) or {}
+    if text is not None:
+        row["txt"] = text
+    if label is not None:
+        said = label.decode("utf-8", "replace").strip()
+        row["cls"] = int(said) if said.isdecimal() and said.isascii() and len(said) < 10 else said
+    return row
 
 
-@functools.lru_cache(maxsize=1024)
-def _scan(file: Path, size: int, modified: int) -> tuple[list[str], list[tuple[int, ...]], dict[str, int]]:
-    """Keys, spans and damage of one tar; cached while the file's size and time of change stay the same."""
+def index(file: File, image_field: str = "", beside: bool = False) -> Index:
+    """Where a tar's records lie: made once, then read from beside the tar or from the cache folder.
+
+    Args:
+      file: the tar.
+      image_field: what follows a picture's first dot; "": any usual ending.
+      beside: keep a new index beside the tar even in a bucket.
+
+    Raises:
+      CocaError: the file is no tar, or cannot be read.
+    """
+    kinds = (image_field.lower(),) if image_field else (*fields.PICTURES, *fields.CLIPS)
+    name = re.sub(r"[^a-z0-9._-]", "_", image_field.lower())
+    return shard_index.index_of(file, name, functools.partial(_scan, pictures=kinds), beside=beside)
+
+
+def _scan(file: File, pictures: Sequence[str]) -> Index:
     members: dict[str, dict[str, tuple[int, int]]] = {}
     damage: Counter[str] = Counter()
+    twice = set()
     try:
-        with tarfile.open(file, "r:") as tar:
+        with storage.open_file(file) as data, tarfile.open(fileobj=data, mode="r:") as tar:
             try:
                 for member in tar:
                     tar.members = []  # tarfile would keep every header
                     if not member.isreg() or member.issparse():
                         continue
-                    if member.offset_data + member.size > size:
+                    if member.offset_data + member.size > file.size:
                         damage["broken tar tail"] += 1
                         break
                     folder, _, name = member.name.rpartition("/")
                     stem, _, kind = name.partition(".")
-                    members.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind.lower()] = (
-                        member.offset_data, member.size)
+                    key, kind = f"{folder}/{stem}" if folder else stem, kind.lower()
+                    if kind in members.setdefault(key, {}):
+                        twice.add(key)  # the first one stays
+                    elif kind in pictures or kind in _TEXTS:
+                        members[key][kind] = (member.offset_data, member.size)
+                else:
+                    damage["broken tar tail"] += _goes_on(data, tar.offset)
             except (tarfile.TarError, EOFError):
                 damage["broken tar tail"] += 1
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise CocaError(f"{file} cannot be read as a tar ({error}): replace it, or leave it out of "
+        raise CocaError(f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of "
                         "data.train_files and data.evaluation_files") from error
-    keys, places = [], []
+    found = {}
     for key, kinds in members.items():
-        picture = next((kinds[kind] for kind in _PICTURES if kind in kinds), None)
-        if picture is None:
-            continue
-        if "txt" not in kinds and "json" not in kinds:
-            damage["picture without text"] += 1
-            continue
-        keys.append(key)
-        places.append((*picture, *kinds.get("txt", _ABSENT), *kinds.get("json", _ABSENT)))
-    return keys, places, dict(damage)
+        picture = next((kinds[kind] for kind in pictures if kind in kinds), None)
+        if picture is not None:
+            found[key] = (*picture, *(number for kind in _TEXTS for number in kinds.get(kind, _ABSENT)))
+        elif kinds:
+            damage["text without picture"] += 1
+    damage["duplicate key"] += len(twice)
+    spans = np.array(list(found.values()), np.int64).reshape(len(found), 2 + 2 * len(_TEXTS))
+    keys = Strings.of(found)
+    digest = hashlib.sha256(spans.tobytes() + keys.data.tobytes()).hexdigest()
+    return Index(spans, keys, damage=+damage, digest=digest)
+
+
+def _goes_on(data: Any, offset: int) -> bool:
+    """Whether something other than a tar's end (zeros, or nothing) stands where its last header should."""
+    data.seek(offset)
+    block = data.read(tarfile.BLOCKSIZE)
+    return bool(block.strip(b"\0")) or 0 < len(block) < tarfile.BLOCKSIZE

@@ -75,7 +75,8 @@ class Vocabulary:
           CocaError: a text takes more than `length` tokens under "error"; the first such text is named.
         """
         rows = np.full((len(texts), length), self.pad_id, np.int32)
-        for row, text, tokens in zip(rows, texts, self._processor.encode(list(texts), num_threads=1)):
+        # One by one: for a list SentencePiece starts a thread, even for one.
+        for row, text, tokens in zip(rows, texts, map(self._processor.encode, texts)):
             if len(tokens) + 2 > length:
                 if long_text == "error":
                     raise CocaError(too_long(text, len(tokens) + 2, length))
@@ -93,6 +94,14 @@ class Vocabulary:
             end = row.index(self.eos_id) if self.eos_id in row else len(row)
             texts.append(self._processor.decode([i for i in row[:end] if i not in silent and 0 <= i < self.size]))
         return texts
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text takes, with BOS and EOS."""
+        return [len(tokens) + 2 for tokens in self._processor.encode(list(texts), num_threads=1)]
+
+    def piece(self, token: int) -> str:
+        """What an id stands for; a space is shown as "▁"."""
+        return self._processor.id_to_piece(token) if 0 <= token < self.size else "?"
 
 
 def too_long(text: str, tokens: int, length: int) -> str:

@@ -2,9 +2,9 @@
 
 The order of things, for step n:
 
-  1. take batch n (a function of the step alone) and put it on the devices
-  2. dispatch step n + 1's computation; it returns before it has run
-  3. read the metrics of the step before, which by now has run: stop if the loss is not finite, log
+  1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run
+  2. take the batch of step n + 1 and start its way to the devices, beside the computation
+  3. read the metrics of step n - 1, which by now has run: stop if the loss is not finite, log
   4. save, where due; a failure of an earlier background save surfaces here
   5. evaluate, where due
   6. leave, where preempted (also while waiting for data and during an evaluation): save first
@@ -15,6 +15,7 @@ Several processes run this loop in step. A signal that reaches one of them goes 
 error of one (its data cannot be read) ends it without the others' help, who fall with it, back to the last checkpoint.
 """
 
+import collections
 import dataclasses
 import logging
 import math
@@ -37,6 +38,7 @@ from coca_jax.trainer.state import TrainState
 from coca_jax.trainer.warm_start import initial_state
 
 _log = logging.getLogger(__name__)
+Pending = collections.deque[tuple[int, Any]]  # steps whose metrics have not been read yet, and these
 
 
 @dataclasses.dataclass
@@ -77,6 +79,7 @@ class Loop:
       program: the step, its mesh, and what it is compiled with.
       batches: from a step to the iterator of this process's rows of the batches from that step on.
       evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
+      data_metrics: what is to be logged of the data, after so many steps.
     """
 
     program: programs.Program
@@ -86,6 +89,7 @@ class Loop:
     writer: Writer
     preemption: Preemption
     evaluate: Callable[[int, Any], None]
+    data_metrics: Callable[[int], dict[str, float]] = lambda step: {}
 
     @property
     def config(self) -> Config:
@@ -119,22 +123,24 @@ class Loop:
         clock = Clock(_utilisation(self.config))
         compiled = self._compile()
         clock.restart()
-        pending: tuple[int, Any] | None = None  # the step whose metrics have not been read yet
+        pending: Pending = collections.deque()
+        batch = None
         step = start
         try:
             while step < train.steps:
-                batch = self._next(batches, clock)
+                batch = batch or self._next(batches, clock)
                 state, metrics = compiled(state, batch)
-                step, previous, pending = step + 1, pending, (step + 1, metrics)
-                if previous:
-                    self._log(*previous, clock)
-                self.checkpoints.check()
-                stop = self.preemption.poll()
+                step += 1
+                pending.append((step, metrics))
                 save = step % train.checkpoint_every == 0 or step == train.steps
                 evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
+                # Bad data after a step that is to be saved must not come before the save.
+                batch = None if save or evaluate else self._next(batches, clock)
+                self._log_all(pending, clock, but=1)
+                self.checkpoints.check()
+                stop = self.preemption.poll()
                 if save or evaluate or stop:
-                    self._log(*pending, clock)  # also makes sure that no state with a broken loss is saved
-                    pending = None
+                    self._log_all(pending, clock)  # also makes sure that no state with a broken loss is saved
                 if save:
                     self._save(state, step)
                 if stop:
@@ -154,19 +160,24 @@ class Loop:
         return state
 
     def _next(self, batches: Iterator[dict[str, np.ndarray]], clock: Clock) -> dict[str, jax.Array]:
-        """The next batch, on the devices."""
+        """The next batch, on its way to the devices; of what the data offers, what the step takes."""
         waiting = time.perf_counter()
         with self.preemption.immediate():
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
         sharding, size = batch_sharding(self.program.mesh), self.config.train.batch_size
-        return {key: hosts.global_batch(sharding, size, value) for key, value in local.items()}
+        return {key: hosts.global_batch(sharding, size, local[key]) for key in self.program.batch}
 
     def _compile(self) -> jax.stages.Compiled:
         started = time.perf_counter()
         compiled = self.program.compile()
         _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
         return compiled
+
+    def _log_all(self, pending: Pending, clock: Clock, but: int = 0) -> None:
+        """`_log`s the oldest of the pending steps, until so many are left."""
+        while len(pending) > but:
+            self._log(*pending.popleft(), clock)
 
     def _log(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
         """Reads a step's metrics and, where due, writes them: the step's own, so that a restart cannot change a line."""
@@ -180,11 +191,10 @@ class Loop:
         self.writer.progress(step)
         if step % self.config.train.log_every == 0 or step == self.config.train.steps:
             values = {name: float(value) for name, value in metrics.items()}
-            self.writer.write(step, values | clock.line(self.config.train.batch_size))
+            self.writer.write(step, values | self.data_metrics(step) | clock.line(self.config.train.batch_size))
 
-    def _save_now(self, state: TrainState, step: int, pending: tuple[int, Any] | None, clock: Clock) -> None:
-        if pending:
-            self._log(*pending, clock)
+    def _save_now(self, state: TrainState, step: int, pending: Pending, clock: Clock) -> None:
+        self._log_all(pending, clock)
         if step:
             self._save(state, step)
 

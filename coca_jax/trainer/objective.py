@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from coca_jax import losses
-from coca_jax.config import LossConfig
+from coca_jax.config import Config, LossConfig
 from coca_jax.models.coca import Coca, CocaOutput, abstract_parameters
 from coca_jax.sharding import Axis, constrain, constrain_tree
 
@@ -21,12 +21,14 @@ GradientFunction = Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]
 class Pretraining:
     """The paper's Eq. 4: weighted contrastive and captioning loss of one forward pass; and the optional losses.
 
-    A batch holds `image` (what the model's `encode_image` takes) and `text`, int32 [B, L].
+    A batch holds `image` (what the model's `encode_image` takes) and `text`, int32 [B, L]; and where there are `sources`
+    `source`, int32 [B], for the captioning loss of each of them.
     """
 
     model: Coca
     config: LossConfig
     pad_id: int
+    sources: tuple[str, ...] = ()
 
     def loss(self, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         """The scalar loss of a batch, and its metrics."""
@@ -110,8 +112,16 @@ class Pretraining:
         counted_BL = losses.continuation_mask(mask_BL, key) if self.config.prefix_captioning else mask_BL
         return {**batch, "valid": valid_BL, "labels": labels_BL, "mask": mask_BL, "counted": counted_BL}
 
-    def _label_counts(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return jnp.sum(batch["counted"]), jnp.sum(batch["mask"])
+    def _label_counts(self, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """How many labels the captioning loss counts, how many there are, and how many it counts of each source [S]."""
+        counted_B = jnp.sum(batch["counted"], axis=1)
+        return jnp.sum(counted_B), jnp.sum(batch["mask"]), self._by_source(counted_B, batch)
+
+    def _by_source(self, x_B: jax.Array, batch: Batch) -> jax.Array:
+        """The sums of the rows of each source [S], float32."""
+        if not self.sources:
+            return jnp.zeros(0)
+        return jax.nn.one_hot(batch["source"], len(self.sources), axis=0) @ x_B.astype(jnp.float32)
 
     def _forward(self, params: Any, batch: Batch) -> CocaOutput:
         return self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
@@ -122,21 +132,32 @@ class Pretraining:
         return self.config.contrastive_weight * loss, metrics
 
     def _language_losses(
-        self, output: CocaOutput, batch: Batch, counts: tuple[jax.Array, jax.Array]
+        self, output: CocaOutput, batch: Batch, counts: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, Metrics]:
         total, metrics = jnp.zeros(()), {}
-        cross_entropy = lambda hidden_BLD, mask_BL, count: losses.captioning_loss(
-            hidden_BLD, output.softmax.kernel_DV, output.softmax.bias_V, batch["labels"], mask_BL, count
+        sums = lambda hidden_BLD, mask_BL: losses.captioning_sums(
+            hidden_BLD, output.softmax.kernel_DV, output.softmax.bias_V, batch["labels"], mask_BL
         )
+        total_counted, total_labels, counted_S = jax.tree.map(lambda x: jnp.maximum(x, 1).astype(jnp.float32), counts)
         if self.config.captioning_weight:
-            loss, accuracy = cross_entropy(output.hidden_BLD, batch["counted"], counts[0])
+            loss_B, right_B = sums(output.hidden_BLD, batch["counted"])
+            loss = jnp.sum(loss_B) / total_counted
             total += self.config.captioning_weight * loss
-            metrics |= {"captioning_loss": loss, "captioning_accuracy": accuracy}
+            metrics |= {"captioning_loss": loss, "captioning_accuracy": jnp.sum(right_B) / total_counted}
+            own_S = self._by_source(jax.lax.stop_gradient(loss_B), batch) / counted_S
+            metrics |= {f"captioning_loss/{name}": own_S[number] for number, name in enumerate(self.sources)}
         if self.config.unimodal_language_model_weight:
-            loss, _ = cross_entropy(output.unimodal_hidden_BLD, batch["mask"], counts[1])
+            loss_B, _ = sums(output.unimodal_hidden_BLD, batch["mask"])
+            loss = jnp.sum(loss_B) / total_labels
             total += self.config.unimodal_language_model_weight * loss
             metrics |= {"unimodal_language_model_loss": loss}
         return total, metrics
+
+
+def sources(config: Config) -> tuple[str, ...]:
+    """The sources whose captioning losses are told apart: those of a mixture, where captions are learned."""
+    names = tuple(config.data.sources)
+    return names if len(names) > 1 and config.loss.captioning_weight else ()
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:

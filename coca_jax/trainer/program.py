@@ -56,7 +56,7 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program
     whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
     plan = _plan(dataclasses.replace(whole, model=dataclasses.replace(config.model, remat="none")), mesh)
     plan = dataclasses.replace(plan, model=model, optimizer=optimiser)
-    pretraining = objective.Pretraining(model, config.loss, pad_id)
+    pretraining = objective.Pretraining(model, config.loss, pad_id, objective.sources(config))
     return Program(
         config, mesh, pretraining, plan, step.train_step(config, pretraining, optimiser), abstract_batch(config, mesh)
     )
@@ -69,17 +69,18 @@ def _plan(config: Config, mesh: Mesh | AbstractMesh) -> state.StatePlan:
 
 
 def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of the batches that `data.pipeline` makes."""
+    """Shapes, dtypes and shardings of what the step takes of the batches that `data.pipeline` makes."""
     image, rows = config.model.image, config.train.batch_size
     if image.kind == "precomputed":
         pictures = ((rows, image.tokens, config.model.width), np.float32)
     else:
-        pictures = ((rows, image.size, image.size, 3), np.uint8)
+        frames = max(source.frames for source in config.data.sources.values())
+        pictures = ((rows, *(frames,) * bool(frames), image.size, image.size, 3), np.uint8)
     placed = sharding.batch_sharding(mesh)
-    return {
-        "image": jax.ShapeDtypeStruct(*pictures, sharding=placed),
-        "text": jax.ShapeDtypeStruct((rows, config.model.text.length), np.int32, sharding=placed),
-    }
+    shapes = {"image": pictures, "text": ((rows, config.model.text.length), np.int32)}
+    if objective.sources(config):
+        shapes["source"] = ((rows,), np.int32)
+    return {key: jax.ShapeDtypeStruct(*shape, sharding=placed) for key, shape in shapes.items()}
 
 
 def abstract_mesh(config: Config, devices: int) -> AbstractMesh:

@@ -1,6 +1,7 @@
 """What the data tests build: configs, pictures, tars, folders."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import pathlib
@@ -80,3 +81,71 @@ def write_folder(path: pathlib.Path, numbers) -> None:
 def shades(batch: dict[str, np.ndarray]) -> list[int]:
     """The numbers of the plain pictures of a batch, from their middles."""
     return batch["image"][:, SIZE // 2, SIZE // 2, 0].tolist()
+
+
+def example(**features) -> bytes:
+    """A serialised tf.train.Example of bytes, text, ints, floats, or lists of them."""
+    from coca_jax.data.quiet_tensorflow import tf
+
+    built = tf.train.Example()
+    for name, value in features.items():
+        values = value if isinstance(value, list) else [value]
+        feature = built.features.feature[name]
+        if all(isinstance(one, int) for one in values):
+            feature.int64_list.value.extend(values)
+        elif all(isinstance(one, float) for one in values):
+            feature.float_list.value.extend(values)
+        else:
+            feature.bytes_list.value.extend(one.encode() if isinstance(one, str) else one for one in values)
+    return built.SerializeToString()
+
+
+def examples(numbers) -> list[bytes]:
+    """Clean records as examples: picture, caption, number."""
+    return [example(image=picture(i), caption=f"shade {i}", number=i) for i in numbers]
+
+
+def write_tfrecord(path: pathlib.Path, payloads: list[bytes]) -> None:
+    from coca_jax.data.quiet_tensorflow import tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for payload in payloads:
+            writer.write(payload)
+
+
+def write_array_record(path: pathlib.Path, payloads: list[bytes]) -> None:
+    from array_record.python import array_record_module
+
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for payload in payloads:
+        writer.write(payload)
+    writer.close()
+
+
+def write_tfds(folder: pathlib.Path, file_format: str, **splits) -> pathlib.Path:
+    """A prepared TFDS set "shades" of pictures, two captions each and a class; returns its version's folder."""
+    from coca_jax.data.quiet_tensorflow import tf  # before tensorflow_datasets, which imports tensorflow too
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict({
+        "image": tfds.features.Image(encoding_format="png"),
+        "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": tfds.features.Scalar(tf.int64)}),
+        "label": tfds.features.ClassLabel(names=["dark", "light"]),
+    })
+
+    def row(i: int) -> dict:
+        texts = [{"text": f"shade {i}", "id": i}, {"text": f"grey {i}", "id": -i}]
+        return {"image": np.full((20, 20, 3), i, np.uint8), "captions": texts, "label": int(i > 127)}
+
+    builder = tfds.dataset_builders.AdhocBuilder(
+        name="shades", version="1.0.0", features=features, data_dir=folder, file_format=file_format,
+        split_datasets={split: [(i, row(i)) for i in numbers] for split, numbers in splits.items()},
+    )
+    builder.download_and_prepare()
+    return pathlib.Path(builder.data_dir)
+
+
+def digests(pipeline, steps) -> list[str]:
+    """Of the batches of these steps."""
+    bytes_of = lambda batch: b"".join(batch[key].tobytes() for key in ("image", "text", "source"))
+    return [hashlib.sha256(bytes_of(pipeline.batch(step))).hexdigest() for step in steps]

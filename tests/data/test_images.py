@@ -104,22 +104,37 @@ def test_a_large_jpeg_may_be_reduced_but_not_too_far():
     assert images.decode(data, smallest=300).size == (800, 400)
 
 
-@pytest.mark.parametrize("kind", ["none", "crop", "drawing"])
-def test_augmentation_depends_on_the_generator_alone(kind):
-    def views(seed):
-        return images.augment(ramp(), 16, kind, np.random.default_rng(seed))
-
-    assert views(1).shape == (16, 16, 3) and views(1).dtype == np.uint8
-    assert np.array_equal(views(1), views(1))
-    assert np.array_equal(views(1), views(2)) == (kind == "none")
-    for seed in range(20):  # nothing is mirrored
-        assert views(seed)[8, 4].mean() < views(seed)[8, 11].mean()
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_damaged_exif_block_spoils_no_picture(kind):
+    assert images.decode(encoded(ramp(), kind, exif=b"Exif\0\0" + b"\xff" * 20)).size == (40, 20)
 
 
-def test_a_drawing_keeps_its_white_paper():
-    paper = Image.new("RGB", (64, 64), (255, 255, 255))
-    for seed in range(5):
-        assert images.augment(paper, 32, "drawing", np.random.default_rng(seed)).min() == 255
+def test_of_an_animation_only_the_first_frame_is_touched():
+    for kind in ("GIF", "WEBP"):
+        frames = [Image.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(4)]
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert images.decode(data).getcolors() == [(256, (0, 0, 0))]
+        assert images.decode(data[: len(data) * 3 // 4] if kind == "GIF" else data).getcolors() == [(256, (0, 0, 0))]
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = encoded(ramp(), "JPEG", progressive=True)
+    start = data.index(b"\xff\xda")
+    scan = data[start:data.index(b"\xff", start + 2)]
+    assert images.decode(data).size == (40, 20)
+    with pytest.raises(BadRecord, match="damaged picture"):
+        images.decode(data[:start] + scan * 300 + data[start:])
+    baseline = encoded(ramp(), "JPEG")  # what looks like scans within metadata counts for nothing
+    assert images.decode(baseline[:2] + b"\xff\xfe\x02\x5a" + b"\xff\xda" * 300 + baseline[2:]).size == (40, 20)
+
+
+def test_text_chunks_of_a_png_cannot_fill_the_memory():
+    data = bomb(20)
+    text = zlib.compress(b"a" * (4 * 1024 * 1024))
+    chunk = struct.pack(">I", len(text) + 3) + b"zTXta\0\0" + text
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    with pytest.raises(BadRecord, match="damaged picture"):
+        images.decode(data[:33] + chunk + data[33:])
 
 
 def test_pictures_come_as_arrays_pil_images_and_paths(tmp_path):

@@ -1,12 +1,14 @@
-"""Stores of tars and folders, clean and dirty."""
+"""Stores of tars, clean and dirty, and what all stores have in common."""
 
 import dataclasses
 import json
+import os
 
+import numpy as np
 import pytest
 
 from coca_jax.config import DataConfig
-from coca_jax.data import corpus, evaluation_sets, records
+from coca_jax.data import records, shards, storage, tar_records
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import CocaError
 
@@ -34,7 +36,9 @@ def test_tar_records_are_reached_in_any_order(tmp_path):
     for i in (3, 0, 4, 3):
         assert store[i].image == builders.picture(i) and store[i].captions == (f"shade {i}",)
         assert store[i].metadata["number"] == i and store.captions(i) == store[i].captions
-        assert store.name(i) == f"{tmp_path}/a-0.tar:k{i:03d}"
+        assert store.name(i) == f"{tmp_path}/a-0.tar:k{i:03d}" and store.read([i]) == [store[i]]
+        assert store[i].key == store.key(i)
+    assert store.class_names is None
     assert keys(records.open_store(config, "evaluation")) == [f"k{i:03d}" for i in range(5, 9)]
 
 
@@ -42,14 +46,14 @@ def test_captions_may_stand_in_the_json_and_names_in_folders(tmp_path):
     picture = builders.picture(1)
     builders.write_tar(tmp_path / "a.tar", [
         ("x/one.v2.JPG", picture), ("x/one.json", json.dumps({"captions": ["a  b", "", "c"]}).encode()),
-        ("x/one.jpg", picture),
+        ("x/one.jpg", picture), ("x/one.v2.txt", b"another"),
         ("y/one.png", picture), ("y/one.txt", "\ufeffBOM and\nlines ".encode()), ("y/one.json", b"{broken"),
         ("../up.png", picture), ("../up.txt", b"never extracted"),
     ])
     store = records.open_store(tars(tmp_path, evaluation_files=("none*",)), "train")
     found = {store.key(i): store.captions(i) for i in range(len(store))}
     assert found == {"x/one": ("a b", "c"), "y/one": ("BOM and lines",), "../up": ("never extracted",)}
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.tar"]
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "a.tar.index"]
 
 
 def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
@@ -68,8 +72,12 @@ def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
         assert store.damage.get("broken tar tail", 0) <= 1
         seen.add((len(store), bool(store.damage.get("broken tar tail"))))
     assert len(seen) > 10 and sum(damaged for _, damaged in seen) > 5  # a cut in padding loses nothing
+    (tmp_path / "a.tar").write_bytes(whole[: 5 * 3_072 + 1_540])  # within the sixth text
+    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    assert len(store) == 5 and store.damage == {"broken tar tail": 1, "picture without text": 1}
     (tmp_path / "a.tar").write_bytes(whole[:1_536] + b"junk" * 300 + whole[4_096:])
-    assert len(records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")) == 1
+    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    assert len(store) == 1 and store.damage["broken tar tail"] == 1
 
 
 def test_bad_texts_of_tars_are_told_apart(tmp_path):
@@ -84,7 +92,7 @@ def test_bad_texts_of_tars_are_told_apart(tmp_path):
             store[i]
         causes.append(caught.value.cause)
     assert causes == ["empty caption", "caption is not UTF-8", "empty caption"]
-    assert store.damage == {"picture without text": 1}
+    assert store.damage == {"picture without text": 1, "text without picture": 1}
 
 
 def test_holding_out_and_excluding(tmp_path):
@@ -123,83 +131,162 @@ def test_missing_folders_and_tars_are_named(tmp_path):
         records.open_store(tars(tmp_path), "train")
 
 
-def test_a_folder_with_a_text_beside_each_picture(tmp_path):
-    builders.write_folder(tmp_path, range(30))
-    (tmp_path / "lonely.png").write_bytes(b"x")
-    train = records.open_store(folder(tmp_path), "train")
-    held_out = records.open_store(folder(tmp_path), "evaluation")
-    assert len(train) + len(held_out) == 30 and train.damage == {"picture without text": 1}
-    for i in range(len(train)):
-        assert train[i].captions == (f"shade {int(train.key(i)[1:4])}",) and train[i].image[:2] == b"\xff\xd8"
-    (tmp_path / train.key(0)).unlink()
-    with pytest.raises(BadRecord, match="missing file"):
-        train[0]
+def whole(path, **options):
+    return records.open_store(tars(path, evaluation_files=("none*",), **options), "train")
 
 
-@pytest.mark.parametrize("name, text", [
-    ("captions.jsonl", '{"file_name": "p001.jpg", "captions": ["one", "uno"], "n": 1}\n\n'
-                       '{"file_name": "p002.jpg", "caption": "two"}\n{"file_name": "deep.jpg", "text": "down"}\n'),
-    ("captions.csv", 'file_name,caption,n\np001.jpg,one,1\np002.jpg,two,2\ndeep.jpg,down,3\np001.jpg,uno,1\n'),
-])
-def test_a_folder_with_one_captions_file(tmp_path, name, text):
-    builders.write_folder(tmp_path, [1, 2, 3])
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "deep.jpg").write_bytes(builders.picture(9, "JPEG"))
-    (tmp_path / name).write_text(text)
-    store = records.open_store(folder(tmp_path, holdout=1e-9), "train")
-    assert {store.key(i): store[i].captions for i in range(len(store))} == {
-        "p001.jpg": ("one", "uno"), "p002.jpg": ("two",), "images/deep.jpg": ("down",)}
-    assert str(store.metadata(keys(store).index("p001.jpg"))["n"]) == "1"
+def test_neighbours_are_read_together_in_the_order_asked_for(tmp_path, monkeypatch):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(30)))
+    builders.write_tar(tmp_path / "b.tar", builders.members(range(30, 50)))
+    store = whole(tmp_path)
+    reads, read_range = [], storage.read_range
+    monkeypatch.setattr(storage, "read_range", lambda *a: reads.append(a[:3]) or read_range(*a))
+    wanted = [31, 4, 3, 5, 49, 4, 0]
+    found = store.read(wanted)
+    assert [record.image for record in found] == [builders.picture(i) for i in wanted]
+    assert [record.captions for record in found] == [(f"shade {i}",) for i in wanted]
+    assert [record.metadata["number"] for record in found] == wanted
+    assert len(reads) == 2
+    with pytest.raises(IndexError):
+        store[50]
+    with pytest.raises(IndexError):
+        store.read([-1])
 
 
-@pytest.mark.parametrize("name, text, message", [
-    ("captions.jsonl", '{"file_name": "a.jpg", "caption": "x"}\nnot json', r"line 2 of .* is not a row"),
-    ("captions.jsonl", '{"caption": "x"}', "line 1 of .* is not a row"),
-    ("captions.jsonl", '{"file_name": "../../etc/passwd", "caption": "x"}', "must lie below"),
-    ("captions.jsonl", '{"file_name": "/etc/passwd", "caption": "x"}', "must lie below"),
-    ("captions.jsonl", "", "have no captions: put a text file .* or add captions.jsonl"),
-    ("captions.csv", "file,caption\na.jpg,x", "needs the columns file_name and caption"),
-    ("captions.csv", "file_name,caption\n..\\a.jpg,x", "must lie below"),
-    ("a.jpg", "", "have no captions: put a text file .* or add captions.jsonl"),
-    ("a.md", "", "there is no picture below"),
-])
-def test_what_is_wrong_with_a_folder_is_said(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(CocaError, match=message) as caught:
-        records.open_store(folder(tmp_path), "train")
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+def test_the_second_of_a_duplicate_key_is_counted_and_left_out(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", [
+        *builders.members([1, 2]), ("k001.png", builders.picture(9)), ("k001.txt", b"another"),
+        ("k002.jpg", b"one more")])
+    store = whole(tmp_path)
+    assert keys(store) == ["k001", "k002"] and store[0].captions == ("shade 1",)
+    assert store[0].image == builders.picture(1)
+    assert store.damage == {"duplicate key": 1} and store[1].image == builders.picture(2)
 
 
-def test_captions_for_a_vocabulary_come_from_training_records_alone(tmp_path):
-    builders.write_tar(tmp_path / "a.tar", [*builders.members(range(3)), ("bad.png", b""), ("bad.txt", b"")])
-    builders.write_tar(tmp_path / "b.tar", builders.members(range(3, 9)))
-    config = builders.config(task="tars", path=str(tmp_path), evaluation_files=("b*",))
-    assert list(corpus.training_captions(config)) == ["shade 0", "shade 1", "shade 2"]
+def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", [
+        ("a.mp4", b"clip"), ("a.cls", b" 3\n"), ("b.gif", b"gif"), ("b.cls", b"cat"), ("c.tif", b"x"),
+        ("c.txt", b"\xff"), ("d.cls", b"5")])
+    with_texts = whole(tmp_path)
+    assert keys(with_texts) == ["c"] and with_texts.damage == {"picture without text": 2, "text without picture": 1}
+    store = whole(tmp_path, label_field="cls")
+    assert [(store[i].image, store[i].captions, dict(store[i].metadata)) for i in range(3)] == [
+        (b"clip", (), {"cls": 3}), (b"gif", (), {"cls": "cat"}), (b"x", (), {})]
+    assert store.damage == {"text without picture": 1} and store.fingerprint != with_texts.fingerprint
 
 
-def test_the_evaluation_set_of_a_store(tmp_path):
-    builders.write_tar(tmp_path / "a.tar", builders.members([0]))
-    dirt = [("bad.png", b"<html>"), ("bad.txt", b"x"), ("bad.json", b'{"name": "x"}')]
-    builders.write_tar(tmp_path / "b.tar", builders.members(range(10)) + dirt)
-    config = builders.config(task="tars", name="greys", path=str(tmp_path), evaluation_files=("b*",))
-    (found,) = evaluation_sets.evaluation_sets(config)
-    assert found.name == "greys" and found.images.shape == (10, builders.SIZE, builders.SIZE, 3)
-    assert found.images[:, 0, 0, 0].tolist() == list(range(10)) and found.captions[3] == ("shade 3",)
-    assert found.meaning(" Shade  3") == found.meaning("shade 3") != found.meaning("shade 4")
-    assert found.meaning(" ") is None
-    (by_name,) = found.classifications
-    assert [by_name.labels[t] for t in by_name.targets] == [f"shade {i}" for i in range(10)]
-    few = builders.config(task="tars", path=str(tmp_path), evaluation_files=("b*",), examples=4)
-    assert len(evaluation_sets.evaluation_sets(few)[0].images) == 3  # four chosen, evenly; the last one is the dirt
+def test_fields_choose_the_picture_and_the_texts(tmp_path):
+    row = json.dumps({"question": "what?", "answers": ["a cat", "cat"], "caption": "plain"}).encode()
+    members = [("a.left.png", b"left"), ("a.jpg", b"plain"), ("a.txt", b"text"), ("a.json", row)]
+    builders.write_tar(tmp_path / "a.tar", members)
+    assert whole(tmp_path)[0].image == b"plain" and whole(tmp_path)[0].captions == ("text",)
+    chosen = whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption"))[0]
+    assert chosen.image == b"left" and chosen.captions == ("what? a cat", "what? cat", "plain")
+    assert whole(tmp_path)[0].image == b"plain"  # each choice has an index of its own
+    with pytest.raises(CocaError, match=r"text_fields has '\{question'"):
+        whole(tmp_path, text_fields=("{question",))
 
 
-def test_the_emoji_and_the_photos(shared_data):
+def test_a_shard_that_disappears_or_changes_mid_run_is_a_bad_record(tmp_path, monkeypatch):
+    for name in "abc":
+        builders.write_tar(tmp_path / f"{name}.tar", builders.members(range(4)))
+    store = whole(tmp_path)
+    assert store[0].key == "k000"
+    os.truncate(tmp_path / "a.tar", 3_100)
+    os.unlink(tmp_path / "b.tar")
+    causes = [found.cause if isinstance(found, BadRecord) else found.key for found in store.read(range(12))]
+    assert causes == ["k000", *["unreadable tar"] * 3, *["missing file"] * 4, "k000", "k001", "k002", "k003"]
+    assert store.name(5) == f"{tmp_path}/b.tar:k001" and store.metadata(5) == {}
+    fresh = whole(tmp_path)  # its indices have left the memory
+    monkeypatch.setattr(shards, "_MEMORY", 0)
+    fresh._open(1)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert {found.cause for found in fresh.read(range(len(fresh)))} == {"missing file"}
+    assert fresh.name(0) == f"{tmp_path}/a.tar:0"
+
+
+def test_only_the_indices_in_use_stay_in_memory(tmp_path, monkeypatch):
+    for i in range(20):
+        builders.write_tar(tmp_path / f"{i:02d}.tar", builders.members(range(i, i + 3)))
+    monkeypatch.setattr(shards, "_MEMORY", 5_000)
+    store = whole(tmp_path)
+    assert not store._shards  # opening has counted, and kept nothing
+    assert [store[i].metadata["number"] for i in range(60)] == [i // 3 + i % 3 for i in range(60)]
+    assert 1 <= len(store._shards) <= 5 and store._held <= 5_000
+
+
+def test_a_large_set_opens_from_its_counts(tmp_path, monkeypatch):
+    for i in range(6):
+        builders.write_tar(tmp_path / f"{i}.tar", [*builders.members(range(i, i + 3)), ("x.png", b"alone")])
+    monkeypatch.setattr(shards, "_MANY", 6)
+    first = records.open_store(tars(tmp_path), "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_records, "index", lambda *_: pytest.fail("an index was opened"))
+        again = records.open_store(tars(tmp_path), "train")
+    assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"picture without text": 6})
+    assert keys(again) == keys(first)
+    builders.write_tar(tmp_path / "0.tar", builders.members(range(1)))
+    assert records.open_store(tars(tmp_path), "train").damage == {"picture without text": 5}
+
+
+def test_exclusions_are_found_once(tmp_path, monkeypatch):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(40)))
+    monkeypatch.setattr(shards, "_WORTH_KEEPING", 40)
+    first = whole(tmp_path, exclude=("number=3",))
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_records.TarRecords, "_read_rows", lambda *_: pytest.fail("metadata was read"))
+        again = whole(tmp_path, exclude=("number=3",))
+    assert keys(again) == keys(first) == [f"k{i:03d}" for i in range(40) if i != 3]
+    assert again.fingerprint == first.fingerprint != whole(tmp_path).fingerprint
+    assert whole(tmp_path, exclude=("number=4",)).fingerprint != first.fingerprint
+    for number in (3, 4):
+        assert keys(whole(tmp_path, only=(f"number={number}",))) == [f"k{number:03d}"]
+
+
+def test_fingerprints_follow_the_records_and_not_their_place(tmp_path):
+    for place, note in (("x", ""), ("y/z", ""), ("other", "n" * 600)):
+        (tmp_path / place).mkdir(parents=True)
+        builders.write_tar(tmp_path / place / "a.tar", builders.members(range(5), note=note))
+    x, y, other = (whole(tmp_path / place).fingerprint for place in ("x", "y/z", "other"))
+    assert x == y != other
+
+
+def test_tars_in_a_bucket(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(12)))
+    storage.write("memory://records/deep/a.tar", (tmp_path / "a.tar").read_bytes())
+    there, here = (records.open_store(tars(place), "train") for place in ("memory://records", tmp_path))
+    assert keys(there) == keys(here) and there.read(range(len(there))) == here.read(range(len(here)))
+    assert there.name(0).startswith("memory://records/deep/a.tar:k")
+    with pytest.raises(CocaError, match="there is nothing below memory://records/none"):
+        records.open_store(tars("memory://records/none"), "train")
+
+
+def test_class_names_come_from_a_file(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", [("a.png", b"x"), ("a.cls", b"1")])
+    for name, text in (("names.json", '["cat", "dog"]'), ("names.txt", "cat\ndog\n\n")):
+        (tmp_path / name).write_text(text)
+        store = whole(tmp_path, label_field="cls", class_names=str(tmp_path / name))
+        assert store.class_names == ("cat", "dog")
+    (tmp_path / "names.json").write_text('{"0": "cat"}')
+    with pytest.raises(CocaError, match=r"names\.json holds no class names"):
+        whole(tmp_path, label_field="cls", class_names=str(tmp_path / "names.json"))
+    with pytest.raises(CocaError, match=r"none\.json cannot be read \(missing file\): check data.class_names"):
+        whole(tmp_path, label_field="cls", class_names=str(tmp_path / "none.json"))
+
+
+def test_a_subset_reads_what_its_store_reads(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
+    store = whole(tmp_path)
+    subset = records.Subset(store, np.array([7, 2, 5]))
+    assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [store[5], store[7]]
+    assert subset[1] == store[2] and subset.metadata(1) == store.metadata(2) and subset.name(1) == store.name(2)
+
+
+def test_the_emoji(shared_data):
     config = tars(shared_data / "data/emoji", evaluation_files=("twemoji*",))
     train, held_out = (records.open_store(config, split) for split in records.SPLITS)
     assert len(train) + len(held_out) == 7_283 and not train.damage
     assert held_out[0].captions == ("grinning face",) and held_out.metadata(0)["vendor"] == "twemoji"
     seen = records.open_store(dataclasses.replace(config, exclude=("split=heldout_concept",)), "train")
     assert len(seen) < len(train) and seen.metadata(len(seen) - 1)["split"] == "train"
-    photos = folder(shared_data / "data/coco_photos")
-    stores = [records.open_store(photos, split) for split in records.SPLITS]
-    assert sum(map(len, stores)) == 119 and len(stores[0].captions(0)) == 5

@@ -1,0 +1,197 @@
+"""A store's held-out records as an `EvaluationSet`: texts and classes at once, pictures when they are needed."""
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from coca_jax.config import HeldOutConfig, SetConfig
+from coca_jax.data import classes, fields, records
+from coca_jax.data.evaluation_set import Classification, EvaluationSet
+from coca_jax.data.images import BadRecord
+from coca_jax.data.stored_pictures import StoredPictures
+from coca_jax.data.texts import Texts
+from coca_jax.errors import CocaError
+
+_log = logging.getLogger(__name__)
+_OWN_CLASSES = "name"  # metadata by which a run's own records are classified, where all of them have it
+_SENTENCES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What the records say, without their pictures."""
+
+    indices: np.ndarray
+    captions: list[tuple[str, ...]]
+    metadata: list[Mapping[str, Any]]
+    unreadable: Counter[str]
+
+
+def own_set(name: str, source: SetConfig, examples: int, size: int) -> EvaluationSet:
+    """The held-out records of a training run's set, evenly spread over the store.
+
+    Raises:
+      CocaError: there are none, or none can be read.
+    """
+    store = records.open_store(source, "evaluation")
+    found = _said(store, source, examples)
+    pictures: np.ndarray | StoredPictures = StoredPictures(store, found.indices, size, source)
+    if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
+        pictures, found = _readable(pictures, found, source)
+    names = [classes.labels_in(row.get(_OWN_CLASSES)) for row in found.metadata]
+    asked = HeldOutConfig()
+    if source.label_field:
+        texts = Texts(source, store)
+        names, asked = [tuple(texts.labels(row)) for row in found.metadata], HeldOutConfig(prompts=texts.prompts)
+    classifications: tuple[Classification, ...] = ()
+    if all(len(own) == 1 for own in names) and len(set(names)) > 1:
+        classifications = (classes.classification(source.label_field or _OWN_CLASSES, names, asked),)
+    return EvaluationSet(
+        name=name,
+        images=pictures,
+        captions=found.captions,
+        meaning=plain_meaning,
+        classifications=classifications,
+        sentences=_spread(found.captions),
+        unreadable=found.unreadable,
+    )
+
+
+def named_set(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
+    """A set of `EvaluationConfig.sets`.
+
+    Raises:
+      CocaError: its records or its classes' files cannot be found or understood; where the set says which command gets
+        its records, so does the error.
+    """
+    uncaptioned = asked.tasks == ("captioning",) and not asked.caption_scores  # only written for a server
+    label_field = asked.image_id if uncaptioned else asked.label_field
+    source = dataclasses.replace(asked, class_names="", label_field=label_field)
+    try:
+        store = records.open_store(source, "evaluation")
+    except CocaError as error:
+        get = f" (this gets the records: {asked.download})" if asked.download else ""
+        raise CocaError(f"{name}: {error}{get}") from None
+    found = _said(store, source, asked.examples)
+    found.unreadable.update(store.damage)
+    captions = [own[: asked.captions_per_image or None] for own in found.captions]
+    classifications = _classifications(name, asked, store, found.metadata)
+    if uncaptioned:
+        captions = [("",)] * len(captions)
+    if asked.label_field and classifications:
+        captions = _spoken(captions, classifications[0])
+    return EvaluationSet(
+        name=name,
+        images=StoredPictures(store, found.indices, size, source),
+        captions=captions,
+        meaning=plain_meaning,
+        classifications=classifications,
+        sentences=() if asked.label_field or "retrieval" not in asked.tasks else _spread(captions),
+        long_text=asked.long_text,
+        asked=asked,
+        image_ids=_image_ids(found.metadata, asked.image_id),
+        unreadable=found.unreadable,
+    )
+
+
+def plain_meaning(text: str) -> str | None:
+    """The canonical form of free text: two texts agree where only case and spaces differ; None for no text."""
+    return " ".join(text.casefold().split()) or None
+
+
+def _said(store: records.Store, source: SetConfig, examples: int) -> _Said:
+    wanted = min(examples, len(store)) if examples else len(store)
+    chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
+    found, texts = _Said(chosen, [], [], Counter()), Texts(source, store)
+    kept = []
+    for index in chosen.tolist():
+        try:
+            metadata = store.metadata(index)
+            captions = _captions(store, source, texts, index, metadata)
+        except BadRecord as error:
+            found.unreadable[error.cause] += 1
+            _log.warning("held-out record %s left out: %s", store.name(index), error)
+            continue
+        kept.append(index)
+        found.captions.append(captions)
+        found.metadata.append(metadata)
+    if not kept:
+        raise CocaError(f"none of the {len(chosen)} held-out records of {source.path} can be read: replace them")
+    return dataclasses.replace(found, indices=np.array(kept, np.int64))
+
+
+def _readable(pictures: StoredPictures, found: _Said, source: SetConfig) -> tuple[np.ndarray, _Said]:
+    """The pictures themselves, and what is left of the records without those that cannot be read."""
+    every = pictures[np.arange(len(pictures))]
+    kept = [row for row in range(len(every)) if row not in pictures.unreadable]
+    if not kept:
+        raise CocaError(f"none of the {len(every)} held-out records of {source.path} can be read: replace them")
+    unreadable = found.unreadable + Counter(pictures.unreadable.values())
+    captions, metadata = [found.captions[row] for row in kept], [found.metadata[row] for row in kept]
+    return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
+
+
+def _captions(
+    store: records.Store, source: SetConfig, texts: Texts, index: int, metadata: Mapping[str, Any]
+) -> tuple[str, ...]:
+    if isinstance(source, HeldOutConfig) and source.label_field:  # its classes' names may be FILE:KEY
+        labels = classes.labels_in(fields.lookup(metadata, source.label_field))
+        if not labels:
+            raise BadRecord("no label")
+        return (", ".join(labels),)
+    return texts.all_of(() if source.label_field else store.captions(index), metadata)
+
+
+def _classifications(
+    name: str, asked: HeldOutConfig, store: records.Store, metadata: Sequence[Mapping[str, Any]]
+) -> tuple[Classification, ...]:
+    if not {"classification", "likelihood_classification"}.intersection(asked.tasks):
+        return ()
+    asked_for = {field: field for field in asked.classify} or {asked.label_field: "class"}
+    others = _other_labels(asked, tuple(asked_for)) if asked.candidate_files and not asked.class_names else {}
+    found = []
+    for field, spoken in asked_for.items():
+        labels = [classes.labels_in(fields.lookup(row, field)) for row in metadata]
+        known = store.class_names if field == asked.label_field else None
+        try:
+            found.append(classes.classification(spoken, labels, asked, known=known, others=others.get(field, ())))
+        except CocaError as error:
+            raise CocaError(f"{name}: {error}") from None
+    return tuple(found)
+
+
+def _spoken(captions: Sequence[tuple[str, ...]], task: Classification) -> list[tuple[str, ...]]:
+    """Names of classes instead of their numbers, where pictures have nothing but a label."""
+    spoken, targets = list(captions), task.targets.reshape(len(task.indices), -1)
+    for row, target in zip(task.indices.tolist(), targets[:, 0].tolist()):
+        spoken[row] = (task.labels[target],)
+    return spoken
+
+
+def _other_labels(asked: HeldOutConfig, names: Sequence[str]) -> dict[str, set[str]]:
+    source = dataclasses.replace(asked, class_names="", only=(), evaluation_files=asked.candidate_files)
+    store = records.open_store(source, "evaluation")
+    found: dict[str, set[str]] = {field: set() for field in names}
+    for index in range(len(store)):
+        row = store.metadata(index)
+        for field, labels in found.items():
+            labels.update(classes.labels_in(fields.lookup(row, field)))
+    return found
+
+
+def _image_ids(metadata: Sequence[Mapping[str, Any]], field: str) -> list[int]:
+    """The images' numbers; empty where not every one has its own."""
+    values = [fields.lookup(row, field) for row in metadata]
+    if not all(str(value).isdecimal() for value in values):
+        return []
+    ids = [int(value) for value in values]
+    return ids if len(set(ids)) == len(ids) else []
+
+
+def _spread(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    chosen = np.unique(np.linspace(0, len(captions) - 1, _SENTENCES).round().astype(int))
+    return tuple(captions[i][0] for i in chosen)

@@ -1,0 +1,146 @@
+"""What is said of a picture: its captions, cleaned, or the names of its classes put into prompts.
+
+`clean = "spaces"` makes every run of white space one space. `clean = "alt_text"` is for texts from web pages. It is
+careful: nothing is lower-cased, reordered or judged. In this order it
+
+1. decodes HTML's entities, twice where they were encoded twice, and removes tags;
+2. composes accents (NFC), and removes control characters, soft hyphens and marks of writing direction; the joiners
+   inside emoji and of Indic and Persian scripts stay;
+3. removes addresses of web pages and of mail;
+4. makes every run of white space one space, and strips what the removal left hanging at the ends ("- |,");
+5. drops a text without any letter, and one that is only the name of a file ("IMG_1234.jpg");
+6. cuts a text of more than 1,000 characters at the end of a word.
+"""
+
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from coca_jax.config import SetConfig
+from coca_jax.data import class_files, fields
+from coca_jax.data.images import BadRecord
+from coca_jax.data.records import Record, Store
+
+_LONGEST = 1_000  # characters of an alt-text
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+", re.IGNORECASE)
+_FILE = re.compile(r"[\w() .-]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|svg)", re.IGNORECASE)
+_INVISIBLE = {0x00AD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF, 0xFFFD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_CONTROLS = {c for c in range(0xA0) if unicodedata.category(chr(c)) == "Cc"} - set(map(ord, "\t\n\v\f\r"))
+_TABLE = dict.fromkeys(_INVISIBLE | _CONTROLS)
+_ENDS = " -–—|,;:/\\·•>*_"
+
+
+def clean(text: str, kind: str) -> str:
+    """The text, cleaned; "" where nothing is left to say. See the module's docstring for the kinds."""
+    if kind == "alt_text":
+        text = _TAG.sub(" ", html.unescape(html.unescape(text)))
+        text = _ADDRESS.sub(" ", unicodedata.normalize("NFC", text).translate(_TABLE))
+        text = " ".join(text.split()).strip(_ENDS)
+        if not any(map(str.isalpha, text)) or _FILE.fullmatch(text):
+            return ""
+        return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rpartition(" ")[0] or text[:_LONGEST]
+    return " ".join(text.split())
+
+
+class Texts:
+    """The texts of one source's records."""
+
+    def __init__(self, source: SetConfig, store: Store):
+        """Reads the names and prompts that lie in files.
+
+        Raises:
+          CocaError: such a file cannot be read.
+        """
+        self._kind, self._field = source.clean, source.label_field
+        self._names, self.prompts = {}, ()
+        if source.label_field:
+            self._names = _names(source, store)
+            in_file = len(source.prompts) == 1 and "{}" not in source.prompts[0]
+            self.prompts = class_files.prompts(source.prompts[0]) if in_file else source.prompts
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes where names or prompts do, wherever they came from."""
+        return json.dumps([self._names, self.prompts])
+
+    def draw(self, record: Record, rng: np.random.Generator) -> str:
+        """A text for training: one of the captions; or the names of the classes in random order, in a random prompt.
+
+        Raises:
+          BadRecord: nothing is left to say.
+        """
+        return self.draw_of(record.captions, record.metadata, rng)
+
+    def all(self, record: Record) -> tuple[str, ...]:
+        """All texts, for evaluation: every caption; or the names of the classes in their order, in the first prompt.
+
+        Raises:
+          BadRecord: nothing is left to say.
+        """
+        return self.all_of(record.captions, record.metadata)
+
+    def draw_of(self, captions: Sequence[str], metadata: Mapping[str, Any], rng: np.random.Generator) -> str:
+        """As `draw`, of a record whose picture was not read."""
+        if not self._field:
+            said = self._cleaned(captions)
+            return said[int(rng.integers(len(said)))]
+        names = self.labels(metadata)
+        names = [names[i] for i in rng.permutation(len(names))] if len(names) > 1 else names
+        return _filled(self.prompts[int(rng.integers(len(self.prompts)))], names)
+
+    def all_of(self, captions: Sequence[str], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+        """As `all`, of a record whose picture was not read."""
+        return (_filled(self.prompts[0], self.labels(metadata)),) if self._field else self._cleaned(captions)
+
+    def labels(self, metadata: Mapping[str, Any]) -> list[str]:
+        """The names of the record's classes.
+
+        Raises:
+          BadRecord: it has no label, or one that names no class.
+        """
+        given = fields.lookup(metadata, self._field)
+        if isinstance(given, np.ndarray):
+            given = given.tolist()
+        if given is None:
+            raise BadRecord(f"no {self._field}")
+        names = [self._name(label) for label in (given if isinstance(given, (list, tuple)) else [given])]
+        names = list(dict.fromkeys(filter(None, names)))
+        if not names:
+            raise BadRecord("empty caption")
+        return names
+
+    def _cleaned(self, captions: Sequence[str]) -> tuple[str, ...]:
+        said = tuple(filter(None, (clean(text, self._kind) for text in captions)))
+        if not said:
+            raise BadRecord("empty caption")
+        return said
+
+    def _name(self, label: Any) -> str:
+        if isinstance(label, bytes):
+            label = label.decode("utf-8", "replace")
+        if isinstance(label, bool) or not isinstance(label, (int, np.integer, str)):
+            raise BadRecord(f"{self._field} is neither a class's number nor its name")
+        known = self._names.get(str(label))
+        if known is None and not isinstance(label, str):
+            raise BadRecord(f"{self._field} is a number that class_names does not name")
+        # Names of files and folders have _ for spaces.
+        return known if known is not None else clean(label.replace("_", " "), self._kind)
+
+
+def _names(source: SetConfig, store: Store) -> dict[str, str]:
+    """What classes are called, by number or label: the first name of each."""
+    if source.class_names:
+        found = class_files.class_names(source.class_names)
+        pairs = found.items() if isinstance(found, dict) else enumerate(found)
+        return {str(label): names[0] for label, names in pairs}
+    return {str(number): name for number, name in enumerate(store.class_names or ())}
+
+
+def _filled(prompt: str, names: Sequence[str]) -> str:
+    return " ".join(prompt.replace("{}", ", ".join(names)).split())

@@ -1,0 +1,60 @@
+"""Data sets of the field by name: what `config.data`, or an entry of `config.data.mixture`, says of them.
+
+    --config=configs/small.py:coco_captions          a small model on COCO Captions
+    --config=configs/coca_base.py:data=imagenet      the paper's base on ImageNet
+
+Any key can be changed by a flag (`--config.data.path=…`). Of one's own set five lines say as much; see the README.
+"""
+
+from typing import Any
+
+from coca_jax.errors import CocaError
+
+# The plain prompt, and CLIP's seven that together do as well as its eighty (its notebook on ImageNet's prompts).
+CLIP_PROMPTS = (
+    "a photo of a {}.", "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
+    "a {} in a video game.", "art of the {}.", "a photo of the small {}.",
+)
+_WEB = dict(augment="crop", clean="alt_text")
+_LABELLED = dict(augment="crop", mirror=True, prompts=CLIP_PROMPTS)
+
+SETS: dict[str, dict[str, Any]] = {
+    # Tars of img2dataset (CC3M, CC12M, LAION, DataComp, …): KEY.jpg, KEY.txt, KEY.json.
+    "tars": dict(task="tars", **_WEB),
+    # A folder or manifest of one's own.
+    "folder": dict(task="folder", augment="crop"),
+    # tfds build coco_captions: five captions a picture.
+    "coco_captions": dict(
+        task="tfds", path="coco_captions", train_files=("train",), evaluation_files=("val",), augment="crop"),
+    # Pictures, and captions.csv with the columns image and caption (Kaggle's captions.txt): five rows a picture.
+    "flickr30k": dict(task="folder", image_field="image", text_fields=("caption",), augment="crop"),
+    # tfds build imagenet2012. Its own names of classes are WordNet's: name a file with words as data.class_names.
+    "imagenet": dict(
+        task="tfds", path="imagenet2012", train_files=("train",), evaluation_files=("validation",), label_field="label",
+        **_LABELLED,
+    ),
+    # ImageNet's variants and other sets of TFDS that have a label (cifar100, food101, imagenet_v2, …): set data.path.
+    "tfds_labels": dict(task="tfds", label_field="label", **_LABELLED),
+    # A picture in a folder of its class's name: CLASS/x.jpg, as torchvision's ImageFolder reads them.
+    "class_folders": dict(task="folder", label_field="folder", **_LABELLED),
+    # TFDS or TFRecords of web pages' pictures with several texts each, as WIT and WebLI have them.
+    "wit": dict(
+        task="tfds", text_fields=("caption_reference_description", "caption_alt_text_description"), **_WEB),
+    "webli": dict(task="tfrecords", text_fields=("alt_text", "title"), **_WEB),
+    # https://github.com/vzhou842/easy-VQA: questions.json with rows [question, answer, number of the picture].
+    "easy_vqa": dict(task="folder", image_field="images/{2}.png", text_fields=("{0} {1}",)),
+    # Clips whose label is the file's name; a frame drawn at random is the picture. data.frames makes it a clip.
+    "named_clips": dict(
+        task="folder", label_field="stem", prompts=("a person signs {}.", "the sign for {}.", "{}"), augment="crop"),
+}
+
+
+def data(name: str) -> dict[str, Any]:
+    """The keys of `SetConfig` in which a set differs from the defaults.
+
+    Raises:
+      CocaError: there is no such set; it lists them.
+    """
+    if name not in SETS:
+        raise CocaError(f"there is no set {name!r}: choose one of {', '.join(SETS)}")
+    return dict(SETS[name])

@@ -1,0 +1,33 @@
+"""Which model it is: hex digits that change where a parameter does, and on no mesh."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coca_jax.config import ModelConfig
+
+
+def model_digest(model: ModelConfig, params: Any, vocabulary: bytes) -> str:
+    """16 hex digits of a model's shape, parameters and vocabulary.
+
+    Parameters are summed where they lie, as integers: the order of the sum, and so the mesh, does not count.
+    """
+    sums = jax.tree_util.tree_flatten_with_path(jax.jit(lambda tree: jax.tree.map(_checksum, tree))(params))[0]
+    found = hashlib.sha256(vocabulary)
+    found.update(json.dumps(dataclasses.asdict(model), sort_keys=True).encode())
+    for path, value in sums:
+        found.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
+    return found.hexdigest()[:16]
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """uint32 of the bits of float32 numbers, each weighted by its place."""
+    bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    place = jnp.zeros(x.shape, jnp.uint32)
+    for axis, size in enumerate(x.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    return jnp.sum((bits ^ (bits >> 15)) * (2 * place + 1) * jnp.uint32(2_654_435_761), dtype=jnp.uint32)

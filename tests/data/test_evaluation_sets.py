@@ -1,0 +1,21 @@
+"""The held-out records of a store as an evaluation set."""
+
+from coca_jax.data import evaluation_sets
+
+from tests.data import builders
+
+
+def test_the_evaluation_set_of_a_store(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members([0]))
+    dirt = [("bad.png", b"<html>"), ("bad.txt", b"x"), ("bad.json", b'{"name": "x"}')]
+    builders.write_tar(tmp_path / "b.tar", builders.members(range(10)) + dirt)
+    config = builders.config(task="tars", name="greys", path=str(tmp_path), evaluation_files=("b*",))
+    (found,) = evaluation_sets.evaluation_sets(config)
+    assert found.name == "greys" and found.images.shape == (10, builders.SIZE, builders.SIZE, 3)
+    assert found.images[:, 0, 0, 0].tolist() == list(range(10)) and found.captions[3] == ("shade 3",)
+    assert found.meaning(" Shade  3") == found.meaning("shade 3") != found.meaning("shade 4")
+    assert found.meaning(" ") is None
+    (by_name,) = found.classifications
+    assert [by_name.labels[t] for t in by_name.targets] == [f"shade {i}" for i in range(10)]
+    few = builders.config(task="tars", path=str(tmp_path), evaluation_files=("b*",), examples=4)
+    assert len(evaluation_sets.evaluation_sets(few)[0].images) == 3  # four chosen, evenly; the last one is the dirt

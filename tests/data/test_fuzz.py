@@ -1,0 +1,234 @@
+"""Random and mutated bytes into every decoder: a picture, a text or a BadRecord comes out, in bounded memory."""
+
+import io
+import itertools
+import json
+import random
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from coca_jax.config import SetConfig
+from coca_jax.data import images, records, texts, video, views
+from coca_jax.data.images import BadRecord
+from coca_jax.errors import CocaError
+
+from tests.data.builders import encoded, members, write_tar
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning", "ignore::Warning")
+
+# The deadline catches what is slow by a mistake; the machine may be slow by itself.
+fuzzed = settings(max_examples=60, deadline=20_000, derandomize=True, database=None,
+                  suppress_health_check=list(HealthCheck))
+values = st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4)  # of JSON
+edits = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255), st.sampled_from(("set", "cut", "insert", "repeat"))),
+                 min_size=1, max_size=6)
+
+
+def mutated(data: bytes, changes) -> bytes:
+    """The data after some changes: (where, what, how)."""
+    for where, value, how in changes:
+        place = int(where * where * len(data))  # headers are near the start
+        if how == "set":
+            data = data[:place] + bytes([value]) + data[place + 1:]
+        elif how == "insert":
+            data = data[:place] + bytes([value]) * (value % 9) + data[place:]
+        elif how == "repeat":
+            data = data[:place] + data[place:place + value] * 2 + data[place + value:]
+        elif value > 128:
+            data = data[:place]
+        else:
+            data = data[:place] + data[place + value:]
+    return data
+
+
+def noise(mode="RGB"):
+    image = Image.effect_noise((48, 32), 60).convert("RGB")
+    return image.quantize(32) if mode == "P" else image.convert(mode)
+
+
+def seeds() -> dict[str, bytes]:
+    """A small file of each kind."""
+    random.seed(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = {
+        "png": encoded(noise("P"), transparency=1), "png16": encoded(Image.fromarray(np.full((9, 9), 999, np.uint16))),
+        "jpeg": encoded(noise(), "JPEG", exif=exif.tobytes()), "cmyk": encoded(noise("CMYK"), "JPEG"),
+        "progressive": encoded(noise(), "JPEG", progressive=True), "webp": encoded(noise("RGBA"), "WEBP"),
+        "bmp": encoded(noise(), "BMP"), "tiff": encoded(noise(), "TIFF", compression="tiff_lzw"),
+        "gif": encoded(noise("P"), "GIF", save_all=True, append_images=[noise("P")] * 2),
+    }
+    if video.av is not None:
+        from tests.data.test_video import clip
+
+        found |= {"mkv": clip(length=6), "mp4": clip("mp4", length=6), "avi": clip("avi", length=6)}
+    return found
+
+
+SEEDS = seeds()
+STILL = SetConfig(augment="crop", mirror=True)
+MOVING = SetConfig(frames=3)
+
+
+def must_end_well(data: bytes, source: SetConfig) -> None:
+    """A view of the model's size, or BadRecord."""
+    try:
+        view = views.view(data, 16, source, np.random.default_rng(0))
+    except BadRecord as error:
+        assert error.cause in ("not a picture", "damaged picture", "too many pixels", "damaged clip", "clip too long")
+    else:
+        assert view.shape[-3:] == (16, 16, 3) and view.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+@fuzzed
+@given(changes=edits)
+def test_mutated_files(kind, changes):
+    data = mutated(SEEDS[kind], changes)
+    must_end_well(data, STILL)
+    if video.av is not None and kind in ("gif", "mkv", "mp4", "avi"):
+        must_end_well(data, MOVING)
+
+
+def test_pillows_errors_of_every_type_are_caught():
+    must_end_well(mutated(SEEDS["png16"], [(0.743, 11, "repeat")]), STILL)  # a SyntaxError, while decoding
+    must_end_well(mutated(SEEDS["png16"], [(0.39, 10, "set"), (0.12, 81, "insert")]), STILL)  # a ValueError, opening
+
+
+@fuzzed
+@given(start=st.sampled_from([b"", *(seed[:16] for seed in SEEDS.values())]), rest=st.binary(max_size=300))
+def test_random_bytes(start, rest):
+    if video.av is None and video.is_clip(start + rest):
+        return
+    must_end_well(start + rest, STILL)
+    with pytest.raises(BadRecord):
+        images.decode(b"<html>" + rest)
+
+
+@fuzzed
+@given(text=st.text(max_size=80) | st.binary(max_size=80).map(lambda data: data.decode("utf-8", "replace")),
+       kind=st.sampled_from(("spaces", "alt_text")))
+def test_texts(text, kind):
+    said = texts.clean(text, kind)
+    assert said == said.strip() and "\n" not in said and len(said) <= 4 * len(text) + 1
+
+
+@pytest.mark.parametrize("text", [
+    "<a " * 40_000, "a@" * 40_000, "&amp;" * 30_000, "www." * 30_000, "x.y@" + "a." * 40_000, "- |," * 30_000,
+    "((" * 40_000 + ".jpg",
+])
+def test_no_text_takes_the_cleaning_long(text):
+    begun = time.process_time()
+    texts.clean(text, "alt_text")
+    assert time.process_time() - begun < 10
+
+
+def tar_bytes(format_: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format_) as tar:
+        for name, data in members(range(4)):
+            info = tarfile.TarInfo(("folder/" * 20 if format_ == tarfile.PAX_FORMAT else "") + name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An endless supply of new folders, as an index is kept for a file of a name, size and time."""
+    parent = tmp_path_factory.mktemp("tars")
+    return (parent / str(number) for number in itertools.count())
+
+
+@pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@settings(fuzzed, max_examples=30)
+@given(changes=edits)
+def test_mutated_tars(format_, changes, folders):
+    folder = next(folders)
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(mutated(tar_bytes(format_), changes))
+    source = SetConfig(task="tars", path=str(folder), holdout=1e-9)
+    try:
+        store = records.open_store(source, "train")
+    except CocaError:
+        return
+    reader = texts.Texts(source, store)
+    for record in store.read(range(len(store))):
+        if not isinstance(record, BadRecord):
+            must_end_well(record.image, STILL)
+            try:
+                reader.draw(record, np.random.default_rng(0))
+            except BadRecord:
+                pass
+
+
+@settings(fuzzed, max_examples=30)
+@given(rows=st.lists(st.dictionaries(st.sampled_from(("captions", "caption", "text", "name")), values),
+                     min_size=1, max_size=3), changes=edits)
+def test_captions_in_json(rows, changes, folders):
+    folder = next(folders)
+    folder.mkdir()
+    picture = SEEDS["png"]
+    data = [(f"{i}.{kind}", picture if kind == "png" else mutated(json.dumps(row).encode(), changes if i else []))
+            for i, row in enumerate(rows) for kind in ("png", "json")]
+    write_tar(folder / "a.tar", data)
+    source = SetConfig(task="tars", path=str(folder), holdout=1e-9)
+    try:
+        store = records.open_store(source, "train")
+    except CocaError:
+        return
+    for record in store.read(range(len(store))):
+        assert isinstance(record, BadRecord) or all(isinstance(caption, str) for caption in record.captions)
+
+
+BOMBS = """
+import resource, sys
+import numpy as np
+from coca_jax.config import SetConfig
+from coca_jax.data import views
+from coca_jax.data.images import BadRecord
+
+views.view(bytes.fromhex(sys.stdin.readline()), 16, SetConfig(augment="crop"), np.random.default_rng(0))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 256 * 2**20,) * 2)
+for line in sys.stdin:
+    try:
+        views.view(bytes.fromhex(line), 16, SetConfig(augment="crop"), np.random.default_rng(0))
+        print("a picture")
+    except BadRecord as error:
+        print(error.cause)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
+def test_bombs_are_refused_before_they_take_memory():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def png(side):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(2_000_000))) + chunk(b"IEND", b"")
+
+    jpeg = encoded(noise(), "JPEG")
+    frame = jpeg.index(b"\xff\xc0") + 5
+    bombs = [
+        png(30_000), png(12_000),  # the second is below Pillow's own limit
+        jpeg[:frame] + struct.pack(">HH", 65_500, 65_500) + jpeg[frame + 4:],
+        b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + SEEDS["gif"][10:],
+        SEEDS["bmp"][:18] + struct.pack("<ii", 12_000, 12_000) + SEEDS["bmp"][26:],
+    ]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BOMBS], input="\n".join(data.hex() for data in [jpeg, *bombs]),
+        capture_output=True, text=True, timeout=120, check=False,
+    )
+    assert result.stdout.split("\n")[:-1] == ["too many pixels"] * len(bombs), result.stderr[-2000:]

@@ -1,0 +1,180 @@
+"""Bytes from disks and buckets, and networks that fail."""
+
+import logging
+import os
+import threading
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from coca_jax.data import remote, storage
+from coca_jax.data.images import BadRecord
+from coca_jax.errors import CocaError
+
+
+class Flaky(MemoryFileSystem):
+    """A bucket whose reads fail as often as they are told to, hang, and are counted."""
+
+    protocol = "flaky"
+    store, pseudo_dirs = {}, [""]
+    failures, reads, hangs = 0, [], None
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("flaky://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        Flaky.reads.append((start, end))
+        if Flaky.hangs is not None:
+            Flaky.hangs.wait(30)
+        if Flaky.failures:
+            Flaky.failures -= 1
+            raise RuntimeError("the network is having a bad day")  # drivers have errors of their own
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    Flaky.store.clear()
+    Flaky.reads.clear()
+    Flaky.failures, Flaky.hangs = 0, None
+    monkeypatch.setattr(remote, "WAITS", (0.0, 0.001, 0.0))
+    yield "flaky://bucket/set"
+    if Flaky.hangs is not None:
+        Flaky.hangs.set()
+
+
+def put(address: str, data: bytes) -> None:
+    storage.write(address, data)
+
+
+def test_a_bucket_and_a_disk_read_alike(tmp_path, bucket):
+    for place in (bucket, str(tmp_path)):
+        put(f"{place}/b/two.bin", bytes(range(100)))
+        put(f"{place}/one.bin", b"1")
+        found = storage.find(place)
+        assert [(file.name, file.size) for file in found] == [("b/two.bin", 100), ("one.bin", 1)]
+        assert storage.read(found[0].path) == bytes(range(100)) and found[0].path == f"{place}/b/two.bin"
+        assert storage.read_range(found[0].path, 90, 20) == bytes(range(90, 100))
+        seen = storage.stat(found[0].path)
+        assert (seen.size, seen.version) == (100, found[0].version) and seen.version
+        assert storage.stat(f"{place}/b") is None and storage.stat(f"{place}/none") is None
+        with storage.open_file(found[0]) as file:
+            file.seek(10)
+            assert file.read(5) == bytes(range(10, 15)) and file.seek(-2, 2) == 98 and file.read() == b"bc"
+        each = storage.read_each([found[1].path, f"{place}/none"])
+        assert each[0] == b"1" and each[1].cause == "missing file"
+        with pytest.raises(BadRecord, match="file too large"):
+            storage.read(found[0].path, largest=99)
+
+
+def test_a_read_that_fails_twice_and_then_works_is_logged_and_otherwise_invisible(bucket, caplog):
+    put(f"{bucket}/a", b"abc")
+    Flaky.failures = 2
+    with caplog.at_level(logging.WARNING, logger="coca_jax.data.remote"):
+        assert storage.read_range(f"{bucket}/a", 1, 2) == b"bc"
+    assert len(Flaky.reads) == 3 and Flaky.failures == 0
+    assert [record.getMessage().count("bad day") for record in caplog.records] == [1, 1]
+    assert "attempt 2" in caplog.text and "flaky://bucket/set/a" in caplog.text
+
+
+def test_a_read_that_never_works_is_given_up(bucket):
+    put(f"{bucket}/a", b"abc")
+    Flaky.failures = 99
+    with pytest.raises(BadRecord, match="unreadable tar"):
+        storage.read_range(f"{bucket}/a", 0, 1, "unreadable tar")
+    assert len(Flaky.reads) == 4
+    with pytest.raises(BadRecord, match="missing file"):  # asked once: it will not come back
+        Flaky.failures = 0
+        storage.read_range(f"{bucket}/b", 0, 1)
+    assert len(Flaky.reads) == 5
+
+
+def test_a_read_that_hangs_is_given_up(bucket, monkeypatch):
+    put(f"{bucket}/a", b"abc")
+    monkeypatch.setattr(remote, "TIMEOUT", 0.02)
+    Flaky.hangs = threading.Event()
+    with pytest.raises(BadRecord, match="unreadable file") as caught:
+        storage.read(f"{bucket}/a")
+    assert "no answer in 0.02 s" in str(caught.value.__cause__) and len(Flaky.reads) == 4
+
+
+@pytest.mark.parametrize("in_bucket", [False, True])
+def test_spans_that_lie_close_together_are_read_at_once(tmp_path, bucket, in_bucket, monkeypatch):
+    path = f"{bucket}/a" if in_bucket else str(tmp_path / "a")
+    data = os.urandom(5_000)
+    put(path, data)
+    monkeypatch.setattr(storage, "_GAP", 100)
+    monkeypatch.setattr(storage, "_REMOTE_GAP", 100)
+    monkeypatch.setattr(storage, "_RUN", 1_000)
+    reads, read_range = [], storage.read_range
+
+    def counted(path, offset, size, cause):
+        reads.append((offset, size))
+        return read_range(path, offset, size, cause)
+
+    monkeypatch.setattr(storage, "read_range", counted)
+    spans = [(300, 50), (0, 100), (480, 10), (150, 100),
+             (0, 10), (1_200, 900), (2_100, 900), (4_990, 20), (3_500, 0), (0, 2**40)]
+    found = storage.read_spans(path, spans, "torn")
+    assert [one for one in found[:7]] == [data[offset : offset + size] for offset, size in spans[:7]]
+    assert found[8] == b"" and [one.cause for one in (found[7], found[9])] == ["torn", "member too large"]
+    assert sorted(reads) == [(0, 350), (480, 10), (1_200, 900), (2_100, 900), (3_500, 0), (4_990, 20)]
+    assert [one.cause for one in storage.read_spans(path + "x", spans[:2])] == ["missing file"] * 2
+
+
+def test_what_cannot_be_read_spoils_nothing_that_is_read_with_it(tmp_path, monkeypatch):
+    put(str(tmp_path / "a"), bytes(range(100)))
+    pread = os.pread
+
+    def bad_sector(descriptor, size, offset):
+        if offset <= 50 < offset + size:
+            raise OSError("input/output error")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", bad_sector)
+    found = storage.read_spans(str(tmp_path / "a"), [(60, 2), (49, 3), (0, 2)], "unreadable tar")
+    assert (found[0], found[2]) == (b"<=", b"\0\1") and found[1].cause == "unreadable tar"
+
+
+def test_what_is_wrong_with_an_address_is_said(tmp_path, bucket, monkeypatch):
+    with pytest.raises(CocaError, match="there is nothing below flaky://bucket/set: "):
+        storage.find(bucket)
+    with pytest.raises(CocaError, match="nowhere does not exist"):
+        storage.find(str(tmp_path / "nowhere"))
+    with pytest.raises(CocaError, match="cannot be opened .*write gs://, s3:// or a folder"):
+        storage.find("nonsense://x")
+
+    def missing(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(CocaError, match="needs a driver for s3:// that is not installed: pip install s3fs"):
+        storage.find("s3://bucket")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(bucket, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError("no credentials")
+
+    monkeypatch.setattr(Flaky, "find", refused)
+    with pytest.raises(CocaError, match=r"set cannot be listed \(no credentials\): check the address"):
+        storage.find(bucket)
+
+
+def test_a_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = str(tmp_path / "deep" / "file")
+    storage.write(path, b"old")
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", broken)
+        storage.write(path, b"new")
+    assert storage.read(path) == b"old" and os.listdir(tmp_path / "deep") == ["file"]
+    (tmp_path / "deep").chmod(0o555)
+    assert not storage.is_writable(str(tmp_path / "deep")) and storage.is_writable(str(tmp_path))
+    (tmp_path / "deep").chmod(0o755)
