@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 from absl import logging as absl_logging
 
-from coca_jax.config import Config, from_config_dict
+from coca_jax.config import Config, EvaluationConfig, evaluation_from_config_dict, from_config_dict
 from coca_jax.errors import CocaError
 
 _log = logging.getLogger("coca_jax")
@@ -94,6 +94,17 @@ def config(flag: flags.FlagHolder, *, reads_data: bool = True) -> Config:
         if not reads_data:
             values.data.path = "none is read"
         return from_config_dict(values)
+    except OSError:
+        raise _unreadable_config() from None
+
+
+def evaluation_config(flag: flags.FlagHolder) -> EvaluationConfig:
+    """The same for a file of `configs/eval/`."""
+    try:
+        values = required(flag)
+        if not hasattr(values, "sets"):
+            raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
+        return evaluation_from_config_dict(values)
     except OSError:
         raise _unreadable_config() from None
 

@@ -1,44 +1,106 @@
-"""Evaluates a checkpoint on the held-out sets of its run: evaluation.json and report.html.
+r"""Evaluates a checkpoint: on the held-out sets of its run, or on any sets of a file of configs/eval/.
 
     python -m coca_jax.evaluate --checkpoint=runs/quickstart
+    python -m coca_jax.evaluate --checkpoint=runs/coca_base --config=configs/eval/coco.py --config.sets.coco.path=FOLDER
+    python -m coca_jax.evaluate --checkpoint=runs/coca_base --config=configs/eval/imagenet.py --sets=imagenet_v2
 
-On several devices the model is spread over all of them; on many machines start it with --distributed, once each.
+The first writes evaluation.json and report.html, the second evaluation_coco.json and report_coco.html, with events for
+TensorBoard; both print a table. On several devices the model is spread over all of them; on many machines start it with
+--distributed, once each.
 """
 
+import typing
+from pathlib import PurePath
+
 from absl import flags
+from ml_collections import config_flags
 
 from coca_jax import command_line
+from coca_jax.config import Config, EvaluationConfig
+
+if typing.TYPE_CHECKING:
+    from coca_jax.data.evaluation_set import EvaluationSet
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/; override with --config.key=value.")
+_SETS = flags.DEFINE_list("sets", [], "Names of the sets to evaluate on, with commas between them; by default all.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; by default the run's own.")
 _DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
 
 
-def evaluate(checkpoint: str, output: str, data_path: str | None) -> None:
-    """Evaluates `checkpoint` with its run's config and writes the results into the folder `output`."""
+def evaluate(
+    checkpoint: str,
+    output: str,
+    data_path: str | None = None,
+    *,
+    config: EvaluationConfig | None = None,
+    name: str = "",
+    sets: tuple[str, ...] = (),
+) -> None:
+    """Evaluates `checkpoint` and writes the results into the folder `output`.
+
+    Args:
+      checkpoint: a run's folder or one of its checkpoints.
+      output: it is made.
+      data_path: where the run's data lies now.
+      config: what to evaluate instead of the run's own sets.
+      name: of that config, for the files' names.
+      sets: the names of those sets that are wanted; empty: all.
+    """
+    from coca_jax import hosts, inference
+    from coca_jax.data.evaluation_sets import named_sets
+    from coca_jax.evaluation import results, run
+    from coca_jax.files import as_path
+    from coca_jax.trainer.checkpoint import load_record
+
+    # The sets first: what is missing must not show after a large model was loaded.
+    own = load_record(checkpoint).config
+    size, folder = own.model.image.size, as_path(output)
+    if config is None:
+        found, gallery, batch_size = _own_sets(own, data_path, sets), own.evaluation.gallery, 0
+    else:
+        found = named_sets(config, sets or tuple(config.sets), size)
+        gallery, batch_size = config.gallery, config.batch_size
+    coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
+    evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
+    _ = config and coca.digest  # made by all processes together, for the first to write it
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        run.write_results(folder, coca, evaluated, as_path(checkpoint).name, name=name, checkpoint=checkpoint)
+        metrics = run.flat_metrics(evaluated)
+        if config is not None:
+            results.write_tensorboard(folder, coca.step, metrics)
+        chance = {key: value for one in evaluated for key, value in one.chance.items()}
+        print(results.table(metrics, chance), flush=True)
+
+
+def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) -> "list[EvaluationSet]":
+    """The held-out sets of a run's own config; those that are wanted, or all."""
     import dataclasses
 
-    from coca_jax import hosts, inference
-    from coca_jax.evaluation.run import RunEvaluation, write_results
-    from coca_jax.files import as_path
+    from coca_jax.data.evaluation_sets import evaluation_sets
+    from coca_jax.errors import CocaError
 
-    coca = inference.load(checkpoint, all_devices=True)
-    config = coca.config
     if data_path:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))
-    results = RunEvaluation(config)(coca)
-    if hosts.is_first():
-        folder = as_path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_results(folder, coca, results, title=as_path(checkpoint).name)
+    found = evaluation_sets(config)
+    names = [held_out.name for held_out in found]
+    for name in wanted:
+        if name not in names:
+            raise CocaError(f"the run has no held-out set {name!r}: it has {', '.join(names)}; --config names others")
+    return [held_out for held_out in found if not wanted or held_out.name in wanted]
 
 
 def main(arguments: list[str]) -> None:
     command_line.no_more(arguments)
     checkpoint = command_line.required(_CHECKPOINT)
+    config = command_line.evaluation_config(_CONFIG) if _CONFIG.value is not None else None
+    name = PurePath(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem if config else ""
     with command_line.among_hosts(_DISTRIBUTED):
-        evaluate(checkpoint, _OUTPUT.value or checkpoint, _DATA_PATH.value)
+        evaluate(
+            checkpoint, _OUTPUT.value or checkpoint, _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value)
+        )
 
 
 if __name__ == "__main__":

@@ -4,26 +4,30 @@
     coca.caption(["a.png", "b.png"], GenerationOptions(beams=6))  # coca_jax.generation
     coca.answer(["a.png"], ["what color is the car?"])
     coca.classify(["a.png"], labels=["cat", "dog"], templates=["a photo of a {}"])
+    coca.index(["a.png", "b.png"]).search("a cat on a sofa", k=1)
 """
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from PIL import Image
 
-from coca_jax import generation, hosts, sharding
+from coca_jax import predictions, sharding
+from coca_jax.batching import Batcher
 from coca_jax.config import Config, MeshConfig
+from coca_jax.data.clips import load_clip
 from coca_jax.data.images import load_image
 from coca_jax.data.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.generation import GenerationOptions
+from coca_jax.indexing.index import Index
 from coca_jax.models import coca as models
 from coca_jax.trainer import checkpoint
+from coca_jax.trainer.identity import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded pictures held in memory while a long list of paths is worked through
 
@@ -31,8 +35,9 @@ _IMAGES_AT_ONCE = 4_096  # decoded pictures held in memory while a long list of 
 class Coca:
     """A CoCa for use.
 
-    Images may be a list of PIL images, arrays (uint8, or float in 0..1) and paths, one array [H, W, 3] or [N, H, W, 3], or
-    precomputed image tokens [N, tokens, width].
+    Images may be a list of PIL images, arrays (uint8, or float in 0..1) and paths, one array [H, W, 3] or [N, H, W, 3],
+    precomputed image tokens [N, tokens, width], or anything that is indexed like one of these arrays: then each process
+    asks it for the rows that its devices hold, batch by batch.
 
     On a mesh (a training run's, or all devices) each batch is spread over the devices, and each process gets all of the
     results. Processes that share a mesh must ask the same of it, in the same order.
@@ -53,6 +58,7 @@ class Coca:
         *,
         mesh: jax.sharding.Mesh | None = None,
         between_batches: Callable[[], None] = lambda: None,
+        batch_size: int = 0,
     ):
         """Takes a model as it is.
 
@@ -60,14 +66,17 @@ class Coca:
           config, params, vocabulary, step: of the run.
           mesh: on which the parameters lie; by default on one device.
           between_batches: called before each batch; what it raises ends the work.
+          batch_size: by default that of the run's evaluations; it is rounded up to divide over the mesh.
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
-        self._params, self._mesh, self._between_batches = params, mesh, between_batches
-        self._model = models.build(config)
-        # A batch divides over the mesh, the last one too.
-        self._multiple = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-        self._batch_size = -(-config.evaluation.batch_size // self._multiple) * self._multiple
+        self._params, self._model = params, models.build(config)
+        self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
         self.can_embed, self.can_caption = self._model.contrastive, self._model.captioning
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures or texts that the model is given at a time."""
+        return self._batcher.size
 
     @property
     def parameter_count(self) -> int:
@@ -80,10 +89,57 @@ class Coca:
           CocaError: a picture cannot be read (it is named), or the model has no contrastive branch.
         """
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return self._over_images(functools.partial(_embed_images, self._model), images)
+        return self._over_images(functools.partial(predictions.embed_images, self._model), images)
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """L2-normalised embeddings, float32 [N, E].
+    def embed_videos(self, clips: Any, frames: int = 16) -> np.ndarray:
+        """The normalised mean of each clip's frames' embeddings, uniformly sampled (paper, MSR-VTT): float32 [N, E].
+
+        Args:
+          clips: a list of paths, bytes of files, arrays [T, H, W, 3] and lists of pictures; or [N, T, H, W, 3] in an
+            array, or in what is indexed like one.
+          frames: how many of each clip to take.
+
+        Raises:
+          CocaError: a clip cannot be read (it is named), or the model has no contrastive branch.
+        """
+        self._require(self.can_embed, "embeddings", "contrastive_weight")
+        size, function = self.config.model.image.size, functools.partial(predictions.embed_videos, self._model)
+        shape = getattr(clips, "shape", ())
+        if len(shape) == 5 and shape[1] == frames and shape[2:] == (size, size, 3) and clips.dtype == np.uint8:
+            return self._batcher(function, clips)
+        parts, at_once = [], max(1, _IMAGES_AT_ONCE // frames)
+        for i in range(0, max(1, len(clips)), at_once):
+            loaded = [load_clip(clip, size, frames) for clip in clips[i : i + at_once]]
+            parts.append(self._batcher(function, np.array(loaded, np.uint8).reshape(-1, frames, size, size, 3)))
+        return np.concatenate(parts)
+
+    def index(self, images: Iterable[Any], names: Iterable[str] | None = None) -> Index:
+        """An index of pictures to search and to save; `images` may be any iterable, which is worked through in parts.
+
+        Args:
+          images: as said above.
+          names: what results call them: by default a path's text, and for other pictures their place in the list.
+
+        Raises:
+          CocaError: a picture cannot be read (it is named), or there are more or fewer names than pictures.
+        """
+        return Index.of(self, images, names)
+
+    def load_index(self, folder: str | os.PathLike) -> Index:
+        """The index that was saved in a folder.
+
+        Raises:
+          CocaError: there is none, it is damaged, or another checkpoint made it.
+        """
+        return Index.load(self, folder)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hex digits that another model does not have: of parameters, their form and the vocabulary."""
+        return model_digest(self.config.model, self._params, self.vocabulary.model_bytes)
+
+    def embed_texts(self, texts: Sequence[str], long_text: str = "error") -> np.ndarray:
+        """L2-normalised embeddings, float32 [N, E]; with long_text = "truncate" what the model cannot read is cut off.
 
         Raises:
           CocaError: a text is longer than the model reads (it is named), or the model has no contrastive branch.
@@ -91,8 +147,8 @@ class Coca:
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         if isinstance(texts, str):
             raise CocaError("embed_texts takes a list of texts: put the one text into a list")
-        ids = self.vocabulary.encode(texts, self.config.model.text.length, "error")
-        return self._batched(functools.partial(_embed_texts, self._model, self.vocabulary.pad_id), ids)
+        ids = self.vocabulary.encode(texts, self.config.model.text.length, long_text)
+        return self._batcher(functools.partial(predictions.embed_texts, self._model, self.vocabulary.pad_id), ids)
 
     def text_classifier(self, labels: Sequence[str], templates: Sequence[str]) -> np.ndarray:
         """One vector per class, float32 [C, E]: `text_classifier` of this model's `embed_texts`."""
@@ -133,6 +189,22 @@ class Coca:
         """
         return self.vocabulary.decode(self._generate(images, options, prompts, seed)[1])
 
+    def caption_log_likelihoods(
+        self, images: Any, texts: Sequence[str], *, per_token: bool = False, long_text: str = "error"
+    ) -> np.ndarray:
+        """log p(text | image) of each text for each image, float32 [N, C]: of all its tokens and EOS, or their mean.
+
+        Raises:
+          CocaError: a picture cannot be read, a text is too long (they are named), or the model has no captioning branch.
+        """
+        self._require(self.can_caption, "captions", "captioning_weight")
+        ids = self.vocabulary.encode(texts, self.config.model.text.length, long_text)
+        lengths = (ids != self.vocabulary.pad_id).sum(axis=1).astype(np.float32)
+        longest = int(lengths.max(initial=1))
+        ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
+        function = functools.partial(predictions.log_likelihoods, self._model, self.vocabulary.pad_id, ids)
+        return self._over_images(function, images) / (lengths - 1 if per_token else 1)
+
     def answer(
         self,
         images: Any,
@@ -162,20 +234,20 @@ class Coca:
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
-        function = functools.partial(_generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
+        function = functools.partial(predictions.generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
         return ids, self._over_images(function, images, ids, draws)
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
             raise CocaError(f"this model gives no {what}: it was trained with config.loss.{weight} = 0")
 
-    def _listed(self, images: Any) -> np.ndarray | list:
+    def _listed(self, images: Any) -> Any:
         """What the model reads as it is, an array of pictures or of image tokens; or else a list of N pictures."""
         size = self.config.model.image.size
-        if isinstance(images, np.ndarray):
+        if hasattr(images, "shape") and hasattr(images, "dtype"):
             if images.shape[1:] == (models.token_count(self.config.model.image), self.config.model.width):
                 return images
-            if images.ndim == 3:
+            if len(images.shape) == 3:
                 images = images[None]
             if images.dtype == np.uint8 and images.shape[1:] == (size, size, 3):
                 return images
@@ -186,41 +258,15 @@ class Coca:
     def _over_images(self, function: Callable, images: Any, *beside: np.ndarray) -> np.ndarray:
         """`function` of the parameters, of all images and of what lies beside them, [N, …] each."""
         size, images = self.config.model.image.size, self._listed(images)
-        if isinstance(images, np.ndarray):
-            return self._batched(function, images, *beside)
+        if not isinstance(images, list):
+            return self._batcher(function, images, *beside)
         parts = []
         for i in range(0, len(images), _IMAGES_AT_ONCE):
             now = slice(i, i + _IMAGES_AT_ONCE)
             pictures = np.stack([load_image(x, size) for x in images[now]])
-            parts.append(self._batched(function, pictures, *[x[now] for x in beside]))
+            parts.append(self._batcher(function, pictures, *[x[now] for x in beside]))
         nothing = np.zeros((0, size, size, 3), np.uint8)
-        return np.concatenate(parts) if parts else self._batched(function, nothing, *beside)
-
-    def _batched(self, function: Callable, *arrays: np.ndarray) -> np.ndarray:
-        """`function` over batches; the last is padded, to a power of two, so that few sizes are ever compiled."""
-        count = len(arrays[0])
-        if not count:
-            one = [jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for array in arrays]
-            shape = jax.eval_shape(function, self._params, *one)
-            return np.zeros((0, *shape.shape[1:]), shape.dtype)
-        outputs = []
-        for start in range(0, count, self._batch_size):
-            real = min(count - start, self._batch_size)
-            parts = -(-real // self._multiple)
-            size = min(self._batch_size, self._multiple << (parts - 1).bit_length())
-            rows = start + np.minimum(np.arange(size), real - 1)  # the last row again and again
-            self._between_batches()
-            outputs.append(self._call(function, [array[rows] for array in arrays])[:real])
-        return np.concatenate(outputs)
-
-    def _call(self, function: Callable, batch: list[np.ndarray]) -> np.ndarray:
-        if self._mesh is None:
-            return np.asarray(function(self._params, *batch))
-        with jax.set_mesh(self._mesh):
-            placed, size = sharding.batch_sharding(self._mesh), len(batch[0])
-            rows = hosts.local_rows(placed, size)
-            spread = [hosts.global_batch(placed, size, array[rows]) for array in batch]
-            return multihost_utils.process_allgather(function(self._params, *spread), tiled=True)
+        return np.concatenate(parts) if parts else self._batcher(function, nothing, *beside)
 
 
 def text_classifier(
@@ -250,42 +296,14 @@ def text_classifier(
     return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed_images(model: models.Coca, params: Any, images: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, images, method="embed_images")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed_texts(model: models.Coca, pad_id: int, params: Any, ids_BL: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, ids_BL, ids_BL != pad_id, method="embed_texts")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _generate(
-    model: models.Coca,
-    options: GenerationOptions,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
-    params: Any,
-    images: jax.Array,
-    prompts_BP: jax.Array,
-    draws_B2: jax.Array,
-) -> jax.Array:
-    special = dict(bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
-    keys_B = None
-    if options.temperature:
-        keys_B = jax.vmap(lambda draw: jax.random.fold_in(jax.random.key(draw[0]), draw[1]))(draws_B2)
-    return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)
-
-
-def load(path: str | os.PathLike, *, all_devices: bool = False) -> Coca:
+def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int = 0) -> Coca:
     """The model of a checkpoint, from nothing but its folder.
 
     Args:
       path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket (gs://…).
       all_devices: whether to spread the work, and a large model, over all devices (of all processes); by default it
         comes to the first.
+      batch_size: see `Coca`.
 
     Raises:
       CocaError: there is no checkpoint.
@@ -295,4 +313,4 @@ def load(path: str | os.PathLike, *, all_devices: bool = False) -> Coca:
         mesh = sharding.make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
     restored = checkpoint.load(path, mesh)
     vocabulary = Vocabulary.from_bytes(restored.record.vocabulary)
-    return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh)
+    return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size)

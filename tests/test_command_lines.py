@@ -157,6 +157,40 @@ def test_evaluate_gives_training_s_own_figures(run, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def sets_of(photos):
+    """configs/eval/coco.py on a folder of photos instead."""
+    changes = {
+        "task": "folder", "path": photos, "evaluation_files": "('*',)", "text_fields": "()", "captions_per_image": "1",
+    }
+    return ["--config=configs/eval/coco.py", *(f"--config.sets.coco.{key}={value}" for key, value in changes.items())]
+
+
+def test_any_set_by_name_on_one_process_and_on_two(run, tmp_path):
+    photos = photo_folder(tmp_path / "photos", pictures=21)
+    arguments = [*running.command("evaluate", f"--checkpoint={run}"), *sets_of(photos), "--config.batch_size=8"]
+    status, out, err = running.call([*arguments, f"--output={tmp_path / 'one'}", "--sets=coco"])
+    assert status == 0, err
+    assert "broken.jpg left out: not a picture" in err and "records left out: 1 not a picture" in err, err
+    results = json.loads((tmp_path / "one" / "evaluation_coco.json").read_text())
+    assert results["coco/images"] == 21 and results["coco/unreadable"] == 1 and "coco/caption_cider" in results
+    assert results["checkpoint"] == str(run) and results["checkpoint_step"] == 2
+    assert len(results["checkpoint_digest"]) == 16
+    rows = {tuple(line.split()[:2]) for line in out.splitlines()}
+    assert {("coco", "image_to_text_r1"), ("coco", "caption_bleu_4")} <= rows, out
+    assert list((tmp_path / "one" / "tensorboard").iterdir()) and (tmp_path / "one" / "report_coco.html").exists()
+    assert not (tmp_path / "one" / "evaluation.json").exists()
+    ends = [running.finish(one) for one in running.start_several(2, [*arguments, f"--output={tmp_path / 'two'}"])]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    assert "coco" not in ends[1][1]  # the first process speaks
+    assert json.loads((tmp_path / "two" / "evaluation_coco.json").read_text()) == results
+
+
+def test_a_set_that_is_not_there(run):
+    config = "--config=configs/eval/coco.py"
+    message = sentence(running.command("evaluate", f"--checkpoint={run}", config, "--sets=cocoa"))
+    assert "'cocoa'" in message and "did you mean 'coco'" in message
+
+
 def test_two_processes_train_and_evaluate_as_one(run, tmp_path):
     flags = ("--config.train.steps=2", "--config.train.tensorboard=True", "--config.train.mesh.fsdp=2")
     processes = running.start_several(2, running.train_command(tmp_path / "tiny", *flags))
@@ -190,3 +224,23 @@ def test_caption_and_a_checkpoint_copied_elsewhere(run, tmp_path):
     np.testing.assert_array_equal(embeddings[0], embeddings[2])
 
 
+def test_search_a_folder(run, tmp_path):
+    photos, page = photo_folder(tmp_path / "photos", pictures=5), tmp_path / "page.html"
+    queries = ["a red three", "<blue>"]
+    arguments = [f"--checkpoint={run}", f"--images={photos}", "-k", 3]
+    status, out, err = running.call(running.command("search", *arguments, f"--page={page}", *queries))
+    assert status == 0 and "5 pictures in the index: 5 new" in err, err
+    assert "left out 1 file" in err and "broken.jpg" in err, err
+    coca = coca_jax.load(run)
+    index, lines = coca.load_index(photos / ".coca_index"), out.splitlines()
+    assert [lines[0], lines[4]] == queries and len(lines) == 8
+    for query, rows in zip(queries, (lines[1:4], lines[5:])):  # another optimisation level: the same but for rounding
+        scores = {str(photos / hit.name): hit.score for hit in index.search(query, 5)}
+        printed = [(float(score), path) for score, path in (row.split("\t") for row in rows)]
+        assert [score for score, _ in printed] == pytest.approx(sorted(scores.values(), reverse=True)[:3], abs=1e-3)
+        assert all(score == pytest.approx(scores[path], abs=1e-3) for score, path in printed)
+    assert page.read_text().count("<img") == 6 and "<blue>" not in page.read_text()
+    picture = photos / "003.png"
+    arguments = [f"--checkpoint={run}", f"--index={photos / '.coca_index'}", f"--image={picture}"]
+    status, out, err = running.call(running.command("search", *arguments))
+    assert status == 0 and out.splitlines()[:2] == [str(picture), f"1.0000\t{picture}"] and not err, err

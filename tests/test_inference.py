@@ -173,6 +173,59 @@ def test_probabilities_use_the_temperature_that_the_model_trains_with(temperatur
     np.testing.assert_allclose(found, _reference_probabilities(coca, 0.01), atol=1e-3)
 
 
+def _mean(embeddings: np.ndarray) -> np.ndarray:
+    mean = embeddings.mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_a_video_is_the_mean_of_frames_uniformly_sampled(tmp_path):
+    coca, pictures, own = _coca(), _pictures(), _one_by_one()[0]
+    # Of nine frames three: the middles of thirds. Of two frames three: the second twice.
+    expected = [_mean(own[[1, 4, 7]]), _mean(own[[1, 4, 7]]), _mean(own[[0, 1, 1]])]
+    found = coca.embed_videos([pictures, list(pictures), pictures[:2] / 255], 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # One array, with as many frames as asked for and with more; more clips than a batch has.
+    clips = np.stack([np.roll(pictures, -shift, axis=0) for shift in range(5)])
+    expected = [_mean(own[shift : shift + 3]) for shift in range(5)]
+    found = coca.embed_videos(clips[:, :3], 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(coca.embed_videos(clips[:3], 3)[0], _mean(own[[1, 4, 7]]), atol=1e-5)
+    assert coca.embed_videos([]).shape == (0, 16)
+    wrong = ((tmp_path / "absent.mp4", "the clip .*absent.mp4 cannot be read"), (pictures[:0], "without a frame"))
+    for clip, words in wrong:
+        with pytest.raises(CocaError, match=words):
+            coca.embed_videos([clip])
+
+
+def test_a_video_file_is_decoded(tmp_path):
+    pytest.importorskip("av", reason="clips are decoded by PyAV: pip install av")
+    frames = [Image.fromarray(np.full((32, 32, 3), 60 * i, np.uint8)) for i in range(4)]
+    path = tmp_path / "clip.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
+    found = _coca().embed_videos([path, path.read_bytes(), frames], 3)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], atol=0.02)
+    path.write_bytes(b"no clip")
+    with pytest.raises(CocaError, match="clip.gif cannot be read as a clip"):
+        _coca().embed_videos([path])
+
+
+def test_an_index_finds_what_the_embeddings_say_and_belongs_to_its_model(tmp_path):
+    coca, pictures = _coca(), _pictures()
+    index = coca.index(pictures, names=map(str, range(100, 109)))
+    scores = coca.embed_images(pictures) @ coca.embed_texts(["a red thing"])[0]
+    found = index.search("a red thing", 9)
+    assert [hit.name for hit in found] == [str(100 + i) for i in np.argsort(-scores, kind="stable")]
+    np.testing.assert_allclose([hit.score for hit in found], np.sort(scores)[::-1], atol=1e-6)
+    assert index.search(pictures[4], 1)[0].name == "104"
+    index.save(tmp_path)
+    assert coca.load_index(tmp_path).search("a red thing", 9) == found
+    other = inference.Coca(coca.config, coca._params | {"temperature": np.float32(0.05)}, coca.vocabulary, 8)
+    with pytest.raises(CocaError, match="another checkpoint"):
+        other.load_index(tmp_path)
+
+
 def test_a_dual_encoder_refuses_to_caption():
     coca = _coca(captioning_weight=0.0)
     assert coca.can_embed and not coca.can_caption

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.caption_metrics import external, scores
 from coca_jax.evaluation.meaning import Meaning, canonical
 
 
@@ -37,6 +39,34 @@ def caption_metrics(
         "caption_exact": _share(exact),
         "caption_parsed": _share(parsed),
     }
+
+
+def reference_scores(
+    generated: Sequence[str], captions: Sequence[Sequence[str]], wanted: Sequence[str]
+) -> tuple[dict[str, float], list[str]]:
+    """BLEU, CIDEr and the like, as `caption_bleu_4`, `caption_cider`, …
+
+    Args:
+      generated: M captions.
+      captions: for each image its references, at least one.
+      wanted: names of `caption_metrics.scores.METRICS`.
+
+    Returns:
+      The figures, and a sentence for each that cannot be had here.
+    """
+    possible, missing = [], []
+    for name in wanted:
+        try:
+            if name in scores.METRICS and name not in scores.WITHOUT_JAVA:
+                external.check_available(name)
+        except CocaError as error:
+            missing.append(str(error))
+        else:
+            possible.append(name)
+    if not possible:
+        return {}, missing
+    found = scores.score(dict(enumerate(generated)), dict(enumerate(captions)), possible)
+    return {f"caption_{name}": value for name, value in found.corpus.items()}, missing
 
 
 def constant_answer(captions: Sequence[Sequence[str]], meaning: Meaning) -> float:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from coca_jax.indexing.nearest import nearest
+
 _CHUNK_SCORES = 4_000_000  # scores in memory at a time: 16 MB of float32
 
 
@@ -44,8 +46,9 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
       The mean over queries of 1 − C(N − r, k) / C(N, k).
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
-    drawn = np.arange(min(k, candidates))
-    missed = np.prod(np.clip((wrong[:, None] - drawn) / (candidates - drawn), 0, 1), axis=1)
+    missed = np.ones(len(wrong))
+    for drawn in range(min(k, candidates)):
+        missed *= np.clip((wrong - drawn) / (candidates - drawn), 0, 1)
     return float(np.mean(1 - missed)) if len(wrong) else float("nan")
 
 
@@ -66,14 +69,6 @@ def top(query_embeddings: np.ndarray, candidate_embeddings: np.ndarray, k: int) 
 
     Returns:
       indices: int64 [Q, min(k, N)] of the candidates.
-      scores: [Q, min(k, N)], their dot products with the query.
+      scores: float32 [Q, min(k, N)], their dot products with the query.
     """
-    queries, candidates = len(query_embeddings), len(candidate_embeddings)
-    k = min(k, candidates)
-    indices = np.zeros((queries, k), np.int64)
-    scores = np.zeros((queries, k), np.float32)
-    for chunk in query_chunks(queries, candidates):
-        chunk_scores = query_embeddings[chunk] @ candidate_embeddings.T
-        indices[chunk] = np.argsort(-chunk_scores, axis=1, kind="stable")[:, :k]
-        scores[chunk] = np.take_along_axis(chunk_scores, indices[chunk], axis=1)
-    return indices, scores
+    return nearest(query_embeddings, [candidate_embeddings], k)

@@ -47,7 +47,10 @@ def write_report(
     template = string.Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
     body = [result_section(result) for result in results]
     body += [_training(rows, [result.name for result in results]), _info(info)]
-    page = template.substitute(title=html.escape(title), nav=_navigation(results, rows, info), body="".join(body))
+    navigation = _navigation(results, rows, info)
+    page = template.substitute(
+        kind="evaluation report", title=html.escape(title), nav=navigation, body="".join(body)
+    )
     write_atomically(path, page)
 
 

@@ -1,12 +1,17 @@
-"""The evaluations of a run: every held-out set of its config, into `evaluation.json` and `report.html`."""
+"""The evaluations of a run or of a config of evaluations, one set after another, and what is written of them."""
 
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 from etils import epath
 
+from coca_jax import hosts
 from coca_jax.config import Config
+from coca_jax.data.evaluation_set import EvaluationSet
 from coca_jax.data.evaluation_sets import evaluation_sets
+from coca_jax.evaluation.caption_metrics import result_files
+from coca_jax.evaluation.classifiers import Classifiers
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import write_evaluation
 from coca_jax.evaluation.suite import EvaluationResult, evaluate
@@ -14,10 +19,12 @@ from coca_jax.inference import Coca
 from coca_jax.trainer.metrics import read_history
 
 _log = logging.getLogger(__name__)
+_COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreadable")  # metrics that have no mean
 
 
 class RunEvaluation:
-    """Evaluates a run's models on its held-out sets, which are read once (by every process, each in full).
+    """Evaluates a run's models on its held-out sets, which are read once (by every process, each in full), and on those
+    of `config.evaluation.sets`, which are read each time.
 
     Raises:
       CocaError: the held-out records cannot be found.
@@ -28,7 +35,53 @@ class RunEvaluation:
         self._sets = evaluation_sets(config)
 
     def __call__(self, coca: Coca) -> list[EvaluationResult]:
-        return [evaluate(coca, held_out, self._gallery) for held_out in self._sets]
+        return evaluate_sets(coca, self._sets, self._gallery)
+
+
+def evaluate_sets(
+    coca: Coca, sets: Sequence[EvaluationSet], gallery: int, folder: epath.Path | None = None
+) -> list[EvaluationResult]:
+    """The result of each set, then the means of the groups that sets belong to.
+
+    Args:
+      coca: the model.
+      sets: evaluated in their order.
+      gallery: how many pictures of each the report shows.
+      folder: where large text classifiers are kept for another time; None: nowhere.
+
+    Raises:
+      CocaError: as `suite.evaluate`.
+    """
+    classifiers, results, said = Classifiers(coca, folder), [], set()
+    for number, held_out in enumerate(sets, 1):
+        if held_out.asked is not None:
+            _log.info("%s (%d of %d): %s pictures", held_out.name, number, len(sets), f"{len(held_out.images):,}")
+        results.append(evaluate(coca, held_out, gallery, classifiers))
+        for note in results[-1].notes:
+            if note not in said and hosts.is_first():
+                _log.warning("%s", note)
+            said.add(note)
+        if results[-1].unreadable and held_out.asked is not None:
+            causes = ", ".join(f"{count:,} {cause}" for cause, count in results[-1].unreadable.items())
+            _log.info("%s: records left out: %s", held_out.name, causes)
+        if hasattr(held_out.images, "forget"):
+            held_out.images.forget()
+    return results + _group_means(sets, results)
+
+
+def _group_means(sets: Sequence[EvaluationSet], results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
+    """For each group the mean of every figure that all its sets have."""
+    groups: dict[str, list[EvaluationResult]] = {}
+    for held_out, result in zip(sets, results):
+        if held_out.asked is not None and held_out.asked.group:
+            groups.setdefault(held_out.asked.group, []).append(result)
+    means = []
+    for group, members in groups.items():
+        rows = [{key.removeprefix(f"{one.name}/"): value for key, value in one.metrics.items()} for one in members]
+        shared = [key for key in rows[0] if key not in _COUNTS and all(key in row for row in rows)]
+        found = {f"{group}/{key}": float(np.mean([row[key] for row in rows])) for key in shared}
+        means.append(EvaluationResult(group, {**found, f"{group}/sets": len(members)}, {}))
+    return means
 
 
 def flat_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:
@@ -36,12 +89,47 @@ def flat_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:
     return {key: value for result in results for key, value in result.metrics.items()}
 
 
-def write_results(folder: epath.Path, coca: Coca, results: Sequence[EvaluationResult], title: str) -> None:
-    """Writes `evaluation.json` and `report.html` into `folder`, and the main figures to the log."""
-    metrics = flat_metrics(results)
-    write_evaluation(folder / "evaluation.json", {**metrics, "checkpoint_step": coca.step})
+def write_results(
+    folder: epath.Path,
+    coca: Coca,
+    results: Sequence[EvaluationResult],
+    title: str,
+    *,
+    name: str = "",
+    checkpoint: str = "",
+) -> None:
+    """Writes the metrics as JSON, the report, and captions as COCO's and NoCaps' servers take them; figures to the log.
+
+    Args:
+      folder: of the files.
+      coca: the model that was evaluated.
+      results: of each set.
+      title: of the report.
+      name: "": the run's own evaluation, `evaluation.json` and `report.html`; or else `evaluation_<name>.json` …, with
+        the checkpoint's identity.
+      checkpoint: where the model comes from, for that.
+    """
+    metrics, suffix = flat_metrics(results), f"_{name}" if name else ""
+    identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest} if name else {}
+    write_evaluation(folder / f"evaluation{suffix}.json", {**metrics, **identity, "checkpoint_step": coca.step})
+    for result in results:
+        if result.captions:
+            path = folder / f"captions_{result.name}_results.json"
+            result_files.write_results(path, result.captions)
+            _log.info("captions for COCO's or NoCaps' server: %s", path)
+    info = _info(coca)
+    if name:
+        info |= {"checkpoint": f"{checkpoint}, step {coca.step:,}, digest {coca.digest}"}
+    report = folder / f"report{suffix}.html"
+    write_report(report, title=title, results=results, history=read_history(folder), info=info)
+    for key, value in metrics.items():
+        _log.info("%s = %.4g", key, value)
+    _log.info("the report is %s", report)
+
+
+def _info(coca: Coca) -> dict[str, str]:
     model, train = coca.config.model, coca.config.train
-    info = {
+    return {
         "training steps": f"{coca.step:,} of {train.steps:,}, {train.batch_size} pairs each",
         "parameters": f"{coca.parameter_count:,}",
         "image encoder": f"{model.image.kind}, {model.image.size} px, patch {model.image.patch}, stem {model.image.stem}, "
@@ -54,8 +142,3 @@ def write_results(folder: epath.Path, coca: Coca, results: Sequence[EvaluationRe
         "optimizer": f"{coca.config.optimizer.name}, peak learning rate {coca.config.optimizer.peak_learning_rate:g}",
         "seed": str(train.seed),
     }
-    history = read_history(folder)
-    write_report(folder / "report.html", title=title, results=results, history=history, info=info)
-    for key, value in metrics.items():
-        _log.info("%s = %.4g", key, value)
-    _log.info("the report is %s", folder / "report.html")

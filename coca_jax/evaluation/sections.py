@@ -8,13 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.evaluation import zero_shot
+from coca_jax.evaluation import class_sections
 from coca_jax.evaluation.charts import percent
+from coca_jax.evaluation.class_sections import spoken
+from coca_jax.evaluation.classification import EMBEDDINGS
+from coca_jax.evaluation.gallery import Example, Search
 from coca_jax.evaluation.pictures import picture
-from coca_jax.evaluation.suite import ClassificationOutcome, EvaluationResult, Example, Search
+from coca_jax.evaluation.suite import EvaluationResult
 
-_TABLE_UP_TO = 20  # classes; beyond, the most confused pairs say more than a table
-_PAIRS = 12
+_SCORES = [  # of captions, below `<set>/caption_`
+    *((f"bleu_{order}", f"BLEU-{order}") for order in (1, 2, 3, 4)),
+    ("rouge_l", "ROUGE-L"), ("cider", "CIDEr"), ("meteor", "METEOR"), ("spice", "SPICE"),
+]
 
 
 def result_section(result: EvaluationResult) -> str:
@@ -24,17 +29,13 @@ def result_section(result: EvaluationResult) -> str:
         _pool(result),
         _tiles(result),
         _retrieval_table(result),
+        _caption_scores(result),
         _gallery("What it sees", "Held-out pictures, evenly spread over the set.", result.gallery),
         _gallery("Where it errs", "The wrong answers that come closest to the truth.", result.mistakes),
         _searches(result.searches),
-        f'<div class="namings">{"".join(map(_classification, result.classifications))}</div>',
+        f'<div class="namings">{"".join(map(class_sections.classification, result.classifications))}</div>',
     ]
     return f'<section id="{anchor(result.name)}" class="set">{"".join(parts)}</section>'
-
-
-def spoken(name: str) -> str:
-    """A set's or metric's name for people: digit_scenes -> digit scenes."""
-    return name.replace("_", " ")
 
 
 def anchor(name: str) -> str:
@@ -54,18 +55,24 @@ def _pool(result: EvaluationResult) -> str:
         words += f", {captions:,} distinct captions"
     if meanings is not None and meanings != captions:
         words += f" with {meanings:,} distinct meanings"
-    return f'<p class="pool">{words}.</p>'
+    lost = "; ".join(f"{count:,} {cause}" for cause, count in result.unreadable.items())
+    words += f". Records that could not be used: {lost}" if lost else ""
+    notes = "".join(f'<p class="pool">{html.escape(note)}</p>' for note in result.notes)
+    return f'<p class="pool">{html.escape(words)}.</p>{notes}'
 
 
 def _tiles(result: EvaluationResult) -> str:
     headlines = [
         ("image_to_text_r1", "Picture to caption", "right caption ranked first", "chance"),
         ("text_to_image_r1", "Caption to picture", "right picture ranked first", "chance"),
+        ("video_to_text_r1", "Clip to caption", "right caption ranked first", "chance"),
+        ("text_to_video_r1", "Caption to clip", "right clip ranked first", "chance"),
         ("caption_equivalent", "Captions right", "same meaning as the truth", "best fixed caption"),
     ]
     for outcome in result.classifications:
-        classes = f"zero-shot, {len(outcome.labels):,} classes"
-        headlines.append((f"zero_shot_{outcome.name}", spoken(outcome.name).capitalize(), classes, "chance"))
+        way = "zero-shot" if outcome.way == EMBEDDINGS else "by caption likelihood"
+        classes = f"{way}, {outcome.candidates:,} classes"
+        headlines.append((outcome.key, spoken(outcome.name).capitalize(), classes, "chance"))
     tiles = []
     for key, label, detail, baseline in headlines:
         value = _get(result, key)
@@ -88,7 +95,10 @@ def _tile(label: str, detail: str, value: float, chance: float | None, baseline:
 
 def _retrieval_table(result: EvaluationResult) -> str:
     rows = []
-    for way, words in (("image_to_text", "Picture to caption"), ("text_to_image", "Caption to picture")):
+    for way, words in (
+        ("image_to_text", "Picture to caption"), ("text_to_image", "Caption to picture"),
+        ("video_to_text", "Clip to caption"), ("text_to_video", "Caption to clip"),
+    ):
         cells = []
         for k in (1, 5, 10):
             value, chance = _get(result, f"{way}_r{k}"), result.chance.get(f"{result.name}/{way}_r{k}")
@@ -102,8 +112,9 @@ def _retrieval_table(result: EvaluationResult) -> str:
         for words, key in [
             ("generated captions word for word as the truth:", "caption_exact"),
             ("generated captions that are well-formed:", "caption_parsed"),
-            *((f"{spoken(o.name)}, right class among the first five:", f"zero_shot_{o.name}_top5")
+            *((f"{spoken(o.name)}, right class among the first five:", f"{o.key}_top5")
               for o in result.classifications),
+            *((f"{spoken(o.name)}, mean of the classes:", f"{o.key}_mean_per_class") for o in result.classifications),
         ]
         if (value := _get(result, key)) is not None
     ]
@@ -114,6 +125,19 @@ def _retrieval_table(result: EvaluationResult) -> str:
     )
     also = f'<p class="also">Also: {html.escape("; ".join(more))}.</p>' if more else ""
     return (table if rows else "") + also
+
+
+def _caption_scores(result: EvaluationResult) -> str:
+    found = [(words, value) for key, words in _SCORES if (value := _get(result, f"caption_{key}")) is not None]
+    if not found:
+        return ""
+    head = "".join(f'<th scope="col">{words}</th>' for words, _ in found)
+    cells = "".join(f"<td>{100 * value:.1f}</td>" for _, value in found)
+    return (
+        '<h3>Captions against those of people</h3><p class="detail">Times 100, as papers print them.</p>'
+        '<div class="scroll" role="region" aria-label="Caption scores" tabindex="0"><table class="numbers">'
+        f"<thead><tr>{head}</tr></thead><tbody><tr>{cells}</tr></tbody></table></div>"
+    )
 
 
 def _mark(right: bool | None, yes: str = "right", no: str = "wrong") -> str:
@@ -159,61 +183,4 @@ def _searches(searches: Sequence[Search]) -> str:
     return (
         '<h3>Looking for a sentence</h3><p class="detail">The held-out pictures that rank first, best on the left.</p>'
         + "".join(blocks)
-    )
-
-
-def _classification(outcome: ClassificationOutcome) -> str:
-    name = html.escape(spoken(outcome.name))
-    total = len(outcome.targets)
-    right = round(np.nan_to_num(outcome.accuracy) * total)
-    parts = [
-        f"<h3>Zero-shot {name}</h3>",
-        f'<p class="detail">{len(outcome.labels):,} classes; {right:,} of {total:,} pictures right.</p>',
-    ]
-    parts.append(_confusion_table(outcome) if len(outcome.labels) <= _TABLE_UP_TO else _confused_pairs(outcome))
-    if outcome.mistakes:
-        cards = "".join(
-            f'<li>{picture(image, target)}<b class="wrong">✗ says {html.escape(predicted)}</b>'
-            f"<span>is {html.escape(target)}</span></li>"
-            for image, target, predicted in outcome.mistakes
-        )
-        parts.append(f'<h4>Most confident mistakes</h4><ul class="strip">{cards}</ul>')
-    return f'<article>{"".join(parts)}</article>'
-
-
-def _confusion_table(outcome: ClassificationOutcome) -> str:
-    counts = zero_shot.confusion_matrix(np.asarray(outcome.targets), outcome.predicted, len(outcome.labels))
-    labels = [html.escape(label) for label in outcome.labels]
-    rows = []
-    for i, (label, row) in enumerate(zip(labels, counts)):
-        cells = []
-        for j, count in enumerate(row):
-            if not count:
-                cells.append("<td></td>")
-                continue
-            share = count / row.sum()
-            kind = ("hit" if i == j else "miss") + (" strong" if share > 0.5 else "")
-            cells.append(f'<td class="{kind}" style="--p:{100 * share:.0f}%">{count:,}</td>')
-        rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col"><span>{label}</span></th>' for label in labels)
-    return (
-        f'<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0"><table class="confusion">'
-        f"<caption>Rows: what it is. Columns: what the model says.</caption>"
-        f'<thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _confused_pairs(outcome: ClassificationOutcome) -> str:
-    pairs = zero_shot.confused_pairs(np.asarray(outcome.targets), outcome.predicted)
-    if not pairs or pairs[0][2] == 1:
-        return ""  # every confusion happened once: the pictures below show some
-    rows = "".join(
-        f"<tr><td>{html.escape(outcome.labels[target])}</td><td>{html.escape(outcome.labels[predicted])}</td>"
-        f"<td>{count:,}</td></tr>"
-        for target, predicted, count in pairs[:_PAIRS]
-    )
-    return (
-        '<div class="scroll" role="region" aria-label="Most confused classes" tabindex="0"><table class="numbers">'
-        '<thead><tr><th scope="col">It is</th><th scope="col">The model says</th><th scope="col">Times</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
     )

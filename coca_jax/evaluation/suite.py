@@ -1,88 +1,24 @@
-"""Every evaluation of one held-out set: predict once, then pure metrics, and the pictures that a report shows."""
+"""Every evaluation of one held-out set: the model answers once, then pure metrics, and pictures for a report."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
-from coca_jax.evaluation import captioning, ranking, retrieval, zero_shot
-from coca_jax.evaluation.meaning import NO_LABEL, Meaning, Pool, canonical, pool_of
-from coca_jax.inference import text_classifier
+from coca_jax.data.evaluation_set import EvaluationSet
+from coca_jax.errors import CocaError
+from coca_jax.evaluation import captioning, classification, ranking, retrieval
+from coca_jax.evaluation.answers import Answers, ask
+from coca_jax.evaluation.classification import ClassificationOutcome
+from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.gallery import Example, Gallery, Search, spread
+from coca_jax.evaluation.meaning import NO_LABEL, canonical, pool_of
+from coca_jax.evaluation.model import Model
 
-_TOP5_ABOVE = 10  # classes; among fewer, five guesses say little
+_log = logging.getLogger(__name__)
 _SEARCH_RESULTS = 8
-_MISTAKES = 6
-
-
-class Model(Protocol):
-    """What an evaluation needs of `coca_jax.inference.Coca`."""
-
-    can_embed: bool  # False where the model was trained without the contrastive loss
-    can_caption: bool  # False where it was trained without the captioning loss
-
-    def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [N, H, W, 3] -> float32 [N, E], L2-normalised."""
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts -> float32 [N, E], L2-normalised."""
-
-    def caption(self, images: np.ndarray) -> list[str]:
-        """uint8 [N, H, W, 3] -> N captions."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One held-out picture and what the model says of it; a part that the model cannot do is None.
-
-    Attributes:
-      image: uint8 [H, W, 3].
-      caption: its first true caption.
-      generated: the caption that the model writes, and whether it says the same as a true one.
-      retrieved: the caption that it ranks first in the pool, and whether that one is right.
-    """
-
-    image: np.ndarray
-    caption: str
-    generated: str | None = None
-    generated_right: bool | None = None
-    retrieved: str | None = None
-    retrieved_right: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """A sentence and the examples whose images rank first for it.
-
-    Attributes:
-      examples: the best first; `right`: which of them say the same as the sentence.
-      matching: how many images of the whole set do.
-    """
-
-    sentence: str
-    examples: Sequence[Example]
-    right: Sequence[bool]
-    matching: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassificationOutcome:
-    """A zero-shot classification, image by image.
-
-    Attributes:
-      name: of the classification; `labels`: of its classes.
-      targets, predicted: int [M], classes of the images that took part.
-      accuracy: the share of them that is right; ties count as wrong, so it may be below what `predicted` gives.
-      mistakes: a few wrong ones, as (image, right label, predicted label), the most confident first.
-    """
-
-    name: str
-    labels: Sequence[str]
-    targets: np.ndarray
-    predicted: np.ndarray
-    accuracy: float
-    mistakes: Sequence[tuple[np.ndarray, str, str]]
+_PLAIN = ("retrieval", "classification", "captioning")  # what is asked where a set does not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +32,9 @@ class EvaluationResult:
       gallery: pictures spread evenly over the set.
       mistakes: pictures whose caption (without a captioner: whose retrieved caption) is wrong.
       searches, classifications: see there.
+      unreadable: records that could not be used, counted by cause.
+      notes: sentences on what was asked for and could not be done.
+      captions: the generated captions by the images' numbers, where they have some.
     """
 
     name: str
@@ -105,128 +44,157 @@ class EvaluationResult:
     mistakes: Sequence[Example] = ()
     searches: Sequence[Search] = ()
     classifications: Sequence[ClassificationOutcome] = ()
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+    captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
-def evaluate(coca: Model, evaluation_set: EvaluationSet, gallery: int = 24) -> EvaluationResult:
-    """Retrieval, zero-shot classification and captioning, as far as the model can do them.
+def evaluate(
+    coca: Model, evaluation_set: EvaluationSet, gallery: int = 24, classifiers: Classifiers | None = None
+) -> EvaluationResult:
+    """What the set asks for, as far as the model can do it.
 
     Args:
       coca: the model; it batches by itself.
       evaluation_set: at least one held-out pair.
       gallery: how many pictures to keep for the report.
+      classifiers: the model's, where another set may have built them already.
+
+    Raises:
+      CocaError: no picture can be read, or the set asks only for what the model cannot do.
     """
-    held_out, name = evaluation_set, evaluation_set.name
-    pool = pool_of(held_out.captions, held_out.meaning)
-    metrics: dict[str, float] = {
-        "images": len(held_out.images), "distinct_captions": len(pool.texts), "distinct_meanings": len(pool.ids)
-    }
-    chance: dict[str, float] = {}
-    examples = [Example(image, own[0]) for image, own in zip(held_out.images, held_out.captions)]
-    searches, classifications = [], []
-    if coca.can_embed:
-        images_ME = coca.embed_images(held_out.images)
-        scores, examples = _retrieve(coca, pool, images_ME, examples)
-        tasks = [_classify(coca, held_out, task, images_ME) for task in held_out.classifications]
-        classifications = [outcome for outcome, _, _ in tasks]
-        for found, expected in [(scores.metrics, scores.chance), *(task[1:] for task in tasks)]:
-            metrics |= found
-            chance |= expected
-    if coca.can_caption:
-        generated = list(coca.caption(held_out.images))
-        metrics |= captioning.caption_metrics(generated, held_out.captions, held_out.meaning)
-        chance["caption_equivalent"] = captioning.constant_answer(held_out.captions, held_out.meaning)
-        same = captioning.equivalents(generated, held_out.captions, held_out.meaning)
-        examples = [
-            dataclasses.replace(example, generated=text, generated_right=bool(hit))
-            for example, text, hit in zip(examples, generated, same)
-        ]
-    if coca.can_embed and held_out.sentences:
-        searches = _search(coca, held_out.sentences, held_out.meaning, pool, images_ME, examples)
-    shown = _spread(len(examples), gallery)
-    hidden = sorted(set(range(len(examples))).difference(shown))
-    return EvaluationResult(
-        name=name,
-        metrics={f"{name}/{key}": value for key, value in metrics.items()},
-        chance={f"{name}/{key}": value for key, value in chance.items()},
-        gallery=[examples[i] for i in shown],
-        mistakes=_mistakes([examples[i] for i in hidden]),
-        searches=searches,
-        classifications=classifications,
-    )
+    run = _Evaluation(coca, evaluation_set, classifiers or Classifiers(coca))
+    if run.embeds:
+        run.retrieve()
+        run.classify()
+    if run.captions:
+        run.caption()
+    if run.scores:
+        run.classify_by_likelihood()
+    return run.result(gallery)
 
 
-def _retrieve(
-    coca: Model, pool: Pool, images_ME: np.ndarray, examples: Sequence[Example]
-) -> tuple[retrieval.RetrievalScores, list[Example]]:
-    texts_TE = coca.embed_texts(pool.texts)
-    scores = retrieval.retrieval(images_ME, texts_TE, pool.image_labels, pool.text_labels)
-    best = ranking.top(images_ME, texts_TE, 1)[0][:, 0]
-    right = (pool.image_labels == pool.text_labels[best][:, None]).any(axis=1)
-    return scores, [
-        dataclasses.replace(example, retrieved=pool.texts[text], retrieved_right=bool(hit))
-        for example, text, hit in zip(examples, best, right)
-    ]
+class _Evaluation:
+    """One evaluation as it goes: metrics and examples are gathered."""
 
+    def __init__(self, coca: Model, held_out: EvaluationSet, classifiers: Classifiers):
+        self._coca, self._set, self._classifiers = coca, held_out, classifiers
+        asked = held_out.asked
+        self._tasks = _PLAIN if asked is None else asked.tasks
+        self._notes: list[str] = []
+        classes = held_out.classifications if "classification" in self._tasks else ()
+        self._ranks = bool({"retrieval", "video_retrieval"}.intersection(self._tasks))
+        self.embeds = self._able(self._ranks or bool(classes), coca.can_embed, "contrastive")
+        self.captions = self._able("captioning" in self._tasks, coca.can_caption, "captioning")
+        self.scores = self._able("likelihood_classification" in self._tasks, coca.can_caption, "captioning")
+        if asked is not None and not (self.embeds or self.captions or self.scores):
+            raise CocaError(f"{held_out.name}: {self._notes[0]}")
+        self._answers: Answers = ask(
+            coca,
+            held_out,
+            embed=self.embeds,
+            caption=self.captions,
+            likelihoods=held_out.classifications if self.scores else (),
+        )
+        self._captions = [held_out.captions[row] for row in self._answers.rows]
+        self._pool = pool_of(self._captions, held_out.meaning)
+        self._gallery = Gallery(held_out.images, self._answers.rows, self._captions)
+        self._metrics: dict[str, float] = {"images": len(self._captions)}
+        self._captioned = any(text for own in self._captions for text in own)  # or else nobody says what is right
+        if asked is None or self._captioned and (self._ranks or self.captions):
+            self._metrics |= {"distinct_captions": len(self._pool.texts), "distinct_meanings": len(self._pool.ids)}
+        if self._answers.unreadable:
+            self._metrics["unreadable"] = sum(self._answers.unreadable.values())
+        self._chance: dict[str, float] = {}
+        self._searches: list[Search] = []
+        self._outcomes: list[ClassificationOutcome] = []
+        self._by_id: dict[int, str] = {}
 
-def _classify(
-    coca: Model, held_out: EvaluationSet, task: Classification, images_ME: np.ndarray
-) -> tuple[ClassificationOutcome, dict[str, float], dict[str, float]]:
-    classifier_CE = text_classifier(coca.embed_texts, task.labels, task.templates)
-    targets = np.asarray(task.targets)
-    prediction = zero_shot.predict(images_ME[task.indices], classifier_CE, targets)
-    key, classes = f"zero_shot_{task.name}", len(task.labels)
-    metrics, chance = {key: ranking.hit_rate(prediction.ranks, 1)}, {key: 1 / classes}
-    if classes > _TOP5_ABOVE:
-        metrics[f"{key}_top5"], chance[f"{key}_top5"] = ranking.hit_rate(prediction.ranks, 5), 5 / classes
-    wrong = np.flatnonzero(prediction.predicted != targets)
-    wrong = wrong[np.argsort(-prediction.margins[wrong], kind="stable")][:_MISTAKES]
-    outcome = ClassificationOutcome(
-        name=task.name,
-        labels=task.labels,
-        targets=targets,
-        predicted=prediction.predicted,
-        accuracy=metrics[key],
-        mistakes=[
-            (held_out.images[task.indices[i]], task.labels[targets[i]], task.labels[prediction.predicted[i]])
-            for i in wrong
-        ],
-    )
-    return outcome, metrics, chance
+    def _able(self, wanted: bool, can: bool, branch: str) -> bool:
+        if wanted and not can and self._set.asked is not None:
+            self._notes.append(f"the model was trained without its {branch} loss and cannot be asked for this")
+        return wanted and can
 
+    def _embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return self._coca.embed_texts(texts, self._set.long_text)
 
-def _search(
-    coca: Model,
-    sentences: Sequence[str],
-    meaning: Meaning,
-    pool: Pool,
-    images_ME: np.ndarray,
-    examples: Sequence[Example],
-) -> list[Search]:
-    found, _ = ranking.top(coca.embed_texts(list(sentences)), images_ME, _SEARCH_RESULTS)
-    searches = []
-    for sentence, indices in zip(sentences, found):
-        label = pool.ids.get(canonical(sentence, meaning), NO_LABEL)
-        same = (pool.image_labels == label).any(axis=1) & (label != NO_LABEL)
-        searches.append(Search(sentence, [examples[i] for i in indices], same[indices].tolist(), int(same.sum())))
-    return searches
+    def retrieve(self) -> None:
+        if not self._ranks:
+            return
+        images_ME, asked, pool = self._answers.embeddings_ME, self._set.asked, self._pool
+        texts, labels, text_labels = pool.texts, pool.image_labels, pool.text_labels
+        if asked is not None and asked.match == "image":
+            texts, labels, text_labels = retrieval.caption_pool(self._captions)
+        distinct = list(dict.fromkeys(texts))  # equal texts tie exactly, in whichever batch they would have been
+        place = {text: i for i, text in enumerate(distinct)}
+        texts_TE = self._embed_texts(distinct)[[place[text] for text in texts]]
+        kind = "video" if "video_retrieval" in self._tasks else "image"
+        found = retrieval.retrieval(images_ME, texts_TE, labels, text_labels, kind)
+        # A run's own sets have the keys that they always had.
+        kept = found.metrics if asked is not None else found.chance
+        self._metrics |= {key: found.metrics[key] for key in kept}
+        self._chance |= found.chance
+        best = ranking.top(images_ME, texts_TE, 1)[0][:, 0]
+        right = (labels.reshape(len(labels), -1) == text_labels[best][:, None]).any(axis=1)
+        self._gallery.retrieved, self._gallery.retrieved_right = [texts[i] for i in best], right
+        if asked is not None:
+            self._metrics["texts"] = len(texts)
 
+    def classify(self) -> None:
+        if "classification" in self._tasks:
+            for task in self._set.classifications:
+                self._add(classification.by_embeddings(self._set, task, self._answers, self._classifiers))
 
-def _spread(size: int, count: int) -> list[int]:
-    """At most `count` indices below `size`, evenly spaced: the same pictures in every report of one set."""
-    return sorted({int(i) for i in np.linspace(0, size - 1, min(size, count))}) if size and count > 0 else []
+    def classify_by_likelihood(self) -> None:
+        for task in self._set.classifications:
+            self._add(classification.by_likelihood(self._set, task, self._answers))
 
+    def _add(self, found: classification.Found) -> None:
+        outcome, metrics, chance = found
+        self._outcomes.append(outcome)
+        self._metrics |= metrics
+        self._chance |= chance
 
-def _mistakes(examples: Sequence[Example]) -> list[Example]:
-    """The nearest misses first: a caption with one wrong word tells more than a broken one."""
-    wrong = [
-        (example, example.retrieved if example.generated is None else example.generated)
-        for example in examples
-        if (example.retrieved_right if example.generated is None else example.generated_right) is False
-    ]
-    wrong.sort(key=lambda pair: -_shared_words(pair[1], pair[0].caption))
-    return [example for example, _ in wrong[:_MISTAKES]]
+    def caption(self) -> None:
+        generated, meaning = self._answers.generated, self._set.meaning
+        if self._set.image_ids:
+            ids = [self._set.image_ids[row] for row in self._answers.rows]
+            self._by_id = dict(zip(ids, generated))
+        if not self._captioned:
+            return
+        self._metrics |= captioning.caption_metrics(generated, self._captions, meaning)
+        self._chance["caption_equivalent"] = captioning.constant_answer(self._captions, meaning)
+        self._gallery.generated = generated
+        self._gallery.generated_right = captioning.equivalents(generated, self._captions, meaning)
+        if self._set.asked is not None:
+            wanted = self._set.asked.caption_scores
+            found, missing = captioning.reference_scores(generated, self._captions, wanted)
+            self._metrics |= found
+            self._notes += missing
 
+    def _search(self) -> None:
+        pool, images_ME = self._pool, self._answers.embeddings_ME
+        found, _ = ranking.top(self._embed_texts(list(self._set.sentences)), images_ME, _SEARCH_RESULTS)
+        for sentence, places in zip(self._set.sentences, found):
+            label = pool.ids.get(canonical(sentence, self._set.meaning), NO_LABEL)
+            same = (pool.image_labels == label).any(axis=1) & (label != NO_LABEL)
+            examples = self._gallery.examples(places)
+            self._searches.append(Search(sentence, examples, same[places].tolist(), int(same.sum())))
 
-def _shared_words(a: str, b: str) -> float:
-    a_words, b_words = set(a.casefold().split()), set(b.casefold().split())
-    return len(a_words & b_words) / max(1, len(a_words | b_words))
+    def result(self, gallery: int) -> EvaluationResult:
+        name = self._set.name
+        if self.embeds and self._set.sentences:
+            self._search()
+        shown = spread(len(self._captions), gallery)
+        return EvaluationResult(
+            name=name,
+            metrics={f"{name}/{key}": value for key, value in self._metrics.items()},
+            chance={f"{name}/{key}": value for key, value in self._chance.items()},
+            gallery=self._gallery.examples(shown),
+            mistakes=self._gallery.mistakes(besides=shown),
+            searches=self._searches,
+            classifications=self._outcomes,
+            unreadable=dict(self._answers.unreadable),
+            notes=self._notes,
+            captions=self._by_id,
+        )

@@ -1,9 +1,11 @@
 """Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): a classifier made of texts."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from coca_jax.data.evaluation_set import Classification
 from coca_jax.evaluation import ranking
 
 
@@ -22,18 +24,48 @@ class Predictions:
     ranks: np.ndarray
 
 
-def predict(image_embeddings: np.ndarray, classifier: np.ndarray, targets: np.ndarray) -> Predictions:
-    """Scores images [M, E] against a classifier [C, E], a chunk of images at a time, and compares with targets [M]."""
-    images, classes = len(image_embeddings), len(classifier)
-    predicted, ranks = np.zeros(images, np.int64), np.zeros(images, np.int64)
-    margins = np.zeros(images, np.float32)
-    for chunk in ranking.query_chunks(images, classes):
-        scores = image_embeddings[chunk] @ classifier.T
-        rows, right = np.arange(len(scores)), targets[chunk]
-        predicted[chunk] = np.argmax(scores, axis=1)
-        margins[chunk] = scores[rows, predicted[chunk]] - scores[rows, right]
-        ranks[chunk] = target_ranks(scores, right)
-    return Predictions(predicted, margins, ranks)
+def predict(
+    image_embeddings: np.ndarray, classifier: np.ndarray, targets: np.ndarray, candidates: np.ndarray | None = None
+) -> Predictions:
+    """Scores images [M, E] against a classifier [C, E], a chunk of images at a time; see `from_scores`."""
+    chunks = ranking.query_chunks(len(image_embeddings), len(classifier))
+    parts = [from_scores(image_embeddings[chunk] @ classifier.T, targets[chunk], candidates) for chunk in chunks]
+    return joined(parts or [from_scores(np.zeros((0, len(classifier)), np.float32), targets, candidates)])
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of several lots of images as one."""
+    return Predictions(*(np.concatenate([getattr(part, field.name) for part in parts])
+                         for field in dataclasses.fields(Predictions)))
+
+
+def from_scores(scores: np.ndarray, targets: np.ndarray, candidates: np.ndarray | None = None) -> Predictions:
+    """Compares scores with what is right.
+
+    Args:
+      scores: [M, C], higher is better.
+      targets: int [M], the right classes; or [M, K], filled up with -1: the best of them counts.
+      candidates: int [C], the classes' numbers, ascending; None: 0 to C - 1. Every target is among them.
+    """
+    targets = targets.reshape(len(targets), -1)
+    candidates = np.arange(scores.shape[1]) if candidates is None else candidates
+    right = (targets[:, :, None] == candidates).any(axis=1)
+    best = np.argmax(scores, axis=1)
+    own = np.max(scores, axis=1, where=right, initial=-np.inf)
+    margins = (scores[np.arange(len(scores)), best] - own).astype(np.float32)
+    return Predictions(candidates[best], margins, ranking.ranks(scores, right))
+
+
+def candidates_of(task: Classification) -> np.ndarray:
+    """The classes that can be answered, ascending."""
+    return np.arange(len(task.labels)) if task.candidates is None else task.candidates
+
+
+def per_class_accuracy(targets: np.ndarray, right: np.ndarray, classes: int) -> np.ndarray:
+    """float64 [C]: of the images of each class the share that is right; NaN for a class without images."""
+    counts = np.bincount(targets, minlength=classes)
+    hits = np.bincount(targets, weights=right, minlength=classes)
+    return np.divide(hits, counts, out=np.full(classes, np.nan), where=counts > 0)
 
 
 def target_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -28,13 +28,15 @@ def digit_set(images: int = 60, classes: int = 10) -> EvaluationSet:
 class FakeCoca:
     """Embeds an image as its caption's meaning, and gets every `wrong_every`-th picture wrong."""
 
+    batch_size = 2_000  # all pictures of a test at once: `wrong_every` counts from the first of a call
+
     def __init__(self, known: EvaluationSet, wrong_every: int = 0, can_embed: bool = True, can_caption: bool = True):
         self.can_embed, self.can_caption = can_embed, can_caption
         self._known = known
         self._captions = {image.tobytes(): own[0] for image, own in zip(known.images, known.captions)}
         self._wrong_every = wrong_every
 
-    def caption(self, images: np.ndarray) -> list[str]:
+    def caption(self, images: np.ndarray, options=None, *, prompts: str = "") -> list[str]:
         assert self.can_caption
         return [self._says(i, self._captions[image.tobytes()]) for i, image in enumerate(images)]
 
@@ -43,7 +45,7 @@ class FakeCoca:
         says = [self._says(i, self._captions[image.tobytes()]) for i, image in enumerate(images)]
         return self.embed_texts(says)
 
-    def embed_texts(self, texts) -> np.ndarray:
+    def embed_texts(self, texts, long_text: str = "error") -> np.ndarray:
         assert self.can_embed
         seeds = [zlib.crc32(repr(self._known.meaning(text)).encode()) for text in texts]
         vectors = np.stack([np.random.default_rng(seed).normal(size=32) for seed in seeds])

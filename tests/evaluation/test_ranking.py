@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -55,15 +57,22 @@ def test_chance_equals_the_hit_rate_of_random_orders():
     assert ranking.chance_hit_rate(np.ones(4), 3, 10) == 1.0
 
 
-def test_top_gives_the_best_first_and_of_equals_the_earlier(monkeypatch):
-    monkeypatch.setattr(ranking, "_CHUNK_SCORES", 70)  # several chunks
+@pytest.mark.parametrize("seed", range(3))
+def test_chance_is_exact_for_each_number_of_right_answers(seed):
+    counts = np.random.default_rng(seed).integers(0, 7, 20)
+    for k in (1, 4, 9, 12):
+        missed = [math.comb(9 - count, min(k, 9)) / math.comb(9, min(k, 9)) for count in counts]
+        assert ranking.chance_hit_rate(counts, 9, k) == pytest.approx(1 - np.mean(missed))
+
+
+def test_top_gives_the_best_first_and_of_equals_the_earlier():
     rng = np.random.default_rng(4)
     queries = rng.normal(size=(23, 8)).astype(np.float32)
     candidates = rng.normal(size=(17, 8)).astype(np.float32)
     candidates[9] = candidates[2]
     indices, scores = ranking.top(queries, candidates, 17)
     expected = queries @ candidates.T
-    np.testing.assert_allclose(scores, np.sort(expected, axis=1)[:, ::-1], rtol=1e-5)
+    np.testing.assert_allclose(scores, np.sort(expected, axis=1)[:, ::-1], rtol=1e-5, atol=1e-6)
     for row in indices:
         assert sorted(row) == list(range(17))
         assert list(row).index(2) + 1 == list(row).index(9)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from coca_jax.config import HeldOutConfig
 from coca_jax.evaluation.charts import Line, line_chart, number, percent
 from coca_jax.evaluation.pictures import picture
 from coca_jax.evaluation.report import write_report
@@ -154,3 +155,21 @@ def test_pictures_stay_small():
     small = picture(noise[:32, :32], 'a "quoted" <alt>')
     assert 'class="pixelated"' in small and "image/png" in small and 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in small
     assert "image/png" in picture(noise[:8, :8, :1], "grey")
+
+
+@pytest.mark.browser
+def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
+    held_out = dataclasses.replace(
+        digit_set(),
+        asked=HeldOutConfig(tasks=("retrieval", "classification", "captioning"), caption_scores=("bleu",)),
+        unreadable={"not a picture": 2},
+    )
+    result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=6)
+    result = dataclasses.replace(result, notes=["METEOR needs <Java>"])
+    path = tmp_path / "report.html"
+    write_report(path, title="A set", results=[result], history=[], info={})
+    page = open_page(path, tmp_path)
+    _assert_clean(page, images=6)
+    for words in ("BLEU-4", "Class by class: all classes", "Records that could not be used: 2 not a picture",
+                  "METEOR needs &lt;Java&gt;", "digit, mean of the classes: 66.7%"):
+        assert words in page.dom, words

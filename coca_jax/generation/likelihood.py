@@ -1,0 +1,72 @@
+"""How likely captions are: log p(text | image) of many texts for each image, which is encoded once."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coca_jax.models.coca import Coca, empty_cache, generation_parameters
+from coca_jax.models.text_decoder import causal_mask
+
+_SLOTS = 128  # tokens that are read together: several texts lie behind one another on the length axis
+_LOGITS = 32 * 1024 * 1024  # that exist at a time
+
+
+def log_likelihoods(model: Coca, params: Any, images: jax.Array, ids_CL: jax.Array, pad_id: int) -> jax.Array:
+    """The log probability of each text for each image: the sum over its tokens, EOS among them.
+
+    All texts are read for each image: its tokens are pooled once, their keys and values projected once. As many texts as
+    fit are laid behind one another, each with positions of its own, and a mask keeps them apart.
+
+    Args:
+      model: with the captioning branch.
+      params: its parameters.
+      images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
+      ids_CL: int32, the C texts: BOS, tokens, EOS, pads.
+      pad_id: the vocabulary's.
+
+    Returns:
+      float32 [B, C].
+    """
+    batch, (count, length) = images.shape[0], ids_CL.shape
+    decoder = {"params": generation_parameters(params, model.config)}
+    tokens_BQD = model.apply({"params": params}, images, method="encode_image").tokens_BQD
+    together = max(1, min(_SLOTS // length, count))
+    ids_CL = jnp.pad(ids_CL, ((0, -count % together), (0, 0)), constant_values=pad_id)
+    groups = ids_CL.reshape(-1, together, length)
+
+    def read(cache: Any, ids_KL: jax.Array, tokens_BQD: jax.Array | None = None) -> tuple[Any, jax.Array]:
+        """Texts' log probabilities [B, K]; what the cache held of earlier texts is overwritten."""
+        slots = together * length
+        one = jnp.eye(together, dtype=bool)[:, None, :, None] & causal_mask(ids_KL != pad_id)[:, 0, :, None, :]
+        mask_BLS = jnp.broadcast_to(one.reshape(slots, slots), (batch, slots, slots))
+        spread = lambda x: jnp.broadcast_to(x.reshape(slots), (batch, slots))
+        positions = jnp.broadcast_to(jnp.arange(length), ids_KL.shape)
+        hidden_BSD, cache = model.apply(
+            decoder, spread(ids_KL), spread(positions), mask_BLS, 0, cache, tokens_BQD, method="extend"
+        )
+        labels_KL = jnp.pad(ids_KL[:, 1:], ((0, 0), (0, 1)), constant_values=pad_id)
+        found_BS = _label_log_probabilities(model, decoder, hidden_BSD, labels_KL.reshape(slots))
+        counted = jnp.where((labels_KL != pad_id).reshape(slots), found_BS, 0)
+        return cache, counted.reshape(batch, together, length).sum(axis=2)
+
+    cache, first_BK = read(empty_cache(model.config, batch, together * length), groups[0], tokens_BQD)
+    rest = jax.lax.scan(read, cache, groups[1:])[1]  # [groups - 1, B, K]
+    every_BC = jnp.concatenate([first_BK, jnp.moveaxis(rest, 0, 1).reshape(batch, -1)], axis=1)
+    return every_BC[:, :count]
+
+
+def _label_log_probabilities(model: Coca, decoder: Any, hidden_BSD: jax.Array, labels_S: jax.Array) -> jax.Array:
+    """float32 [B, S], for some positions at a time: logits [B, S, V] need not exist in full."""
+    batch, slots, width = hidden_BSD.shape
+    wanted = max(1, _LOGITS // (batch * model.config.text.vocabulary_size))
+    chunk = max(size for size in range(1, slots + 1) if slots % size == 0 and size <= wanted)
+
+    def part(xs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        hidden_BPD, labels_P = xs
+        logits_BPV = model.apply(decoder, hidden_BPD, method="next_logits")
+        own_BP = jnp.take_along_axis(logits_BPV, jnp.broadcast_to(labels_P, (batch, chunk))[..., None], axis=2)[..., 0]
+        return own_BP - jax.nn.logsumexp(logits_BPV, axis=2)
+
+    parts = jnp.moveaxis(hidden_BSD.reshape(batch, -1, chunk, width), 1, 0)
+    return jnp.moveaxis(jax.lax.map(part, (parts, labels_S.reshape(-1, chunk))), 0, 1).reshape(batch, slots)

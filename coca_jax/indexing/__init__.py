@@ -1,0 +1,1 @@
+"""Embeddings of pictures, kept on a disk and searched exactly."""

@@ -1,0 +1,26 @@
+r"""COCO: retrieval over Karpathy's 5,000 test pictures with five captions each, and captioning of the same pictures.
+
+    tfds build coco_captions
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/coco.py
+
+A folder of pictures with captions.jsonl serves as well: `--config.sets.coco.task=folder --config.sets.coco.path=FOLDER
+"--config.sets.coco.evaluation_files=('*',)" --config.sets.coco.image_id=image_id`. METEOR and SPICE need Java:
+`"--config.sets.coco.caption_scores=('bleu','rouge_l','cider','meteor','spice')"`.
+"""
+
+from coca_jax import config as config_lib
+
+
+def get_config(arg=None):
+    coco = config_lib.held_out(
+        task="tfds",
+        path="coco_captions",
+        evaluation_files=("test",),
+        text_fields=("captions/text",),
+        image_id="image/id",
+        tasks=("retrieval", "captioning"),
+        captions_per_image=5,
+        match="image",
+        download="tfds build coco_captions",
+    )
+    return config_lib.evaluation(coco=coco)

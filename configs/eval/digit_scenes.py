@@ -1,0 +1,16 @@
+r"""The embedded digit scenes, which need no files: any model that reads their captions can be asked.
+
+    python -m coca_jax.evaluate --checkpoint=runs/quickstart --config=configs/eval/digit_scenes.py
+"""
+
+from coca_jax import config as config_lib
+
+
+def get_config(arg=None):
+    scenes = config_lib.held_out(
+        task="digit_scenes",
+        examples=1_000,
+        tasks=("retrieval", "classification", "captioning"),
+        prompts=("{}",),
+    )
+    return config_lib.evaluation(digit_scenes=scenes)

@@ -1,0 +1,25 @@
+r"""NoCaps: captions for its validation set of 4,500 pictures, as a file for the evaluation server; and test alike.
+
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/nocaps.py --sets=nocaps --config.sets.nocaps.path=FOLDER
+
+The references are private: nothing is scored here, and captions_nocaps_results.json is for the server. FOLDER holds the
+pictures and a manifest with a row for each, such as the "images" of the set's info file (https://nocaps.org/download) saved
+as captions.jsonl: {"id": 0, "file_name": "0013ea2087020901.jpg"}. Where the captions are there, as "captions" of each row,
+`"--config.sets.nocaps.caption_scores=('bleu','cider')"` scores them. Captions are searched with six beams.
+"""
+
+from coca_jax import config as config_lib
+
+
+def get_config(arg=None):
+    def split():
+        return config_lib.held_out(
+            task="folder",
+            image_id="id",
+            tasks=("captioning",),
+            caption_scores=(),
+            beams=6,
+            download="https://nocaps.org/download",
+        )
+
+    return config_lib.evaluation(nocaps=split(), nocaps_test=split())

@@ -1,0 +1,45 @@
+import importlib.util
+import pathlib
+
+import pytest
+
+from coca_jax import config as config_lib
+from coca_jax.data.evaluation_sets import named_sets
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
+
+
+def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config_lib.evaluation_from_config_dict(module.get_config(arg))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_each_config_is_whole_but_for_the_place_of_its_records(name):
+    config = get_config(name)
+    assert config.sets
+    for key, asked in config.sets.items():
+        placed = config_lib.HeldOutConfig(**{**vars(asked), "path": asked.path or "somewhere"})
+        config_lib.check_held_out(placed, f"sets.{key}")
+        assert asked.download or asked.task in ("digit_scenes", "tars")
+
+
+def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_data):
+    config = get_config("emoji", str(shared_data / "data/emoji"))
+    emoji, likelihood, unseen, among_all = named_sets(config, tuple(config.sets), 16)
+    counts = {task.name: len(task.labels) for task in emoji.classifications}
+    assert len(emoji.images) == 1_622 and counts == {"name": 1_636, "group": 8, "subgroup": 95}
+    assert len(unseen.images) == len(unseen.classifications[0].labels) == len(among_all.images) == 80
+    assert len(among_all.classifications[0].labels) == 1_636 and len(likelihood.classifications[0].labels) == 8
+    task = emoji.classifications[0]
+    assert all(task.labels[target] == own[0] for target, own in zip(task.targets, emoji.captions))
+    assert not emoji.unreadable and emoji.images[[3]].shape == (1, 16, 16, 3) and not emoji.images.unreadable
+
+
+def test_digit_scenes_are_asked_as_a_set_of_their_own():
+    (held_out,) = named_sets(config_lib.EvaluationConfig(sets={"few": config_lib.HeldOutConfig(
+        task="digit_scenes", examples=20, tasks=("classification",))}), ("few",), 40)
+    assert held_out.name == "few" and len(held_out.images) == 20
+    assert [task.name for task in held_out.classifications] == ["digit", "color"]

@@ -1,0 +1,176 @@
+import dataclasses
+import io
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coca_jax import config as config_lib
+from coca_jax import evaluation_recipes
+from coca_jax.config import HeldOutConfig
+from coca_jax.data.evaluation_sets import evaluation_sets, named_sets
+from coca_jax.errors import CocaError
+from coca_jax.evaluation import run
+from coca_jax.evaluation.caption_metrics.result_files import read_results
+from coca_jax.evaluation.results import read_evaluation, table
+from tests.data import builders
+from tests.evaluation import tiny_coca
+from tests.evaluation.fakes import FakeCoca, digit_set
+
+
+def photos(path, count: int = 6):
+    """Grey squares, an HTML page among them, with a manifest: two captions each and an id."""
+    path.mkdir()
+    rows = []
+    for i in range(count):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 20), (i, i, i)).save(file, "PNG")
+        (path / f"{i}.png").write_bytes(file.getvalue() if i != 2 else b"<html>")
+        row = {"file_name": f"{i}.png", "captions": [f"a thing {i}", "a red one"], "image_id": 7 + i, "kind": "ab"[i % 2]}
+        rows.append(json.dumps(row))
+    (path / "captions.jsonl").write_text("\n".join(rows))
+    return str(path)
+
+
+def evaluation(**sets: HeldOutConfig) -> config_lib.EvaluationConfig:
+    return config_lib.EvaluationConfig(sets=sets)
+
+
+def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
+    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), match="image")
+    (held_out,) = named_sets(evaluation(things=asked), ["things"], tiny_coca.SIZE)
+    assert held_out.images.shape == (6, 16, 16, 3) and held_out.captions[1] == ("a thing 1", "a red one")
+    np.testing.assert_array_equal(held_out.images[np.array([3, 2, 3])][:, 0, 0, 0], [3, 0, 3])  # 2 is no picture
+    (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=2)
+    assert result.unreadable == {"not a picture": 1} and result.metrics["things/unreadable"] == 1
+    assert result.metrics["things/images"] == 5 and result.metrics["things/texts"] == 10
+    assert set(result.captions) == {7, 8, 10, 11, 12} and "things/caption_bleu_4" in result.metrics
+    assert "2.png" in caplog.text and "not a picture" in caplog.text
+
+
+def test_examples_captions_and_conditions_choose(tmp_path):
+    path = photos(tmp_path / "photos")
+    asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, only=("kind=b",))
+    (held_out,) = named_sets(evaluation(things=asked), ["things"], 16)
+    assert [own for own in held_out.captions] == [("a thing 1",), ("a thing 3",), ("a thing 5",)]
+    few = dataclasses.replace(asked, only=(), examples=2)
+    assert [own[0] for own in named_sets(evaluation(few=few), ["few"], 16)[0].captions] == ["a thing 0", "a thing 5"]
+
+
+@pytest.mark.parametrize(
+    "names, changes, message",
+    [
+        (["thing"], {}, "no evaluation set 'thing': did you mean 'things'"),
+        (["things"], {"path": ""}, r"things needs its records: pass --config.sets.things.path=FOLDER \(get it gets"),
+        (["things"], {"path": "nowhere"}, r"things: .*nowhere.*\(this gets the records: get it\)"),
+        (["things"], {"tasks": ("captions",)}, "sets.things.tasks"),
+        (["things"], {"tasks": ("classification",)}, "sets.things.label_field"),
+        (["things"], {"tasks": ("video_retrieval",)}, "sets.things.frames"),
+        (["things"], {"likelihood_prompt": "a"}, "sets.things.likelihood_prompt"),
+    ],
+)
+def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes, message):
+    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), download="get it")
+    with pytest.raises(CocaError, match=message) as caught:
+        named_sets(evaluation(things=dataclasses.replace(asked, **changes)), names, 16)
+    assert "\n" not in str(caught.value)
+
+
+def test_sets_of_a_training_config_follow_its_own(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(8)))
+    values = config_lib.to_config_dict(builders.config(task="tars", path=str(tmp_path), name="greys"))
+    values.evaluation.sets = {"more": config_lib.held_out(task="tars", path=str(tmp_path)).to_dict()}
+    values.data.holdout = 0.5
+    config = config_lib.from_config_dict(values.to_dict())
+    own, more = evaluation_sets(config)
+    assert (own.name, more.name) == ("greys", "more") and own.asked is None and len(own.images) < len(more.images) == 8
+    values.evaluation.sets.more.tasks = ("x",)
+    with pytest.raises(CocaError, match="evaluation.sets.more.tasks"):
+        config_lib.from_config_dict(values.to_dict())
+
+
+def test_classes_of_metadata_and_of_other_tars(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(4), kind="x"))
+    builders.write_tar(tmp_path / "b.tar", builders.members(range(2, 9), kind="y"))
+    asked = HeldOutConfig(
+        task="tars", path=str(tmp_path), evaluation_files=("b*",), tasks=("classification",), classify=("name", "kind"),
+        candidate_files=("*",),
+    )
+    (held_out,) = named_sets(evaluation(greys=asked), ["greys"], 16)
+    by_name, by_kind = held_out.classifications
+    assert by_name.labels == [f"shade {i}" for i in range(9)] and by_name.targets.tolist() == list(range(2, 9))
+    assert (by_kind.name, by_kind.labels, by_kind.targets.tolist()) == ("kind", ["x", "y"], [1] * 7)
+
+
+def test_a_group_gives_the_mean_of_its_sets():
+    sets = [
+        dataclasses.replace(digit_set(images), name=name, asked=HeldOutConfig(group="both", tasks=("retrieval",)))
+        for name, images in (("a", 60), ("b", 30))
+    ]
+    a, b, both = run.evaluate_sets(FakeCoca(sets[0], wrong_every=4), sets, gallery=0)
+    assert both.name == "both" and both.metrics["both/sets"] == 2 and "both/images" not in both.metrics
+    for key in ("image_to_text_r1", "text_to_image_r10"):
+        assert both.metrics[f"both/{key}"] == pytest.approx((a.metrics[f"a/{key}"] + b.metrics[f"b/{key}"]) / 2)
+
+
+def test_what_meteor_and_spice_need_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    asked = HeldOutConfig(tasks=("captioning",), caption_scores=("bleu", "meteor", "spice"))
+    sets = [dataclasses.replace(digit_set(), name=name, asked=asked) for name in ("a", "b")]
+    with caplog.at_level(logging.WARNING):
+        first, second = run.evaluate_sets(FakeCoca(sets[0]), sets, gallery=0)
+    assert caplog.text.count("METEOR needs a Java runtime") == caplog.text.count("SPICE needs a Java runtime") == 1
+    assert len(first.notes) == len(second.notes) == 2 and first.metrics["a/caption_bleu_1"] == pytest.approx(1)
+    assert "a/caption_meteor" not in first.metrics
+    with pytest.raises(CocaError, match="no captioning metric 'blue'"):
+        wrong = dataclasses.replace(sets[0], asked=dataclasses.replace(asked, caption_scores=("blue",)))
+        run.evaluate_sets(FakeCoca(sets[0]), [wrong], gallery=0)
+
+
+def test_a_model_that_cannot_do_what_is_asked_is_refused():
+    held_out = dataclasses.replace(digit_set(), asked=HeldOutConfig(tasks=("captioning",)))
+    with pytest.raises(CocaError, match="squares: the model was trained without its captioning loss"):
+        run.evaluate_sets(FakeCoca(held_out, can_caption=False), [held_out], gallery=0)
+
+
+def test_what_is_written_says_which_model_it_was(tmp_path):
+    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=())
+    coca, folder = tiny_coca.coca(), tmp_path / "out"
+    folder.mkdir()
+    results = run.evaluate_sets(coca, named_sets(evaluation(things=asked), ["things"], 16), gallery=2)
+    assert set(results[0].metrics) == {"things/images", "things/unreadable"}
+    run.write_results(folder, coca, results, "A run", name="mine", checkpoint="runs/x")
+    written = read_evaluation(folder / "evaluation_mine.json")
+    assert written["checkpoint"] == "runs/x" and written["checkpoint_step"] == 7
+    assert written["checkpoint_digest"] == coca.digest and written["things/images"] == 5
+    assert set(read_results(folder / "captions_things_results.json")) == {7, 8, 10, 11, 12}
+    page = (folder / "report_mine.html").read_text()
+    assert coca.digest in page and "Records that could not be used: 1 not a picture" in page
+
+
+def test_the_table_is_for_people():
+    found = table(
+        {"a/images": 1_200, "a/image_to_text_r1": 0.5, "a/caption_cider": 1.25, "a/zero_shot_x": float("nan")},
+        {"a/image_to_text_r1": 0.001},
+    )
+    assert [line.split() for line in found.splitlines()] == [
+        ["set", "figure", "value", "chance"], ["a", "images", "1,200"],
+        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"],
+        ["a", "caption_cider", "1.2500"], ["a", "zero_shot_x", "–"],
+    ]
+
+
+def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it():
+    config = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_family("names=files"))
+    assert set(config.sets) == {"imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"}
+    assert config.sets["imagenet_r"].class_subset and not config.sets["imagenet_v2"].class_subset
+    assert config.sets["imagenet_a"].class_names == "files/en_classnames.json:imagenet1k"
+    assert config.sets["imagenet_a"].download == "tfds build imagenet_a"
+    corrupted = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None)).sets
+    assert len(corrupted) == 75 and {one.group for one in corrupted.values()} == {"imagenet_c"}
+    assert corrupted["imagenet_c_fog_3"].path == "imagenet2012_corrupted/fog_3"
+    with pytest.raises(CocaError, match="names=FOLDER"):
+        evaluation_recipes.imagenet_family("files")
