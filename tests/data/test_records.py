@@ -262,19 +262,6 @@ def test_tars_in_a_bucket(tmp_path):
         records.open_store(tars("memory://records/none"), "train")
 
 
-def test_class_names_come_from_a_file(tmp_path):
-    builders.write_tar(tmp_path / "a.tar", [("a.png", b"x"), ("a.cls", b"1")])
-    for name, text in (("names.json", '["cat", "dog"]'), ("names.txt", "cat\ndog\n\n")):
-        (tmp_path / name).write_text(text)
-        store = whole(tmp_path, label_field="cls", class_names=str(tmp_path / name))
-        assert store.class_names == ("cat", "dog")
-    (tmp_path / "names.json").write_text('{"0": "cat"}')
-    with pytest.raises(CocaError, match=r"names\.json holds no class names"):
-        whole(tmp_path, label_field="cls", class_names=str(tmp_path / "names.json"))
-    with pytest.raises(CocaError, match=r"none\.json cannot be read \(missing file\): check data.class_names"):
-        whole(tmp_path, label_field="cls", class_names=str(tmp_path / "none.json"))
-
-
 def test_a_subset_reads_what_its_store_reads(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
     store = whole(tmp_path)
