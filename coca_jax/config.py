@@ -117,7 +117,7 @@ class SetConfig:
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
     exclude_keys: str = ""  # a file with the keys of train records to leave out, one a line, as `data dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
-    holdout: float = 0.1  # share of the records held out where no evaluation_files are named
+    holdout: float = 0.1  # share of the records held out where no evaluation_files are named; 0: all of them train
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see records.py
     clean: str = _choice("spaces", "alt_text")  # of captions; see data/texts.py
@@ -132,6 +132,11 @@ class SetConfig:
     randaugment_layers: int = _count(0, 0)  # operations drawn for each training picture (arXiv 1909.13719); 0: none
     randaugment_magnitude: int = _count(10, 0)  # 0 to 30, where 10 is what AutoAugment called the maximum
     frames: int = _count(0, 0)  # of a clip; 0: one frame makes a picture, drawn at random in training
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any records are kept for the evaluation."""
+        return self.task == "digit_scenes" or bool(self.evaluation_files) or self.holdout > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +189,7 @@ class TrainConfig:
 
 
 EVALUATION_TASKS = ("retrieval", "video_retrieval", "classification", "likelihood_classification", "captioning")
+CAPTION_SCORES = ("bleu", "rouge_l", "cider", "meteor", "spice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +203,7 @@ class HeldOutConfig(SetConfig):
     group: str = ""  # sets of one group also give the mean of their metrics, under this name
     long_text: str = _choice("truncate", "error")  # a text that exceeds what the model reads
     # Retrieval
-    captions_per_image: int = _count(0, 0)  # the first so many are used; 0: all
+    captions_per_image: int = _count(0, 0)  # the first so many are ranked; 0: all
     match: str = _choice("meaning", "image")  # what is right: what says the same, or only the image's own (COCO)
     # Captioning
     caption_scores: tuple[str, ...] = ("bleu", "rouge_l", "cider")  # and "meteor", "spice", which need Java
@@ -311,7 +317,9 @@ def evaluation_from_config_dict(values: Any) -> EvaluationConfig:
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
-    return _build(EvaluationConfig, values, "config")
+    config = _build(EvaluationConfig, values, "config")
+    _check_names(config, {})
+    return config
 
 
 def from_config_dict(values: Any) -> Config:
@@ -402,7 +410,7 @@ def _check(config: Config) -> None:
     for name, one in data.sources.items():
         where = f"data.mixture.{name}" if data.mixture else "data"
         rules += [
-            (0 < one.holdout < 1, f"{where}.holdout must lie between 0 and 1"),
+            (0 <= one.holdout < 1, f"{where}.holdout must be at least 0 and below 1"),
             (one.task == "digit_scenes" or one.path,
              f"{where}.task = {one.task} needs a folder: pass --config.{where}.path=FOLDER"),
             (len(one.prompts) == 1 or one.prompts and all("{}" in prompt for prompt in one.prompts),
@@ -418,8 +426,18 @@ def _check(config: Config) -> None:
     for holds, message in rules:
         if not holds:
             raise CocaError(message)
+    _check_names(config.evaluation, data.sources)
     for name, one in config.evaluation.sets.items():
         check_held_out(one, f"evaluation.sets.{name}")
+
+
+def _check_names(evaluation: EvaluationConfig, own: dict[str, SetConfig]) -> None:
+    """Refuses names that would give two figures the same key; `own`: a run's own sets."""
+    for name, one in evaluation.sets.items():
+        if name in own:
+            raise CocaError(f"evaluation.sets has {name!r}, which is the name of the run's own data, too: rename one")
+        if one.group in evaluation.sets or one.group in own:
+            raise CocaError(f"the group {one.group!r} of the evaluation {name!r} is a set's name, too: rename one")
 
 
 def check_held_out(one: HeldOutConfig, where: str) -> None:
@@ -428,6 +446,14 @@ def check_held_out(one: HeldOutConfig, where: str) -> None:
     unknown = [task for task in one.tasks if task not in EVALUATION_TASKS]
     get = f" ({one.download} gets the records)" if one.download else ""
     rules = [
+        (set(one.caption_scores) <= set(CAPTION_SCORES),
+         f"{where}.caption_scores is {one.caption_scores}: choose among {', '.join(CAPTION_SCORES)}"),
+        (one.task != "tfds" or "*" not in one.evaluation_files,
+         f"{where}.evaluation_files is {one.evaluation_files}, which means the split train: name the split, such as "
+         "('test',)"),
+        (not (one.class_subset and one.examples),
+         f"{where} asks for the classes that occur (class_subset), of which so few records as {where}.examples = "
+         f"{one.examples} may not have all: set one of the two to its default"),
         (one.tasks and not unknown,
          f"{where}.tasks is {one.tasks}: choose among {', '.join(EVALUATION_TASKS)}"),
         (one.task == "digit_scenes" or one.path, f"{where} needs its records: pass --config.{where}.path=FOLDER{get}"),

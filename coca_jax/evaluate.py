@@ -47,9 +47,13 @@ def evaluate(
       config: what to evaluate instead of the run's own sets.
       name: of that config, for the files' names.
       sets: the names of those sets that are wanted; empty: all.
+
+    Raises:
+      CocaError: something is missing; or some sets failed, after the results of the others are written.
     """
     from coca_jax import hosts, inference
     from coca_jax.data.evaluation_sets import named_sets
+    from coca_jax.errors import CocaError
     from coca_jax.evaluation import results, run
     from coca_jax.files import as_path
     from coca_jax.trainer.checkpoint import load_record
@@ -62,6 +66,7 @@ def evaluate(
     else:
         found = named_sets(config, sets or tuple(config.sets), size)
         gallery, batch_size = config.gallery, config.batch_size
+    run.check_same_sets(found)
     coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
     evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
     _ = config and coca.digest  # made by all processes together, for the first to write it
@@ -73,6 +78,11 @@ def evaluate(
             results.write_tensorboard(folder, coca.step, metrics)
         chance = {key: value for one in evaluated for key, value in one.chance.items()}
         print(results.table(metrics, chance), flush=True)
+    failed = [one for one in evaluated if one.failed]
+    if failed:
+        hosts.check_same("written", "the hosts do not agree")  # the first is done: none leaves before
+        raise CocaError(f"{', '.join(one.name for one in failed)} could not be evaluated, the rest is written: "
+                        f"{failed[0].failed}")
 
 
 def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) -> "list[EvaluationSet]":
@@ -92,6 +102,15 @@ def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) ->
     return [held_out for held_out in found if not wanted or held_out.name in wanted]
 
 
+def _run_folder(checkpoint: str) -> str:
+    """The run's folder, where one of its checkpoints may be named: nothing of ours belongs into those."""
+    parts = checkpoint.rstrip("/").split("/")
+    for depth in (1, 2):  # RUN/checkpoints, RUN/checkpoints/600
+        if len(parts) >= depth and parts[-depth] == "checkpoints":
+            return "/".join(parts[:-depth]) or ("/" if checkpoint.startswith("/") else ".")
+    return checkpoint
+
+
 def main(arguments: list[str]) -> None:
     command_line.no_more(arguments)
     checkpoint = command_line.required(_CHECKPOINT)
@@ -99,7 +118,7 @@ def main(arguments: list[str]) -> None:
     name = PurePath(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem if config else ""
     with command_line.among_hosts(_DISTRIBUTED):
         evaluate(
-            checkpoint, _OUTPUT.value or checkpoint, _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value)
+            checkpoint, _OUTPUT.value or _run_folder(checkpoint), _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value)
         )
 
 

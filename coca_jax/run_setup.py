@@ -38,6 +38,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     Raises:
       CocaError: config, data, folder and devices do not fit together.
     """
+    _check_stills(config)
     mesh = sharding.make_mesh(config.train.mesh, config.model)
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     hosts.check_shared(folder)
@@ -47,6 +48,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
     pipeline = Pipeline(config, vocabulary, rows=rows)
     hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
+    _check_same_data(checkpoints, pipeline.fingerprint)
     evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
     built = program.build(config, mesh, vocabulary.pad_id)
     writer = _writer(config, folder, checkpoints, built.plan)
@@ -139,6 +141,23 @@ def _check_same_run(old: Config, new: Config) -> None:
                     f"the folder holds a run with other settings ({section.name}.{field.name} was {was}, now {now}): "
                     f"choose another --workdir, or set it back to continue"
                 )
+
+
+def _check_same_data(checkpoints: Checkpoints, fingerprint: str) -> None:
+    last = checkpoints.latest_step()
+    if last is not None and checkpoints.record(last).data_fingerprint != fingerprint:
+        raise CocaError(
+            "the folder holds a run on other data (its records, the lists of keys or names, or the extra `fast` "
+            "differ): put them back to continue, or choose another --workdir, where train.init_from may name this one"
+        )
+
+
+def _check_stills(config: Config) -> None:
+    for name, source in config.data.sources.items():
+        if source.frames:
+            key = f"data.mixture.{name}.frames" if config.data.mixture else "data.frames"
+            raise CocaError(f"{key} = {source.frames} makes clips, which pretraining cannot read: set it to 0, and a "
+                            "frame drawn at random is the picture")
 
 
 def _without_paths(mixture: dict[str, SourceConfig]) -> dict[str, SourceConfig]:

@@ -43,7 +43,7 @@ SETS: dict[str, dict[str, Any]] = {
     "webli": dict(task="tfrecords", text_fields=("alt_text", "title"), **_WEB),
     # https://github.com/vzhou842/easy-VQA: questions.json with rows [question, answer, number of the picture].
     "easy_vqa": dict(task="folder", image_field="images/{2}.png", text_fields=("{0} {1}",)),
-    # Clips whose label is the file's name; a frame drawn at random is the picture. data.frames makes it a clip.
+    # Clips whose label is the file's name; a frame drawn at random is the picture, as pretraining reads no clips.
     "named_clips": dict(
         task="folder", label_field="stem", prompts=("a person signs {}.", "the sign for {}.", "{}"), augment="crop"),
 }

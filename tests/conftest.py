@@ -1,4 +1,4 @@
-"""Every test runs on eight CPU devices, unless JAX_PLATFORMS says otherwise."""
+"""Every test runs on eight CPU devices, unless JAX_PLATFORMS says otherwise, and none spends long on compiling."""
 
 import atexit
 import os
@@ -7,9 +7,14 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # inherited by the processes that tests start
-if "COCA_CACHE" not in os.environ:  # indices of shards that lie in folders where nothing may be written
-    os.environ["COCA_CACHE"] = tempfile.mkdtemp(prefix="coca_jax-tests-cache-")
-    atexit.register(shutil.rmtree, os.environ["COCA_CACHE"], ignore_errors=True)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+for variable in (
+    "COCA_CACHE",  # indices of shards that lie in folders where nothing may be written
+    "COCA_TESTS_COMPILED",  # programs that runs of all test processes have compiled: see running.py
+):
+    if variable not in os.environ:
+        os.environ[variable] = tempfile.mkdtemp(prefix="coca_jax-tests-")
+        atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 import jax
 import pytest

@@ -1,16 +1,13 @@
 """Runs of the command lines as a user starts them: in processes of their own, on one CPU device, with a tiny model."""
 
-import atexit
 import functools
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -43,13 +40,11 @@ def train_command(folder: pathlib.Path, *flags: object, config: str = "configs/q
 @functools.cache
 def _environment() -> dict[str, str]:
     """Of every run: one CPU device, little time spent on compiling, and none for what an earlier run has compiled."""
-    cache = tempfile.mkdtemp(prefix="coca_jax-tests-")
-    atexit.register(shutil.rmtree, cache, ignore_errors=True)
     return {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": cache,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # also where XLA_FLAGS say something else here
+        "JAX_COMPILATION_CACHE_DIR": os.environ["COCA_TESTS_COMPILED"],
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

@@ -44,7 +44,7 @@ def _changed_everywhere(config):
         if isinstance(value, bool):
             return not value
         if field.name == "sets":
-            return {"one": config_lib.HeldOutConfig(task="folder", path="a", examples=3, beams=2, classify=("b", "c"))}
+            return {"more": config_lib.HeldOutConfig(task="folder", path="a", examples=3, beams=2, classify=("b", "c"))}
         if isinstance(value, dict):
             return {"one": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
@@ -225,7 +225,7 @@ CONTRADICTIONS = {
     "keep": ({"train.keep_checkpoints": 0}, "train.keep_checkpoints = 0 must be at least 1"),
     "ema": ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay must lie in [0, 1)"),
     "warmup": ({"optimizer.warmup_fraction": 1.0}, "optimizer.warmup_fraction must lie in [0, 1)"),
-    "holdout": ({"data.holdout": 0.0}, "data.holdout must lie between 0 and 1"),
+    "holdout": ({"data.holdout": 1.0}, "data.holdout must be at least 0 and below 1"),
     "tars": ({"data.task": "tars"}, "data.task = tars needs a folder: pass --config.data.path=FOLDER"),
     "folder": ({"data.task": "folder"}, "data.task = folder needs a folder: pass --config.data.path=FOLDER"),
 }

@@ -1,6 +1,7 @@
 """Classes of a held-out set: from the labels that its records have to a `Classification`."""
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -100,9 +101,13 @@ def _numbers(distinct: Sequence[str], names: list[Names], asked: HeldOutConfig) 
     elif all(label.isdecimal() for label in distinct):
         numbers = {label: (int(label),) for label in distinct}
     elif {label for label in distinct} <= {name for own in names for name in own}:
-        numbers = {name: (i,) for i, own in enumerate(names) for name in own}
+        numbers = {name: (i,) for i, own in reversed(list(enumerate(names))) for name in own}  # of equal names the first
     elif len(distinct) == len(names):  # folders of all classes, whose order is that of their names
         numbers = {label: (i,) for i, label in enumerate(distinct)}
+        if not all(re.fullmatch(r"n\d{8}", label) for label in distinct):  # ImageNet's own, whose lists have this order
+            pairs = ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3]))
+            _log.warning("the labels in their sorted order are taken for the classes of %s (%s, …): name class_ids if "
+                         "that is wrong", source, pairs)
     else:
         raise CocaError(f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s "
                         f"{len(names)} classes: name a file (or folder of class folders) with the number of each as class_ids")

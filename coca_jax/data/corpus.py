@@ -1,6 +1,7 @@
 """The texts that a vocabulary is trained on."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from coca_jax.data.texts import Texts
 
 _SCENES = 1_000  # they hold every word of the scenes' language many times
 _MOST_CAPTIONS = 1_000_000
+_THREADS = 16  # that read: most of the time a disk or a network is waited for
+_GROUP = 32  # records that a thread reads at a time
 
 
 def training_captions(config: Config) -> Iterator[str]:
@@ -35,17 +38,23 @@ def _of_scenes() -> Iterator[str]:
 def _of_store(source: SetConfig, most: int) -> Iterator[str]:
     store = records.open_store(source, "train")
     texts = Texts(source, store)
-    said = 0
-    for index in range(0, len(store), -(-len(store) // most)):
+
+    def of(index: int) -> tuple[str, ...]:
         try:
             if source.label_field:
-                found = (texts.draw_of((), store.metadata(index), np.random.default_rng(index)),)
-            else:
-                found = texts.all_of(store.captions(index), {})
+                return (texts.draw_of((), store.metadata(index), np.random.default_rng(index)),)
+            return texts.all_of(store.captions(index), {})
         except BadRecord:
-            continue  # the pipeline counts and names it
-        for text in found:
-            if said == most:
-                return
-            said += 1
-            yield text
+            return ()  # the pipeline counts and names it
+
+    indices = range(0, len(store), -(-len(store) // most))
+    groups = [indices[first : first + _GROUP] for first in range(0, len(indices), _GROUP)]
+    said = 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for first in range(0, len(groups), _THREADS):  # no more at a time: of many captions a few records are enough
+            for found in pool.map(lambda group: [text for index in group for text in of(index)],
+                                  groups[first : first + _THREADS]):
+                yield from found[: most - said]
+                said += len(found)
+                if said >= most:
+                    return

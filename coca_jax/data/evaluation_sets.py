@@ -28,6 +28,8 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
     size, examples = config.model.image.size, config.evaluation.examples
     found, errors = [], []
     for name, source in config.data.sources.items():
+        if config.evaluation.sets and not source.holds_out:
+            continue  # all of it trains, and others are evaluated
         try:
             if source.task == "digit_scenes":
                 found.append(scenes(examples, size, name))
@@ -38,7 +40,7 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
                 raise
             errors.append(error)
             _log.warning("%s is trained on and not evaluated: %s", name, error)
-    if not found:
+    if errors and not found:
         raise errors[0]
     found = [dataclasses.replace(one, long_text=config.data.long_text) for one in found]
     return found + named_sets(config.evaluation, tuple(config.evaluation.sets), size, "evaluation.sets")
@@ -58,13 +60,13 @@ def named_sets(
             instead = f"did you mean {near[0]!r}? There are {', '.join(config.sets)}" if near else "it has none at all"
             raise CocaError(f"the config has no evaluation set {name!r}: {instead}")
         check_held_out(config.sets[name], f"{where}.{name}")
-    return [_named(name, config.sets[name], size) for name in names]
+    return [_named(name, config.sets[name], size, where) for name in names]
 
 
-def _named(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
+def _named(name: str, asked: HeldOutConfig, size: int, where: str) -> EvaluationSet:
     if asked.task == "digit_scenes":
         return scenes(asked.examples or _SCENES, size, name, asked)
-    return held_out.named_set(name, asked, size)
+    return held_out.named_set(name, asked, size, where)
 
 
 def scenes(

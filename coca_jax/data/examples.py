@@ -23,7 +23,7 @@ from coca_jax.data.texts import Texts
 from coca_jax.errors import DataError
 
 _log = logging.getLogger(__name__)
-_VERSION = "2"  # part of every fingerprint: raise it where the same position would give another example
+_VERSION = "3"  # part of every fingerprint: raise it where the same position would give another example
 # Keys of a source that say nothing of its examples, or name files whose contents other fingerprints hold.
 _ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records read before their share of bad ones says something
@@ -112,6 +112,7 @@ class StoreExamples:
         self._reads = 0
         self._lock = threading.Lock()
         self.count = len(self._store)
+        self._stride = _stride(self.count)
         self.order = Order(self.count, lanes, config.data.block, seed, number)
         keys = (field.name for field in dataclasses.fields(SetConfig) if field.name not in _ELSEWHERE)
         described = {key: getattr(source, key) for key in keys}
@@ -134,9 +135,10 @@ class StoreExamples:
         Raises:
           DataError: too many records are bad.
         """
-        # The next record of the store, not of the shuffled order: that one is most likely in the same batch already.
+        # Far away in the store: the next records may be of the same lost shard. Not the next of the shuffled order,
+        # which is most likely in the same batch already.
         for attempt in range(self.count):
-            candidate = (index + attempt) % self.count
+            candidate = (index + attempt * self._stride) % self.count
             record = self._store.read([candidate])[0] if attempt else reader.record(position, index)
             try:
                 if isinstance(record, BadRecord):
@@ -170,9 +172,10 @@ class StoreExamples:
                 return
             self._bad[index] = cause
             _log.warning("record %s is skipped: %s", self._store.name(index), cause)
-            # Of a large store only a sample has been seen: three standard deviations of doubt are in its favour.
+            # Of a large store only a sample has been seen: three standard deviations of doubt are in its favour, those
+            # of records that are read and lost a block at a time.
             sample = self._ratio * min(max(self._reads, _JUDGED), self.count)
-            limit = min(self._ratio * self.count, sample + 3 * math.sqrt(sample))
+            limit = min(self._ratio * self.count, sample + 3 * math.sqrt(sample * self.order.block))
             if len(self._bad) <= max(_TOLERATED, limit):
                 return
             worst = ", ".join(self._store.name(bad) for bad in list(self._bad)[:5])
@@ -195,6 +198,14 @@ class StoreExamples:
 
 
 Examples = SceneExamples | StoreExamples
+
+
+def _stride(count: int) -> int:
+    """From a bad record to its replacement: so many such steps are spread evenly and reach every record of `count`."""
+    stride = int(count * 0.618) + 1  # the golden section
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
 
 
 def view_shape(config: Config) -> tuple[int, ...]:

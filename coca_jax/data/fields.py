@@ -85,7 +85,8 @@ def captions(row: Any, source: SetConfig) -> tuple[str, ...]:
     """A row's captions, from `source.text_fields` (all of them) or the first of the usual fields.
 
     Raises:
-      BadRecord: no text is left ("empty caption") or one is not UTF-8, unless the set's text is made from labels.
+      BadRecord: the row is nested too deeply to be searched; or, unless the set's text is made from labels, no text is
+        left ("empty caption") or one is not UTF-8.
     """
     try:
         if not source.text_fields:
@@ -96,6 +97,8 @@ def captions(row: Any, source: SetConfig) -> tuple[str, ...]:
             found = fill(field, row) if is_template(field) else lookup(row, field)
             said += found if isinstance(found, (list, tuple)) else [found]
         return clean_captions(said)
+    except RecursionError as error:
+        raise BadRecord("unreadable row") from error
     except BadRecord:
         if source.label_field:
             return ()
@@ -147,9 +150,14 @@ def _plain(value: Any) -> Any:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """What the JSON says; None where it is none."""
+    """What the JSON says, a "?" for each half of a surrogate pair; None where it is none."""
     try:
-        return json.loads(text)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text))
+        value = json.loads(text)
+        if r"\ud" in text or r"\uD" in text:  # no half can be encoded as UTF-8, so none may get to the tokeniser
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        return value
     except (ValueError, RecursionError):  # bad UTF-8 is a ValueError, too
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import HeldOutConfig, SetConfig
-from coca_jax.data import classes, fields, records
+from coca_jax.data import class_files, classes, fields, records
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.data.images import BadRecord
 from coca_jax.data.stored_pictures import StoredPictures
@@ -49,7 +49,9 @@ def own_set(name: str, source: SetConfig, examples: int, size: int) -> Evaluatio
         names, asked = [tuple(texts.labels(row)) for row in found.metadata], HeldOutConfig(prompts=texts.prompts)
     classifications: tuple[Classification, ...] = ()
     if all(len(own) == 1 for own in names) and len(set(names)) > 1:
-        classifications = (classes.classification(source.label_field or _OWN_CLASSES, names, asked),)
+        # Of few records not all classes occur; those that the set knows are candidates all the same.
+        others = _class_names(source, store) if source.label_field else ()
+        classifications = (classes.classification(source.label_field or _OWN_CLASSES, names, asked, others=others),)
     return EvaluationSet(
         name=name,
         images=pictures,
@@ -61,8 +63,16 @@ def own_set(name: str, source: SetConfig, examples: int, size: int) -> Evaluatio
     )
 
 
-def named_set(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
-    """A set of `EvaluationConfig.sets`.
+def _class_names(source: SetConfig, store: records.Store) -> list[str]:
+    """The names of all classes, as the set's texts have them; empty where nothing says what they are."""
+    if not source.class_names:
+        return list(store.class_names or ())
+    found = class_files.class_names(source.class_names)
+    return [own[0] for own in (found.values() if isinstance(found, dict) else found)]
+
+
+def named_set(name: str, asked: HeldOutConfig, size: int, where: str = "sets") -> EvaluationSet:
+    """A set of `EvaluationConfig.sets`; `where` is their place in the config.
 
     Raises:
       CocaError: its records or its classes' files cannot be found or understood; where the set says which command gets
@@ -75,10 +85,12 @@ def named_set(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
         store = records.open_store(source, "evaluation")
     except CocaError as error:
         get = f" (this gets the records: {asked.download})" if asked.download else ""
-        raise CocaError(f"{name}: {error}{get}") from None
+        own = str(error).replace("--config.data.", f"--config.{where}.{name}.")
+        raise CocaError(f"{name}: {own}{get}") from None
     found = _said(store, source, asked.examples)
+    ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
-    captions = [own[: asked.captions_per_image or None] for own in found.captions]
+    captions = found.captions
     classifications = _classifications(name, asked, store, found.metadata)
     if uncaptioned:
         captions = [("",)] * len(captions)
@@ -93,7 +105,7 @@ def named_set(name: str, asked: HeldOutConfig, size: int) -> EvaluationSet:
         sentences=() if asked.label_field or "retrieval" not in asked.tasks else _spread(captions),
         long_text=asked.long_text,
         asked=asked,
-        image_ids=_image_ids(found.metadata, asked.image_id),
+        image_ids=ids,
         unreadable=found.unreadable,
     )
 
@@ -120,8 +132,13 @@ def _said(store: records.Store, source: SetConfig, examples: int) -> _Said:
         found.captions.append(captions)
         found.metadata.append(metadata)
     if not kept:
-        raise CocaError(f"none of the {len(chosen)} held-out records of {source.path} can be read: replace them")
+        raise CocaError(_none_of(len(chosen), source, found.unreadable))
     return dataclasses.replace(found, indices=np.array(kept, np.int64))
+
+
+def _none_of(count: int, source: SetConfig, causes: Counter[str]) -> str:
+    ((cause, times),) = causes.most_common(1)
+    return f"none of the {count} held-out records of {source.path} can be read ({times:,} {cause}): replace them"
 
 
 def _readable(pictures: StoredPictures, found: _Said, source: SetConfig) -> tuple[np.ndarray, _Said]:
@@ -129,7 +146,7 @@ def _readable(pictures: StoredPictures, found: _Said, source: SetConfig) -> tupl
     every = pictures[np.arange(len(pictures))]
     kept = [row for row in range(len(every)) if row not in pictures.unreadable]
     if not kept:
-        raise CocaError(f"none of the {len(every)} held-out records of {source.path} can be read: replace them")
+        raise CocaError(_none_of(len(every), source, Counter(pictures.unreadable.values())))
     unreadable = found.unreadable + Counter(pictures.unreadable.values())
     captions, metadata = [found.captions[row] for row in kept], [found.metadata[row] for row in kept]
     return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
@@ -183,13 +200,28 @@ def _other_labels(asked: HeldOutConfig, names: Sequence[str]) -> dict[str, set[s
     return found
 
 
-def _image_ids(metadata: Sequence[Mapping[str, Any]], field: str) -> list[int]:
-    """The images' numbers; empty where not every one has its own."""
-    values = [fields.lookup(row, field) for row in metadata]
-    if not all(str(value).isdecimal() for value in values):
-        return []
-    ids = [int(value) for value in values]
-    return ids if len(set(ids)) == len(ids) else []
+def _image_ids(name: str, found: _Said, asked: HeldOutConfig, required: bool) -> list[int]:
+    """The images' numbers; empty where not every one has its own.
+
+    Raises:
+      CocaError: they are `required`, for a file of captions is all that is asked for.
+    """
+    values = [fields.lookup(row, asked.image_id) for row in found.metadata]
+    missing = values.count(None) + (found.unreadable["no label"] if required else 0)
+    bad = [value for value in values if value is not None and not str(value).isdecimal()]
+    twice = [value for value, count in Counter(map(str, values)).items() if count > 1]
+    if not (missing or bad or twice):
+        return [int(value) for value in values]
+    if missing:
+        why = f"{missing:,} records have no {asked.image_id!r}"
+    else:
+        why = f"{bad[0]!r} is no whole number" if bad else f"{twice[0]} is the number of several pictures"
+    if required:
+        raise CocaError(f"{name}: captions cannot be written for a server, for {why}: give each picture its own number "
+                        "and name that metadata as image_id")
+    if missing < len(values) and "captioning" in asked.tasks:
+        _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)
+    return []
 
 
 def _spread(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of a picture before it is decoded
+_WIDE = 4  # times the memory that a pixel of modes I and F takes while it becomes RGB
 MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the picture; encoders write ten
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _BICUBIC = Image.Resampling.BICUBIC
@@ -39,18 +40,22 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Imag
 
     Args:
       data: an encoded file: PNG, JPEG, WebP, GIF, BMP or TIFF (the first frame).
-      max_pixels: a header that announces more is refused before anything is decoded.
+      max_pixels: a header that announces more is refused before anything is decoded; of wide greys (modes I and F), a
+        quarter of it.
       smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, as long as no side falls below
         this; 0: always whole.
 
     Raises:
       BadRecord: the bytes are no picture, a damaged one, or one too large.
+      MemoryError: this machine has too little memory for it.
     """
     image = open_header(data, max_pixels)
     try:
         if smallest:
             image.draft(None, (smallest, smallest))
         return to_rgb(upright(image))
+    except MemoryError:  # the machine's fault, not the record's: what a position gives must not depend on it
+        raise
     except Exception as error:  # as in open_header
         raise BadRecord("damaged picture") from error
 
@@ -65,7 +70,7 @@ def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadRecord("not a picture") from error
     except Exception as error:  # Pillow's plugins let any of Python's errors escape on crafted files
         raise BadRecord("damaged picture") from error
-    if image.width * image.height > max_pixels:
+    if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
     if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
         raise BadRecord("damaged picture")
@@ -106,9 +111,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         return image
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion would clip these at 255
-        values = np.asarray(image, np.float64)
+        values = np.array(image, np.float32)
         top = 65_535 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
-        image = Image.fromarray(np.clip(values * (255 / top) + 0.5, 0, 255).astype(np.uint8))
+        values *= 255 / top
+        values += 0.5
+        image = Image.fromarray(np.clip(values, 0, 255, out=values).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

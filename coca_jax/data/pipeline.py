@@ -24,8 +24,15 @@ from coca_jax.errors import CocaError, DataError
 
 _PREFETCH = 2  # batches in the making besides the one in use
 _GROUP = 8  # rows that a thread makes at a time, at most
-_KEPT_BYTES = 4 * 2**30  # of encoded pictures read before they are due, over all sources
 Batch = dict[str, np.ndarray]
+
+
+def _most_kept() -> int:
+    """4 GiB, or an eighth of a small machine's memory."""
+    return min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+
+
+_KEPT_BYTES = _most_kept()  # of encoded pictures read before they are due, over all sources
 
 
 @dataclasses.dataclass(frozen=True)

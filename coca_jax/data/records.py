@@ -180,6 +180,9 @@ def open_store(source: SetConfig, split: str) -> Store:
         if wrong:
             raise CocaError(f"data.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
+    if not training and not source.holds_out:
+        raise CocaError(f"data.holdout is 0, so that all records of {source.path} train and none is left to evaluate: "
+                        "set data.holdout, such as 0.01, or name some files in data.evaluation_files")
     named = bool(source.evaluation_files)
     patterns = source.train_files if training or not named else source.evaluation_files
     without = source.evaluation_files if training else ()

@@ -109,7 +109,7 @@ class Index:
 
 
 def index_of(
-    file: File, kind: str, scan: Callable[[File], Index], *, keep: bool = True, beside: bool = False
+    file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, keep: bool = True, beside: bool = False
 ) -> Index:
     """The index of a shard: a kept one that fits its size and version, or else a new one, which is then kept.
 
@@ -117,6 +117,7 @@ def index_of(
       file: the shard.
       kind: what `scan` looks for; indices of several kinds may be kept of one shard. "" for the usual one.
       scan: makes the index.
+      columns: of its spans; a kept index with others is none of `scan`'s.
       keep: whether a new one is worth keeping.
       beside: keep it beside the shard even in a bucket; else there in the cache folder.
 
@@ -127,7 +128,7 @@ def index_of(
     near = f"{file.path}.{name}"
     far = f"{storage.cache_folder()}/indices/{_address(file)}.{name}"
     for path in (far, near) if is_remote(file.path) else (near, far):
-        found = _load(path, file, kind)
+        found = _load(path, file, kind, columns)
         if found is not None:
             if path == near and is_remote(near):
                 _keep([far], _dump(found, file, kind))
@@ -171,7 +172,7 @@ def _dump(index: Index, file: File, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _load(path: str, file: File, kind: str) -> Index | None:
+def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
     """The index that the file holds; None where it is not there, damaged, or another shard's."""
     try:
         data = storage.read(path, largest=_LARGEST)
@@ -188,15 +189,15 @@ def _load(path: str, file: File, kind: str) -> Index | None:
     except (*DAMAGE, AttributeError, RecursionError) as error:
         _log.warning("the index %s is damaged (%s): made anew", path, error)
         return None
-    if _is_sound(index, file):
+    if _is_sound(index, file, columns):
         return index
     _log.warning("the index %s does not fit its file: made anew", path)
     return None
 
 
-def _is_sound(index: Index, file: File) -> bool:
+def _is_sound(index: Index, file: File, columns: int) -> bool:
     spans, keys, ends = index.spans, index.keys, index.ends
-    if spans.dtype != np.int64 or spans.ndim != 2 or spans.shape[1] % 2:
+    if spans.dtype != np.int64 or spans.ndim != 2 or spans.shape[1] != columns:
         return False
     offsets, sizes = spans[:, ::2], spans[:, 1::2]
     if (offsets < -1).any() or (sizes < 0).any() or (offsets > file.size - sizes).any():

@@ -21,6 +21,8 @@ from coca_jax.errors import CocaError
 _TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
 _CAUSE = "unreadable tar"
+# What tarfile raises on damaged headers: sizes that are no numbers or beyond all files, headers of headers without end.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
 
 
 class TarRecords(shards.Shards):
@@ -113,7 +115,8 @@ def index(file: File, image_field: str = "", beside: bool = False) -> Index:
     """
     kinds = (image_field.lower(),) if image_field else (*fields.PICTURES, *fields.CLIPS)
     name = re.sub(r"[^a-z0-9._-]", "_", image_field.lower())
-    return shard_index.index_of(file, name, functools.partial(_scan, pictures=kinds), beside=beside)
+    scan = functools.partial(_scan, pictures=kinds)
+    return shard_index.index_of(file, name, scan, columns=2 + 2 * len(_TEXTS), beside=beside)
 
 
 def _scan(file: File, pictures: Sequence[str]) -> Index:
@@ -125,6 +128,9 @@ def _scan(file: File, pictures: Sequence[str]) -> Index:
             try:
                 for member in tar:
                     tar.members = []  # tarfile would keep every header
+                    if member.size < 0:  # tarfile would go back, and never end
+                        damage["broken tar tail"] += 1
+                        break
                     if not member.isreg() or member.issparse():
                         continue
                     if member.offset_data + member.size > file.size:
@@ -139,9 +145,9 @@ def _scan(file: File, pictures: Sequence[str]) -> Index:
                         members[key][kind] = (member.offset_data, member.size)
                 else:
                     damage["broken tar tail"] += _goes_on(data, tar.offset)
-            except (tarfile.TarError, EOFError):
+            except _DAMAGE:
                 damage["broken tar tail"] += 1
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (*_DAMAGE, OSError) as error:
         raise CocaError(f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of "
                         "data.train_files and data.evaluation_files") from error
     found = {}

@@ -14,6 +14,7 @@ careful: nothing is lower-cased, reordered or judged. In this order it
 
 import html
 import json
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from coca_jax.data import class_files, fields
 from coca_jax.data.images import BadRecord
 from coca_jax.data.records import Record, Store
 
+_log = logging.getLogger(__name__)
+_WORDNET = re.compile(r"n\d{8}")
 _LONGEST = 1_000  # characters of an alt-text
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+", re.IGNORECASE)
@@ -61,6 +64,9 @@ class Texts:
         self._names, self.prompts = {}, ()
         if source.label_field:
             self._names = _names(source, store)
+            if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
+                _log.warning("the class names of %s are WordNet's numbers, such as %s, of which a text says nothing: name "
+                             "a file with words as class_names", source.path, next(iter(self._names.values())))
             in_file = len(source.prompts) == 1 and "{}" not in source.prompts[0]
             self.prompts = class_files.prompts(source.prompts[0]) if in_file else source.prompts
 
@@ -104,7 +110,10 @@ class Texts:
         Raises:
           BadRecord: it has no label, or one that names no class.
         """
-        given = fields.lookup(metadata, self._field)
+        try:
+            given = fields.lookup(metadata, self._field)
+        except RecursionError as error:
+            raise BadRecord("unreadable row") from error
         if isinstance(given, np.ndarray):
             given = given.tolist()
         if given is None:
@@ -130,6 +139,8 @@ class Texts:
         if known is None and not isinstance(label, str):
             raise BadRecord(f"{self._field} is a number that class_names does not name")
         # Names of files and folders have _ for spaces.
+        if known is None:  # a name that is not UTF-8 must not get to the tokeniser
+            label = label.encode("utf-8", "replace").decode()
         return known if known is not None else clean(label.replace("_", " "), self._kind)
 
 

@@ -90,11 +90,18 @@ def _folder(path: str) -> str | None:
     for place in places:
         if storage.stat(f"{place}/{_INFO}"):
             return place
-        if not is_remote(place) and os.path.isdir(place):
-            below = [os.path.join(parent) for parent, _, names in os.walk(place) if _INFO in names]
-            if below:
-                return max(below, key=_age)
+        below = _below(place)
+        if below:
+            return max(below, key=_age)
     return None
+
+
+def _below(place: str) -> list[str]:
+    """The folders of all versions below a folder."""
+    if is_remote(place):
+        return [f"{place}/{file.name.removesuffix(f'/{_INFO}')}" for file in storage.find(place)
+                if file.name.endswith(f"/{_INFO}")]
+    return [parent for parent, _, names in os.walk(place) if _INFO in names]
 
 
 def _age(folder: str) -> tuple[list[int], str]:

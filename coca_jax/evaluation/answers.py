@@ -129,7 +129,8 @@ def _likelihoods(
     scores = coca.caption_log_likelihoods(
         _of(held_out.images, task.indices[part]), texts, per_token=asked.likelihood_per_token, long_text=asked.long_text
     )
-    return task.indices[part], zero_shot.from_scores(scores, task.targets[part], candidates)
+    first = zero_shot.same_texts(zip(texts))
+    return task.indices[part], zero_shot.from_scores(scores, task.targets[part], candidates, first)
 
 
 def _joined(parts: Sequence[tuple[np.ndarray, zero_shot.Predictions]], kept: np.ndarray) -> zero_shot.Predictions:

@@ -9,6 +9,8 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.caption_metrics import external, scores
 from coca_jax.evaluation.meaning import Meaning, canonical
 
+_JAVA = tuple(name for name in scores.METRICS if name not in scores.WITHOUT_JAVA)
+
 
 def equivalents(generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning) -> np.ndarray:
     """bool [M]: whether each generated caption says the same as one of its image's true captions."""
@@ -57,16 +59,22 @@ def reference_scores(
     possible, missing = [], []
     for name in wanted:
         try:
-            if name in scores.METRICS and name not in scores.WITHOUT_JAVA:
+            if name in _JAVA:
                 external.check_available(name)
         except CocaError as error:
             missing.append(str(error))
         else:
             possible.append(name)
-    if not possible:
-        return {}, missing
-    found = scores.score(dict(enumerate(generated)), dict(enumerate(captions)), possible)
-    return {f"caption_{name}": value for name, value in found.corpus.items()}, missing
+    found: dict[str, float] = {}
+    own = [name for name in possible if name not in _JAVA]
+    for names in [own] * bool(own) + [[name] for name in possible if name in _JAVA]:
+        try:
+            found |= scores.score(dict(enumerate(generated)), dict(enumerate(captions)), names).corpus
+        except CocaError as error:
+            if names == own:
+                raise
+            missing.append(str(error))  # Java's trouble must not cost what needs none
+    return {f"caption_{name}": value for name, value in found.items()}, missing
 
 
 def constant_answer(captions: Sequence[Sequence[str]], meaning: Meaning) -> float:

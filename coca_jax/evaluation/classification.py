@@ -22,7 +22,8 @@ class ClassificationOutcome:
     Attributes:
       name: of the classification; `labels`: of its classes.
       targets, predicted: int [M], classes of the images that took part.
-      accuracy: the share of them that is right; ties count as wrong, so it may be below what `predicted` gives.
+      accuracy: the share of them that is right; ties count as wrong, so it may be below what `predicted` gives; but of
+        classes with the same texts the first is right, as an argmax has it.
       mistakes: a few wrong ones, as (image, right label, predicted label), the most confident first.
       way: EMBEDDINGS or LIKELIHOOD.
       per_class: float64 [C], the share of each class' images that is right; NaN without any. None: nobody asked.
@@ -44,6 +45,16 @@ class ClassificationOutcome:
         return f"{self.way}_{self.name}"
 
 
+def equal_names(task: Classification) -> str:
+    """A sentence on classes that no text tells apart; empty where there are none."""
+    texts = zero_shot.texts_of(task)
+    again = [texts[i][0] for i, first in enumerate(zero_shot.same_texts(texts)) if first < i]
+    if not again:
+        return ""
+    verb = "class has" if len(again) == 1 else "classes have"
+    return f"{len(again)} {verb} the name of another ({', '.join(again[:3])}): only the first of each can be right"
+
+
 # A classification's outcome, its metrics, and what chance gives for some of them.
 Found = tuple[ClassificationOutcome, dict[str, float], dict[str, float]]
 
@@ -53,7 +64,8 @@ def by_embeddings(held_out: EvaluationSet, task: Classification, answers: Answer
     candidates = zero_shot.candidates_of(task)
     classifier_CE = classifiers(task, held_out.long_text)[candidates]
     places, targets = answers.part(task)
-    prediction = zero_shot.predict(answers.embeddings_ME[places], classifier_CE, targets, candidates)
+    first = zero_shot.same_texts(zero_shot.texts_of(task))
+    prediction = zero_shot.predict(answers.embeddings_ME[places], classifier_CE, targets, candidates, first)
     return _found(held_out, task, answers, prediction, EMBEDDINGS)
 
 

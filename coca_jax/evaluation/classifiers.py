@@ -44,7 +44,7 @@ class Classifiers:
     def _kept(self, file: str, names: list[list[str]], templates: Sequence[str], long_text: str) -> np.ndarray:
         """The classifier of a file; one that is not there, or is no such thing, is made anew and written."""
         path = self._folder / "classifiers" / file
-        data = hosts.from_first(lambda: path.read_bytes() if path.exists() else b"")  # all take it, or all make it
+        data = hosts.from_first(lambda: _read(path))  # all take it, or all make it
         try:
             found = np.load(io.BytesIO(data), allow_pickle=False)
             if found.dtype == np.float32 and found.ndim == 2 and len(found) == len(names):
@@ -55,17 +55,31 @@ class Classifiers:
         if hosts.is_first():
             buffer = io.BytesIO()
             np.save(buffer, found, allow_pickle=False)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(buffer.getvalue())
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(buffer.getvalue())
+            except OSError as error:  # here alone: the other processes would wait for this one
+                _log.warning("%s is not kept for another time: %s", path, error)
         return found
 
     def _build(self, names: list[list[str]], templates: Sequence[str], long_text: str) -> np.ndarray:
         if len(names) * len(templates) >= _WORTH_KEEPING:
             _log.info("embedding %d classes with %d prompts each", len(names), len(templates))
         embed = lambda texts: self._coca.embed_texts(texts, long_text)
-        vectors = text_classifier(embed, [name for own in names for name in own], templates)
+        each = [name for own in names for name in own]
+        place = {name: i for i, name in enumerate(dict.fromkeys(each))}  # equal names get one vector, to the last digit
+        vectors = text_classifier(embed, list(place), templates)[[place[name] for name in each]]
         if all(len(own) == 1 for own in names):
             return vectors
         starts = np.cumsum([0, *map(len, names)])[:-1]
         sums = np.add.reduceat(vectors, starts, axis=0)  # synonyms count alike
         return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def _read(path: epath.Path) -> bytes:
+    """The file's bytes; none where it is missing or cannot be read."""
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        _log.warning("%s cannot be read and is made anew: %s", path, error)
+        return b""

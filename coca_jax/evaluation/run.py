@@ -1,5 +1,7 @@
 """The evaluations of a run or of a config of evaluations, one set after another, and what is written of them."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 
@@ -10,11 +12,12 @@ from coca_jax import hosts
 from coca_jax.config import Config
 from coca_jax.data.evaluation_set import EvaluationSet
 from coca_jax.data.evaluation_sets import evaluation_sets
+from coca_jax.errors import CocaError
 from coca_jax.evaluation.caption_metrics import result_files
 from coca_jax.evaluation.classifiers import Classifiers
 from coca_jax.evaluation.report import write_report
-from coca_jax.evaluation.results import write_evaluation
-from coca_jax.evaluation.suite import EvaluationResult, evaluate
+from coca_jax.evaluation.results import Value, read_evaluation, write_evaluation
+from coca_jax.evaluation.suite import EvaluationResult, evaluate, refusal
 from coca_jax.inference import Coca
 from coca_jax.trainer.metrics import read_history
 
@@ -33,15 +36,38 @@ class RunEvaluation:
     def __init__(self, config: Config):
         self._gallery = config.evaluation.gallery
         self._sets = evaluation_sets(config)
+        check_same_sets(self._sets)
 
     def __call__(self, coca: Coca) -> list[EvaluationResult]:
-        return evaluate_sets(coca, self._sets, self._gallery)
+        """The results; an evaluation that fails is said in the log and ends no run."""
+        try:
+            return evaluate_sets(coca, self._sets, self._gallery)
+        except CocaError as error:
+            if hosts.is_first():
+                _log.error("step %d is not evaluated: %s", coca.step, error)
+            return []
+
+
+def check_same_sets(sets: Sequence[EvaluationSet]) -> None:
+    """Raises CocaError on every process, where not all see the same held-out records."""
+    digest = hashlib.sha256()
+    for held_out in sets:
+        digest.update(json.dumps([held_out.name, held_out.images.shape, list(held_out.image_ids)]).encode())
+        digest.update(json.dumps([list(own) for own in held_out.captions]).encode())
+        for task in held_out.classifications:
+            digest.update(json.dumps([task.name, list(task.labels)]).encode())
+            digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
+    hosts.check_same(
+        digest.hexdigest(), "the hosts see different held-out records: give all of them the same evaluation files"
+    )
 
 
 def evaluate_sets(
     coca: Coca, sets: Sequence[EvaluationSet], gallery: int, folder: epath.Path | None = None
 ) -> list[EvaluationResult]:
-    """The result of each set, then the means of the groups that sets belong to.
+    """The result of each set that the model can do something of, then the means of the groups that sets belong to.
+
+    A set that fails among several has a result that says so (`failed`), in the log too.
 
     Args:
       coca: the model.
@@ -50,13 +76,21 @@ def evaluate_sets(
       folder: where large text classifiers are kept for another time; None: nowhere.
 
     Raises:
-      CocaError: as `suite.evaluate`.
+      CocaError: as `suite.evaluate`, where no set is left.
     """
     classifiers, results, said = Classifiers(coca, folder), [], set()
+    sets = _possible(coca, sets)
     for number, held_out in enumerate(sets, 1):
         if held_out.asked is not None:
             _log.info("%s (%d of %d): %s pictures", held_out.name, number, len(sets), f"{len(held_out.images):,}")
-        results.append(evaluate(coca, held_out, gallery, classifiers))
+        try:
+            results.append(evaluate(coca, held_out, gallery, classifiers))
+        except CocaError as error:
+            results.append(EvaluationResult(held_out.name, {}, {}, failed=str(error)))
+            if all(result.failed for result in results) and number == len(sets):
+                raise
+            if hosts.is_first():
+                _log.error("%s is not evaluated: %s", held_out.name, error)
         for note in results[-1].notes:
             if note not in said and hosts.is_first():
                 _log.warning("%s", note)
@@ -69,6 +103,16 @@ def evaluate_sets(
     return results + _group_means(sets, results)
 
 
+def _possible(coca: Coca, sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
+    """Without those that ask only for what the model cannot do; decided before the first one's hours."""
+    refused = [(held_out.name, why) for held_out in sets if (why := refusal(coca, held_out))]
+    if refused and len(refused) == len(sets):
+        raise CocaError(": ".join(refused[0]))
+    for name, why in refused if hosts.is_first() else ():
+        _log.warning("%s is left out: %s", name, why)
+    return [held_out for held_out in sets if not refusal(coca, held_out)]
+
+
 def _group_means(sets: Sequence[EvaluationSet], results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
     """For each group the mean of every figure that all its sets have."""
     groups: dict[str, list[EvaluationResult]] = {}
@@ -77,6 +121,8 @@ def _group_means(sets: Sequence[EvaluationSet], results: Sequence[EvaluationResu
             groups.setdefault(held_out.asked.group, []).append(result)
     means = []
     for group, members in groups.items():
+        if any(one.failed for one in members):  # the mean of the others would pass for that of all
+            continue
         rows = [{key.removeprefix(f"{one.name}/"): value for key, value in one.metrics.items()} for one in members]
         shared = [key for key in rows[0] if key not in _COUNTS and all(key in row for row in rows)]
         found = {f"{group}/{key}": float(np.mean([row[key] for row in rows])) for key in shared}
@@ -111,11 +157,16 @@ def write_results(
     """
     metrics, suffix = flat_metrics(results), f"_{name}" if name else ""
     identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest} if name else {}
-    write_evaluation(folder / f"evaluation{suffix}.json", {**metrics, **identity, "checkpoint_step": coca.step})
+    file = folder / f"evaluation{suffix}.json"
+    before = _of_the_same(file, coca) if name else {}  # what --sets left out this time
+    write_evaluation(file, {**before, **metrics, **identity, "checkpoint_step": coca.step})
     for result in results:
         if result.captions:
             path = folder / f"captions_{result.name}_results.json"
             result_files.write_results(path, result.captions)
+            if result.unreadable:
+                lost = sum(result.unreadable.values())
+                _log.warning("%s lacks %d pictures that could not be read: servers refuse it so", path, lost)
             _log.info("captions for COCO's or NoCaps' server: %s", path)
     info = _info(coca)
     if name:
@@ -125,6 +176,16 @@ def write_results(
     for key, value in metrics.items():
         _log.info("%s = %.4g", key, value)
     _log.info("the report is %s", report)
+
+
+def _of_the_same(file: epath.Path, coca: Coca) -> dict[str, Value]:
+    """What an earlier evaluation of the same model has left; nothing where there is none, or it cannot be read."""
+    try:
+        found = read_evaluation(file)
+    except (CocaError, OSError):
+        return {}
+    same = found.get("checkpoint_digest") == coca.digest and found.get("checkpoint_step") == coca.step
+    return found if same else {}
 
 
 def _info(coca: Coca) -> dict[str, str]:

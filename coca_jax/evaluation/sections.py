@@ -49,7 +49,7 @@ def _get(result: EvaluationResult, key: str) -> float | None:
 def _pool(result: EvaluationResult) -> str:
     images, captions, meanings = (_get(result, key) for key in ("images", "distinct_captions", "distinct_meanings"))
     if images is None:
-        return ""
+        return f'<p class="pool">{html.escape(f"Not evaluated: {result.failed}.")}</p>' if result.failed else ""
     words = f"{images:,} held-out pictures"
     if captions is not None:
         words += f", {captions:,} distinct captions"

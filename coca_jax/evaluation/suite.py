@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.data.evaluation_set import EvaluationSet
+from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import captioning, classification, ranking, retrieval
 from coca_jax.evaluation.answers import Answers, ask
@@ -35,6 +35,7 @@ class EvaluationResult:
       unreadable: records that could not be used, counted by cause.
       notes: sentences on what was asked for and could not be done.
       captions: the generated captions by the images' numbers, where they have some.
+      failed: why there is nothing of all this; empty where there is.
     """
 
     name: str
@@ -47,6 +48,44 @@ class EvaluationResult:
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    failed: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What a model is asked of a set; `notes`: why not for more."""
+
+    embeds: bool
+    captions: bool
+    scores: bool
+    notes: tuple[str, ...]
+
+
+def _plan(coca: Model, held_out: EvaluationSet) -> _Plan:
+    tasks = _PLAIN if held_out.asked is None else held_out.asked.tasks
+    notes = []
+
+    def able(wanted: bool, can: bool, branch: str) -> bool:
+        if wanted and not can and held_out.asked is not None:
+            notes.append(f"the model was trained without its {branch} loss and cannot be asked for this")
+        return wanted and can
+
+    classes = "classification" in tasks and bool(held_out.classifications)
+    ranks = bool({"retrieval", "video_retrieval"}.intersection(tasks))
+    return _Plan(
+        embeds=able(ranks or classes, coca.can_embed, "contrastive"),
+        captions=able("captioning" in tasks, coca.can_caption, "captioning"),
+        scores=able("likelihood_classification" in tasks, coca.can_caption, "captioning"),
+        notes=tuple(notes),
+    )
+
+
+def refusal(coca: Model, held_out: EvaluationSet) -> str:
+    """Why the model can do nothing that a set of an evaluation asks for; empty where it can do some of it."""
+    plan = _plan(coca, held_out)
+    if held_out.asked is None or plan.embeds or plan.captions or plan.scores:
+        return ""
+    return plan.notes[0] if plan.notes else "it has no picture of what is to be classified"
 
 
 def evaluate(
@@ -81,14 +120,12 @@ class _Evaluation:
         self._coca, self._set, self._classifiers = coca, held_out, classifiers
         asked = held_out.asked
         self._tasks = _PLAIN if asked is None else asked.tasks
-        self._notes: list[str] = []
-        classes = held_out.classifications if "classification" in self._tasks else ()
+        plan, why = _plan(coca, held_out), refusal(coca, held_out)
+        if why:
+            raise CocaError(f"{held_out.name}: {why}")
+        self.embeds, self.captions, self.scores = plan.embeds, plan.captions, plan.scores
+        self._notes = list(plan.notes)
         self._ranks = bool({"retrieval", "video_retrieval"}.intersection(self._tasks))
-        self.embeds = self._able(self._ranks or bool(classes), coca.can_embed, "contrastive")
-        self.captions = self._able("captioning" in self._tasks, coca.can_caption, "captioning")
-        self.scores = self._able("likelihood_classification" in self._tasks, coca.can_caption, "captioning")
-        if asked is not None and not (self.embeds or self.captions or self.scores):
-            raise CocaError(f"{held_out.name}: {self._notes[0]}")
         self._answers: Answers = ask(
             coca,
             held_out,
@@ -97,7 +134,9 @@ class _Evaluation:
             likelihoods=held_out.classifications if self.scores else (),
         )
         self._captions = [held_out.captions[row] for row in self._answers.rows]
-        self._pool = pool_of(self._captions, held_out.meaning)
+        ranked = asked.captions_per_image or None if asked else None  # of each; references for captions are all of them
+        self._ranked = [own[:ranked] for own in self._captions]
+        self._pool = pool_of(self._ranked, held_out.meaning)
         self._gallery = Gallery(held_out.images, self._answers.rows, self._captions)
         self._metrics: dict[str, float] = {"images": len(self._captions)}
         self._captioned = any(text for own in self._captions for text in own)  # or else nobody says what is right
@@ -110,11 +149,6 @@ class _Evaluation:
         self._outcomes: list[ClassificationOutcome] = []
         self._by_id: dict[int, str] = {}
 
-    def _able(self, wanted: bool, can: bool, branch: str) -> bool:
-        if wanted and not can and self._set.asked is not None:
-            self._notes.append(f"the model was trained without its {branch} loss and cannot be asked for this")
-        return wanted and can
-
     def _embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         return self._coca.embed_texts(texts, self._set.long_text)
 
@@ -124,7 +158,7 @@ class _Evaluation:
         images_ME, asked, pool = self._answers.embeddings_ME, self._set.asked, self._pool
         texts, labels, text_labels = pool.texts, pool.image_labels, pool.text_labels
         if asked is not None and asked.match == "image":
-            texts, labels, text_labels = retrieval.caption_pool(self._captions)
+            texts, labels, text_labels = retrieval.caption_pool(self._ranked)
         distinct = list(dict.fromkeys(texts))  # equal texts tie exactly, in whichever batch they would have been
         place = {text: i for i, text in enumerate(distinct)}
         texts_TE = self._embed_texts(distinct)[[place[text] for text in texts]]
@@ -143,14 +177,16 @@ class _Evaluation:
     def classify(self) -> None:
         if "classification" in self._tasks:
             for task in self._set.classifications:
-                self._add(classification.by_embeddings(self._set, task, self._answers, self._classifiers))
+                self._add(task, classification.by_embeddings(self._set, task, self._answers, self._classifiers))
 
     def classify_by_likelihood(self) -> None:
         for task in self._set.classifications:
-            self._add(classification.by_likelihood(self._set, task, self._answers))
+            self._add(task, classification.by_likelihood(self._set, task, self._answers))
 
-    def _add(self, found: classification.Found) -> None:
+    def _add(self, task: Classification, found: classification.Found) -> None:
         outcome, metrics, chance = found
+        if (note := classification.equal_names(task)) and note not in self._notes:
+            self._notes.append(note)
         self._outcomes.append(outcome)
         self._metrics |= metrics
         self._chance |= chance

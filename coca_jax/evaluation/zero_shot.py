@@ -1,12 +1,17 @@
 """Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): a classifier made of texts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
 from coca_jax.data.evaluation_set import Classification
 from coca_jax.evaluation import ranking
+from coca_jax.indexing.nearest import block_size, filled, similarities
+
+_CLASSES = 8_192  # of a block of scores
+_FEWEST = 16  # images of one; a product of fewer may round differently
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +21,8 @@ class Predictions:
     Attributes:
       predicted: int64 [M], the class with the highest score; of equal ones the first.
       margins: float32 [M], by how much that score exceeds the right class's, 0 where it is the right class.
-      ranks: int64 [M], how many other classes score at least as high as the right one (see `ranking`).
+      ranks: int64 [M], how many other classes score at least as high as the right one (see `ranking`); those after it
+        with the same texts are the same question, and do not count.
     """
 
     predicted: np.ndarray
@@ -25,12 +31,32 @@ class Predictions:
 
 
 def predict(
-    image_embeddings: np.ndarray, classifier: np.ndarray, targets: np.ndarray, candidates: np.ndarray | None = None
+    image_embeddings: np.ndarray,
+    classifier: np.ndarray,
+    targets: np.ndarray,
+    candidates: np.ndarray | None = None,
+    first: np.ndarray | None = None,
 ) -> Predictions:
     """Scores images [M, E] against a classifier [C, E], a chunk of images at a time; see `from_scores`."""
-    chunks = ranking.query_chunks(len(image_embeddings), len(classifier))
-    parts = [from_scores(image_embeddings[chunk] @ classifier.T, targets[chunk], candidates) for chunk in chunks]
-    return joined(parts or [from_scores(np.zeros((0, len(classifier)), np.float32), targets, candidates)])
+    parts = []
+    for chunk in ranking.query_chunks(len(image_embeddings), len(classifier)):
+        scores = _scores(image_embeddings[chunk], classifier)
+        parts.append(from_scores(scores, targets[chunk], candidates, first))
+    return joined(parts or [from_scores(np.zeros((0, len(classifier)), np.float32), targets, candidates, first)])
+
+
+def _scores(images: np.ndarray, classifier: np.ndarray) -> np.ndarray:
+    """[M, E], [C, E] -> float32 [M, C], in full float32 and in blocks of one shape, as `mutual_ranks` has them.
+
+    So equal classes tie wherever they stand, which a product of any shape does not grant.
+    """
+    rows, size = filled(images, max(len(images), _FEWEST)), block_size(len(classifier), _CLASSES)
+    blocks = (classifier[start : start + size] for start in range(0, len(classifier), size))
+    found = [np.asarray(_similarities(rows, filled(block, size)))[: len(images), : len(block)] for block in blocks]
+    return np.concatenate(found, axis=1)
+
+
+_similarities = jax.jit(similarities)
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
@@ -39,13 +65,16 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
                          for field in dataclasses.fields(Predictions)))
 
 
-def from_scores(scores: np.ndarray, targets: np.ndarray, candidates: np.ndarray | None = None) -> Predictions:
+def from_scores(
+    scores: np.ndarray, targets: np.ndarray, candidates: np.ndarray | None = None, first: np.ndarray | None = None
+) -> Predictions:
     """Compares scores with what is right.
 
     Args:
       scores: [M, C], higher is better.
       targets: int [M], the right classes; or [M, K], filled up with -1: the best of them counts.
       candidates: int [C], the classes' numbers, ascending; None: 0 to C - 1. Every target is among them.
+      first: int [C], as `same_texts` gives it; None: all texts differ.
     """
     targets = targets.reshape(len(targets), -1)
     candidates = np.arange(scores.shape[1]) if candidates is None else candidates
@@ -53,7 +82,28 @@ def from_scores(scores: np.ndarray, targets: np.ndarray, candidates: np.ndarray 
     best = np.argmax(scores, axis=1)
     own = np.max(scores, axis=1, where=right, initial=-np.inf)
     margins = (scores[np.arange(len(scores)), best] - own).astype(np.float32)
-    return Predictions(candidates[best], margins, ranking.ranks(scores, right))
+    ranks = ranking.ranks(scores, right)
+    if first is not None and len(np.unique(first)) < len(first):
+        ranks -= np.where(ranks < len(candidates), _later_copies(scores, right, first), 0)
+    return Predictions(candidates[best], margins, ranks)
+
+
+def _later_copies(scores: np.ndarray, right: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """int64 [M]: classes that tie with the best right one for having its texts, and come after it."""
+    own = np.argmax(np.where(right, scores, -np.inf), axis=1)[:, None]
+    later = (first == first[own]) & ~right & (np.arange(len(first)) > own)
+    return np.sum(later & ~(scores < np.take_along_axis(scores, own, axis=1)), axis=1)
+
+
+def same_texts(texts: Iterable[Sequence[str]]) -> np.ndarray:
+    """int64 [C]: for each class' texts, the place of the first class with the same ones."""
+    places: dict[tuple[str, ...], int] = {}
+    return np.array([places.setdefault(tuple(own), i) for i, own in enumerate(texts)], np.int64)
+
+
+def texts_of(task: Classification) -> list[tuple[str, ...]]:
+    """The names of each class that can be answered."""
+    return [tuple(task.synonyms[i]) if task.synonyms else (task.labels[i],) for i in candidates_of(task)]
 
 
 def candidates_of(task: Classification) -> np.ndarray:

@@ -16,7 +16,6 @@ def get_config(arg=None):
         task="tfds",
         path="coco_captions",
         evaluation_files=("test",),
-        text_fields=("captions/text",),
         image_id="image/id",
         tasks=("retrieval", "captioning"),
         captions_per_image=5,

@@ -145,3 +145,10 @@ def test_without_names_the_labels_are_the_classes_with_those_of_other_records():
 def test_labels_of_metadata():
     assert labels_in(b"cat") == ("cat",) and labels_in(np.int64(3)) == ("3",) and labels_in("") == ()
     assert labels_in([1, "a"]) == labels_in(np.array(["1", "a"])) == ("1", "a")
+
+
+@pytest.mark.parametrize("labels, said", [(("b", "c", "a"), True), (("n00000002", "n00000003", "n00000001"), False)])
+def test_folders_that_are_matched_by_their_order_alone_are_said(tmp_path, caplog, labels, said):
+    asked = HeldOutConfig(class_names=write(tmp_path / "names.json", ["zebra", "ant", "cow"]))
+    assert classification("class", labelled(*labels), asked).targets.tolist() == [1, 2, 0]
+    assert ("(a = zebra, b = ant, c = cow, …): name class_ids" in caplog.text) == said == bool(caplog.records)

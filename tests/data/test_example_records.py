@@ -5,7 +5,7 @@ import os
 import pytest
 
 from coca_jax.config import DataConfig
-from coca_jax.data import images, records, shards, storage
+from coca_jax.data import images, records, shards, storage, tfds_records
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import CocaError
 
@@ -193,6 +193,17 @@ def test_what_is_wrong_with_a_tfds_set_is_said(prepared, tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(CocaError, match="cannot be read as a TFDS set"):
         whole("tfds", tmp_path)
+
+
+def test_the_last_version_below_a_remote_folder_is_taken(monkeypatch):
+    for version in ("1.9.0", "1.10.0"):
+        storage.write(f"memory://sets/birds/{version}/dataset_info.json", b"{}")
+        storage.write(f"memory://sets/birds/{version}/birds-train.tfrecord-00000-of-00001", b"")
+    for path in ("memory://sets/birds/1.10.0", "memory://sets/birds", "memory://sets/"):
+        assert tfds_records._folder(path) == "memory://sets/birds/1.10.0"
+    storage.write("memory://empty/other.json", b"{}")
+    with pytest.raises(CocaError, match="there is no prepared TFDS set at memory://empty"):
+        whole("tfds", "memory://empty")
 
 
 def test_no_file_is_kept_open(tmp_path):

@@ -55,6 +55,27 @@ def test_rows_without_a_caption(row, cause):
         fields.captions(row, SetConfig())
 
 
+def deep(levels: int) -> list:
+    row = []
+    for _ in range(levels):
+        row = [row]
+    return row
+
+
+@pytest.mark.parametrize("options", [{}, {"text_fields": ("a",)}, {"text_fields": ("{a/b}",)}, {"label_field": "a"}])
+def test_a_row_nested_too_deeply_is_a_bad_record(options):
+    with pytest.raises(BadRecord, match="unreadable row"):
+        fields.captions(deep(100_000), SetConfig(**options))
+
+
+@pytest.mark.parametrize("text", [
+    rb'{"caption": "a \ud83d b", "c\uDE00": [["\udc00"]]}', '{"caption": "a \\uD83D b", "c\\ude00": [["\\uDC00"]]}'])
+def test_halves_of_surrogate_pairs_are_replaced(text):
+    assert fields.parse_object(text) == {"caption": "a ? b", "c?": [["?"]]}
+    assert fields.parse_object(rb'{"a": "\ud83d\ude00", "b": 0.1}') == {"a": "\U0001f600", "b": 0.1}
+    assert fields.parse_object(b'{"a": "\xed\xa0\xbd"}') is None  # as other bytes that are not UTF-8
+
+
 def test_metadata_is_text_and_numbers():
     row = {"a": b"text", "b": b"\xff", "c": [b"x", 1], "d": [b"\xff"], "image": b"p", "e": {"f": 1}}
     assert fields.metadata(row, ["image"]) == {"a": "text", "c": ["x", 1], "e": {"f": 1}}

@@ -1,6 +1,7 @@
 """Pictures of every kind that a folder of the world holds, whole and damaged."""
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -126,6 +127,36 @@ def test_a_jpeg_of_endless_scans_is_refused():
         images.decode(data[:start] + scan * 300 + data[start:])
     baseline = encoded(ramp(), "JPEG")  # what looks like scans within metadata counts for nothing
     assert images.decode(baseline[:2] + b"\xff\xfe\x02\x5a" + b"\xff\xda" * 300 + baseline[2:]).size == (40, 20)
+
+
+@pytest.mark.parametrize("mode, kind", [("I;16", "PNG"), ("I", "TIFF"), ("F", "TIFF")])
+def test_wide_greys_take_no_more_memory_than_others(mode, kind):
+    values = np.linspace(0, 65_535, 1_000 * 500).reshape(500, 1_000)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    data = encoded(Image.fromarray(values.astype(dtype)), kind)
+    image = images.open_header(data)
+    assert image.mode == mode
+    image.load()
+    tracemalloc.start()
+    try:
+        found = np.asarray(images.to_rgb(image))[:, :, 0]
+        assert tracemalloc.get_traced_memory()[1] < 11 * values.size  # numpy's: 4 bytes a value, the greys, these three
+    finally:
+        tracemalloc.stop()
+    expected = np.clip(values.astype(dtype) * (255 / 65_535) + 0.5, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(found, expected)
+    assert images.decode(data, max_pixels=2_000_000).size == (1_000, 500)
+    with pytest.raises(BadRecord, match="too many pixels"):
+        images.decode(data, max_pixels=1_999_999)
+
+
+def test_a_lack_of_memory_is_no_damage_of_the_picture(monkeypatch):
+    def exhausted(image):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "to_rgb", exhausted)
+    with pytest.raises(MemoryError):
+        images.decode(encoded(ramp()))
 
 
 def test_text_chunks_of_a_png_cannot_fill_the_memory():

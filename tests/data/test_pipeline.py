@@ -12,7 +12,7 @@ import pytest
 import seqio
 
 from coca_jax.config import SourceConfig
-from coca_jax.data import corpus, records, tasks
+from coca_jax.data import corpus, examples, records, tasks
 from coca_jax.data import pipeline as pipeline_lib
 from coca_jax.data.pipeline import Pipeline
 from coca_jax.data.vocabulary import train_vocabulary
@@ -175,7 +175,7 @@ def test_an_epoch_reads_every_record_once_neighbours_together(monkeypatch, vocab
     batches.close()
     firsts = list(itertools.islice((i for call in store.calls for i in call), 1_000))
     assert len(set(firsts)) > 950  # but for what the next epoch already read
-    assert Counter(shades) == Counter(i % 256 for i in range(1_009)) - Counter([]) or len(shades) == 1_008
+    assert len(shades) == 1_008 and not Counter(shades) - Counter(i % 256 for i in range(1_009))
     assert len(store.calls) < 1_009 / 4
     assert all(max(call) - min(call) < 8 or max(call) - min(call) > 900 for call in store.calls)
 
@@ -188,6 +188,13 @@ def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
         monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
         found = itertools.islice(Pipeline(config, vocabulary, threads=8).iterate(5), 20)
         assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("gibibytes, kept", [(8, 1), (32, 4), (1_024, 4)])
+def test_a_small_machine_keeps_less(monkeypatch, gibibytes, kept):
+    memory = {"SC_PAGE_SIZE": 4_096, "SC_PHYS_PAGES": gibibytes * 2**18}
+    monkeypatch.setattr(pipeline_lib.os, "sysconf", memory.__getitem__)
+    assert pipeline_lib._most_kept() == kept * 2**30
 
 
 def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
@@ -291,6 +298,40 @@ def test_bad_records_are_replaced_counted_and_named(tmp_path, vocabulary, caplog
     assert sum("a.tar:page is skipped: not a picture" in line for line in caplog.messages) == 1
     fresh = Pipeline(config, vocabulary)
     assert [s for step in (4, 3, 2, 1, 0) for s in builders.shades(fresh.batch(step))[::-1]] == epoch[::-1]
+
+
+def test_a_lost_shard_costs_its_records_alone(tmp_path, vocabulary):
+    for first in range(0, 1_800, 30):
+        builders.write_tar(tmp_path / f"{first:04d}.tar", [
+            (f"k{i:04d}.{kind}", builders.picture(i % 256) if kind == "png" else f"shade {i % 256}".encode())
+            for i in range(first, first + 30) for kind in ("png", "txt")])
+    config = builders.config(task="tars", path=str(tmp_path), holdout=1e-9, block=8, max_bad_ratio=0.05)
+    running, epoch, other = (Pipeline(config, vocabulary, threads=threads) for threads in (2, 1, 2))
+    assert epoch._sources[0].order.block == 8
+    batches = running.iterate()
+    next(batches)
+    (tmp_path / "0900.tar").unlink()
+    for _ in itertools.islice(batches, 224):
+        pass
+    assert running.skipped.by_cause["missing file"] <= 30
+    made = list(itertools.islice(epoch.iterate(), 225))
+    assert epoch.skipped.by_cause == {"missing file": 30} and len(epoch.skipped.names["missing file"]) == 10
+    assert all(same(other.batch(step), made[step]) for step in (*range(0, 225, 9), 224, 0))
+    few = builders.with_data(config, max_bad_ratio=0.004)
+    (tmp_path / "0900.tar").write_bytes((tmp_path / "0930.tar").read_bytes())
+    strict = Pipeline(few, vocabulary)
+    for first in range(0, 600, 30):
+        (tmp_path / f"{first:04d}.tar").unlink()
+    with pytest.raises(DataError, match=r"more than 0\.40% of the records .*missing file: "):
+        list(itertools.islice(strict.iterate(), 225))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 36, 1_000, 1_024])
+def test_replacements_reach_every_record(count):
+    stride = examples._stride(count)
+    places = [attempt * stride % count for attempt in range(count)]
+    assert sorted(places) == list(range(count))
+    assert min((abs(place) for place in places[1:10]), default=1) >= count // 20
 
 
 def test_too_many_bad_records_stop_the_run(tmp_path, vocabulary):

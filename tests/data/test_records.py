@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DataConfig, HeldOutConfig
 from coca_jax.data import records, shards, storage, tar_records
+from coca_jax.data.evaluation_sets import evaluation_sets
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import CocaError
 
@@ -277,3 +278,44 @@ def test_the_emoji(shared_data):
     assert held_out[0].captions == ("grinning face",) and held_out.metadata(0)["vendor"] == "twemoji"
     seen = records.open_store(dataclasses.replace(config, exclude=("split=heldout_concept",)), "train")
     assert len(seen) < len(train) and seen.metadata(len(seen) - 1)["split"] == "train"
+
+
+def crafted(header: bytes, size: bytes) -> bytes:
+    """A tar's header with another size and the checksum that fits it."""
+    header = header[:124] + size + header[136:148] + b" " * 8 + header[156:]
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+@pytest.mark.parametrize("size", [
+    b"\xff" * 12, b"\xff" * 10 + b"\xfc\0", b"\x80" + b"\x7f" * 11, b"00000000999\0", b"-0000003000\0",
+    b"77777777777\0", b"junk" * 3], ids=repr)
+@pytest.mark.parametrize("kind", [b"0", b"5", b"V", b"L", b"x"])
+def test_headers_with_crafted_sizes_end_a_tar(tmp_path, size, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(4)))
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    place = next(place for place in range(0, len(data), 512) if data[place : place + 9] == b"k002.png\0")
+    data[place + 156 : place + 157] = kind
+    data[place : place + 512] = crafted(bytes(data[place : place + 512]), size)
+    (tmp_path / "a.tar").write_bytes(data)
+    source = tars(tmp_path, evaluation_files=("none*",))
+    assert keys(records.open_store(source, "train"))[:2] == ["k000", "k001"]
+    (tmp_path / "a.tar").write_bytes(data[place:])
+    try:
+        records.open_store(source, "train")
+    except CocaError as error:
+        assert "a.tar" in str(error)
+
+
+@pytest.mark.parametrize("kind", [tars, folder])
+def test_without_a_holdout_all_records_train(tmp_path, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
+    builders.write_folder(tmp_path, range(20))
+    assert len(records.open_store(kind(tmp_path, holdout=0.0), "train")) == 20
+    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.holdout"):
+        records.open_store(kind(tmp_path, holdout=0.0), "evaluation")
+    config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
+    with pytest.raises(CocaError, match="none is left to evaluate"):
+        evaluation_sets(config)  # a run says so before it trains
+    scenes = HeldOutConfig(task="digit_scenes", examples=30)
+    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, sets={"scenes": scenes}))
+    assert [one.name for one in evaluation_sets(other)] == ["scenes"]

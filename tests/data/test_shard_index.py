@@ -100,7 +100,7 @@ def test_a_shard_that_changed_is_indexed_anew(shard):
         shard_index.index_of(listed, "", scan)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "pickle", "alien", "spans", "types", "keys", "json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "pickle", "alien", "spans", "columns", "types", "keys", "json"])
 def test_a_damaged_index_is_noticed_and_made_anew(shard, damage, caplog):
     file, kept = storage.stat(shard), f"{shard}.index"
     scan = Scan({"spans": [[0, 10], [20, 81]]}.get(damage, [[0, 10], [20, 80]]))
@@ -112,6 +112,8 @@ def test_a_damaged_index_is_noticed_and_made_anew(shard, damage, caplog):
         arrays["spans"] = np.array([print, print], object)
     elif damage == "alien":
         arrays = {"weights": np.ones(3)}
+    elif damage == "columns":
+        arrays["spans"] = np.tile(arrays["spans"], 2)
     elif damage == "types":
         arrays["spans"] = arrays["spans"].astype(np.float32)
     elif damage == "keys":

@@ -110,3 +110,19 @@ def test_names_and_prompts_may_lie_in_files(tmp_path):
         Texts(config, NAMELESS)
     with pytest.raises(CocaError, match="gone.txt"):
         Texts(SetConfig(label_field="label", prompts=("gone.txt",)), NAMELESS)
+
+
+def test_names_that_are_numbers_of_wordnet_are_said(caplog):
+    numbers = types.SimpleNamespace(class_names=("n01440764", "n01443537"))
+    Texts(SetConfig(path="imagenet", label_field="label"), numbers)
+    assert "imagenet are WordNet's numbers, such as n01440764" in caplog.text
+    caplog.clear()
+    Texts(SetConfig(label_field="label"), types.SimpleNamespace(class_names=("n01440764", "tench")))
+    Texts(SetConfig(), numbers)
+    Texts(SetConfig(label_field="label"), NAMELESS)
+    assert not caplog.text
+
+
+def test_labels_that_cannot_be_encoded_are_replaced():
+    texts = Texts(SetConfig(label_field="stem", prompts=("a {}",)), NAMELESS)
+    assert texts.all(record(stem="caf\udce9_noir")) == ("a caf? noir",)

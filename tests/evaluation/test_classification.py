@@ -1,10 +1,12 @@
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from coca_jax.config import HeldOutConfig
+from coca_jax.data import class_files
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.evaluation import ranking, zero_shot
 from coca_jax.evaluation.classifiers import Classifiers
@@ -125,3 +127,57 @@ def test_synonyms_count_alike(random_task):
     table = {name: coca.embed_texts([name])[0] for name in ("class 0", "class 1", "class 2")}
     expected = normalised(np.stack([table["class 0"] + table["class 1"], table["class 2"]]))
     np.testing.assert_allclose(Classifiers(coca)(task), expected, atol=1e-6)
+
+
+def test_of_equal_names_the_first_is_right_and_other_texts_count_against_the_model():
+    texts = [("a",), ("b",), ("a",), ("c",)]
+    first = zero_shot.same_texts(texts)
+    assert first.tolist() == [0, 1, 0, 3]
+    scores = np.array([[1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0], [np.nan, 0, np.nan, 0]], np.float32)
+    found = zero_shot.from_scores(scores, np.array([0, 2, 0, 0]), first=first)
+    assert found.ranks.tolist() == [0, 1, 1, 4]  # an argmax; its second; b ties; nothing is known
+    both = zero_shot.from_scores(scores[:1], np.array([[0, 2]]), first=first)
+    assert both.ranks.tolist() == [0]
+
+
+def test_imagenet_s_equal_names_cost_two_classes_and_not_four(shared_data, caplog):
+    names = [own[0] for own in class_files.class_names(f"{shared_data}/data/classnames/en_classnames.json:imagenet1k")]
+    vectors = normalised(np.random.default_rng(0).normal(size=(len(names), 24)))
+    table = dict(zip(reversed(names), vectors[::-1]))  # of equal names, the first one's vector
+    pictures = np.zeros((len(names), 1, 1, 3), np.uint8)
+    task = Classification("class", names, ("{}",), np.arange(len(names)), np.arange(len(names)))
+    asked = HeldOutConfig(tasks=("classification",))
+    coca = Axes(np.stack([table[name] for name in names]), table)
+    coca.embed_images = lambda images: coca._images_ME[: len(images)]
+    coca.batch_size = len(names)
+    result = evaluate(coca, EvaluationSet("imagenet", pictures, [("x",)] * len(names), str, (task,), asked=asked))
+    assert result.metrics["imagenet/zero_shot_class"] == pytest.approx(0.998)
+    (note,) = result.notes
+    assert note.startswith("2 classes have the name of another (") and "missile" in note
+
+
+def test_equal_classes_tie_exactly_whatever_the_shape_of_the_product():
+    rng = np.random.default_rng(0)
+    for images, classes, width in ((1, 5, 70), (37, 1_003, 96), (130, 33, 513)):
+        classifier = normalised(rng.normal(size=(classes, width)))
+        classifier[-1] = classifier[1] = classifier[0]
+        scores = zero_shot._scores(normalised(rng.normal(size=(images, width))), classifier)
+        assert scores.shape == (images, classes)
+        assert (scores[:, 0] == scores[:, 1]).all() and (scores[:, 0] == scores[:, -1]).all()
+
+
+def test_a_kept_classifier_that_cannot_be_read_or_written_is_made_anew(random_task, monkeypatch, caplog):
+    class Denied(type(pathlib.Path())):
+        def exists(self):
+            return True
+
+        def read_bytes(self):
+            raise PermissionError("denied")
+
+        write_bytes = mkdir = lambda self, *_, **__: self.read_bytes()
+
+    coca, held_out, _ = random_task
+    (task,) = held_out.classifications
+    monkeypatch.setattr("coca_jax.evaluation.classifiers._WORTH_KEEPING", 12)
+    np.testing.assert_array_equal(Classifiers(coca, Denied("/x"))(task), Classifiers(coca)(task))
+    assert "cannot be read and is made anew: denied" in caplog.text and "is not kept for another time" in caplog.text

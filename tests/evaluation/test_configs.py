@@ -1,10 +1,15 @@
+import ast
+import dataclasses
 import importlib.util
 import pathlib
+import re
 
 import pytest
 
 from coca_jax import config as config_lib
 from coca_jax.data.evaluation_sets import named_sets
+from coca_jax.evaluation import run
+from tests.evaluation import tiny_coca
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
 
@@ -43,3 +48,16 @@ def test_digit_scenes_are_asked_as_a_set_of_their_own():
         task="digit_scenes", examples=20, tasks=("classification",))}), ("few",), 40)
     assert held_out.name == "few" and len(held_out.images) == 20
     assert [task.name for task in held_out.classifications] == ["digit", "color"]
+
+
+def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path):
+    text = " ".join((FOLDER / "coco.py").read_text().split('"""')[1].split())
+    changes = dict(re.findall(r"--config\.sets\.coco\.(\w+)=(\([^)]*\)|[^\s`\"]+)", text.partition("METEOR")[0]))
+    assert set(changes) == {"task", "path", "evaluation_files", "image_id"}
+    changes["path"] = str(shared_data / "data/coco_photos")
+    changes["evaluation_files"] = ast.literal_eval(changes["evaluation_files"])
+    asked = dataclasses.replace(get_config("coco").sets["coco"], **changes, examples=6, captions_per_image=2)
+    (held_out,) = named_sets(config_lib.EvaluationConfig(sets={"coco": asked}), ("coco",), tiny_coca.SIZE)
+    (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=0)
+    assert result.metrics["coco/images"] == len(result.captions) == 6 and result.metrics["coco/texts"] == 12
+    assert "coco/caption_cider" in result.metrics and 285 in result.captions

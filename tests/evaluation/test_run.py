@@ -3,19 +3,23 @@ import io
 import json
 import logging
 import shutil
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from coca_jax import config as config_lib
-from coca_jax import evaluation_recipes
+from coca_jax import evaluate, evaluation_recipes, inference
 from coca_jax.config import HeldOutConfig
 from coca_jax.data.evaluation_sets import evaluation_sets, named_sets
 from coca_jax.errors import CocaError
-from coca_jax.evaluation import run
+from coca_jax.evaluation import captioning, run
 from coca_jax.evaluation.caption_metrics.result_files import read_results
-from coca_jax.evaluation.results import read_evaluation, table
+from coca_jax.evaluation.report import write_report
+from coca_jax.evaluation.results import read_evaluation, table, write_evaluation
+from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.trainer import checkpoint
 from tests.data import builders
 from tests.evaluation import tiny_coca
 from tests.evaluation.fakes import FakeCoca, digit_set
@@ -55,7 +59,7 @@ def test_examples_captions_and_conditions_choose(tmp_path):
     path = photos(tmp_path / "photos")
     asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, only=("kind=b",))
     (held_out,) = named_sets(evaluation(things=asked), ["things"], 16)
-    assert [own for own in held_out.captions] == [("a thing 1",), ("a thing 3",), ("a thing 5",)]
+    assert [own[0] for own in held_out.captions] == ["a thing 1", "a thing 3", "a thing 5"]
     few = dataclasses.replace(asked, only=(), examples=2)
     assert [own[0] for own in named_sets(evaluation(few=few), ["few"], 16)[0].captions] == ["a thing 0", "a thing 5"]
 
@@ -70,6 +74,11 @@ def test_examples_captions_and_conditions_choose(tmp_path):
         (["things"], {"tasks": ("classification",)}, "sets.things.label_field"),
         (["things"], {"tasks": ("video_retrieval",)}, "sets.things.frames"),
         (["things"], {"likelihood_prompt": "a"}, "sets.things.likelihood_prompt"),
+        (["things"], {"caption_scores": ("blue",)}, "sets.things.caption_scores .*choose among bleu"),
+        (["things"], {"task": "tfds"}, "sets.things.evaluation_files .*the split train: name the split"),
+        (["things"], {"class_subset": True, "examples": 3}, "sets.things asks for the classes that occur"),
+        (["things"], {"path": "nowhere"}, "set --config.sets.things.path to"),
+        (["things"], {"text_fields": ("words",)}, r"none of the 6 .* can be read \(6 empty caption\)"),
     ],
 )
 def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes, message):
@@ -174,3 +183,178 @@ def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it(
     assert corrupted["imagenet_c_fog_3"].path == "imagenet2012_corrupted/fog_3"
     with pytest.raises(CocaError, match="names=FOLDER"):
         evaluation_recipes.imagenet_family("files")
+
+
+def test_references_of_captions_are_all_and_ranked_ones_the_first_few(tmp_path):
+    path = photos(tmp_path / "photos")
+    asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, match="image", caption_scores=("bleu",))
+    sets = named_sets(evaluation(one=asked, all=dataclasses.replace(asked, captions_per_image=0)), ["one", "all"], 16)
+    one, every = run.evaluate_sets(tiny_coca.coca(), sets, gallery=0)
+    assert one.metrics["one/texts"] == 5 and every.metrics["all/texts"] == 10
+    assert sets[0].captions == sets[1].captions
+    for key in ("caption_bleu_1", "caption_bleu_4", "caption_equivalent"):
+        assert one.metrics[f"one/{key}"] == every.metrics[f"all/{key}"]
+
+
+def test_java_s_trouble_costs_no_other_score(monkeypatch):
+    def broken(captions):
+        raise CocaError("METEOR's Java program failed")
+
+    monkeypatch.setattr(captioning.external, "check_available", lambda name: None)
+    monkeypatch.setitem(captioning.scores._SCORERS, "meteor", broken)
+    monkeypatch.setitem(captioning.scores._SCORERS, "spice", lambda captions: ({"spice": 0.5}, []))
+    wanted = ("bleu", "meteor", "spice", "cider")
+    found, missing = captioning.reference_scores(["a red thing"], [("a red thing",)], wanted)
+    assert missing == ["METEOR's Java program failed"]
+    assert found["caption_bleu_1"] == pytest.approx(1) and found["caption_spice"] == 0.5 and "caption_cider" in found
+
+
+def three(**tasks) -> list:
+    return [dataclasses.replace(digit_set(), name=name, asked=HeldOutConfig(tasks=(task,), group="all"))
+            for name, task in tasks.items()]
+
+
+def test_a_set_beyond_the_model_is_left_out_before_the_others_begin(caplog):
+    sets = three(a="captioning", b="classification")
+    (b, both) = run.evaluate_sets(FakeCoca(sets[0], can_caption=False), sets, gallery=0)
+    assert b.metrics["b/zero_shot_digit"] == 1 and both.metrics["all/sets"] == 1
+    assert "a is left out: the model was trained without its captioning loss" in caplog.text
+
+
+def test_a_set_that_fails_costs_no_other_and_no_mean_passes_for_all(caplog, tmp_path):
+    sets = three(a="classification", b="retrieval", c="retrieval")
+    coca = FakeCoca(sets[0])
+    sets[0] = dataclasses.replace(sets[0], images=Unreadable(len(sets[0].images)))
+    failed, b, c = run.evaluate_sets(coca, sets, gallery=0)
+    assert "none of the 60 held-out records of a can be read" in failed.failed and not failed.metrics
+    assert b.metrics["b/image_to_text_r1"] == c.metrics["c/image_to_text_r1"] == 1
+    assert "a is not evaluated: none" in caplog.text
+    write_report(tmp_path / "report.html", title="x", results=[failed, b], history=[], info={})
+    assert "Not evaluated: none of the 60" in (tmp_path / "report.html").read_text()
+    with pytest.raises(CocaError, match="none of the 60"):
+        run.evaluate_sets(coca, sets[:1], gallery=0)
+
+
+def test_an_evaluation_that_fails_ends_no_training(caplog):
+    held_out = dataclasses.replace(digit_set(), images=Unreadable(60))
+    evaluated = object.__new__(run.RunEvaluation)
+    evaluated._gallery, evaluated._sets = 0, [held_out]
+    coca = FakeCoca(digit_set())
+    coca.step = 12
+    assert evaluated(coca) == []
+    assert "step 12 is not evaluated: none of the 60" in caplog.text
+
+
+class Unreadable:
+    """Pictures of which none can be read."""
+
+    def __init__(self, count: int):
+        self._black, self.unreadable = digit_set(count).images, {}
+        self.shape, self.dtype = self._black.shape, self._black.dtype
+
+    def __len__(self):
+        return len(self._black)
+
+    def __getitem__(self, rows):
+        self.unreadable |= {int(row): "not a picture" for row in np.atleast_1d(rows)}
+        return self._black[rows]
+
+
+@pytest.mark.parametrize("changes, why", [
+    ({5: {"image_id": 7}}, "7 is the number of several pictures"), ({5: {"image_id": "7b"}}, "'7b' is no whole number"),
+    ({5: {"image_id": None}}, "1 records have no 'image_id'"),
+])
+def test_a_server_s_file_that_cannot_be_written_is_said_before_the_work(tmp_path, caplog, changes, why):
+    path = photos(tmp_path / "photos")
+    manifest = tmp_path / "photos" / "captions.jsonl"
+    rows = [json.loads(row) for row in manifest.read_text().splitlines()]
+    manifest.write_text("\n".join(json.dumps(row | changes.get(i, {})) for i, row in enumerate(rows)))
+    asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
+    with pytest.raises(CocaError, match=f"things: captions cannot be written for a server, for {why}"):
+        named_sets(evaluation(things=asked), ["things"], 16)
+    scored = dataclasses.replace(asked, caption_scores=("bleu",))
+    (held_out,) = named_sets(evaluation(things=scored), ["things"], 16)
+    assert not held_out.image_ids and why in caplog.text
+
+
+def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
+    path = photos(tmp_path / "photos")
+    asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
+    results = run.evaluate_sets(tiny_coca.coca(), named_sets(evaluation(things=asked), ["things"], 16), gallery=0)
+    run.write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine")
+    assert "captions_things_results.json lacks 1 pictures" in caplog.text
+
+
+def test_two_figures_never_have_one_key():
+    values = config_lib.evaluation(one=config_lib.held_out(group="two"), two=config_lib.held_out())
+    with pytest.raises(CocaError, match="the group 'two' of the evaluation 'one' is a set's name"):
+        config_lib.evaluation_from_config_dict(values)
+    own = config_lib.default()
+    own.data.name = "photos"
+    own.evaluation.sets = {"photos": config_lib.held_out(path="x").to_dict()}
+    with pytest.raises(CocaError, match="'photos', which is the name of the run's own data"):
+        config_lib.from_config_dict(own.to_dict())
+
+
+def test_classes_of_a_run_s_own_set_do_not_shrink_with_its_examples(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(12)))
+    (tmp_path / "names.txt").write_text("\n".join(f"grey {i}" for i in range(30)))
+    config = builders.config(
+        task="tars", path=str(tmp_path), evaluation_files=("*",), label_field="number", examples=4,
+        class_names=str(tmp_path / "names.txt"),
+    )
+    (held_out,) = evaluation_sets(config)
+    (task,) = held_out.classifications
+    assert len(held_out.images) == 4 and sorted(task.labels) == sorted(f"grey {i}" for i in range(30))
+    assert [task.labels[i] for i in task.targets] == ["grey 0", "grey 4", "grey 7", "grey 11"]
+
+
+def test_hosts_that_see_other_records_are_told_apart(monkeypatch):
+    seen = []
+    monkeypatch.setattr(run.hosts, "check_same", lambda value, message: seen.append((value, message)))
+    own = digit_set()
+    (task,) = own.classifications
+    others = [
+        own, dataclasses.replace(own, captions=[*own.captions[:-1], ("a three, too",)]), digit_set(30),
+        dataclasses.replace(own, classifications=(dataclasses.replace(task, targets=(task.targets + 1) % 10),)),
+    ]
+    for held_out in [*others, digit_set()]:
+        run.check_same_sets([held_out])
+    digests = [value for value, _ in seen]
+    assert len(set(digests)) == 4 and digests[0] == digests[-1]
+    assert "the hosts see different held-out records" in seen[0][1]
+
+
+def test_sets_evaluated_one_after_the_other_stay_together_while_the_model_is_the_same(tmp_path):
+    coca = tiny_coca.coca()
+    results = {name: [EvaluationResult(name, {f"{name}/images": 3}, {})] for name in "abc"}
+    run.write_results(tmp_path, coca, results["a"], "x", name="mine", checkpoint="runs/x")
+    run.write_results(tmp_path, coca, results["b"], "x", name="mine", checkpoint="runs/x")
+    written = read_evaluation(tmp_path / "evaluation_mine.json")
+    assert written["a/images"] == written["b/images"] == 3 and written["checkpoint_digest"] == coca.digest
+    write_evaluation(tmp_path / "evaluation_mine.json", {**written, "checkpoint_digest": "another"})
+    run.write_results(tmp_path, coca, results["c"], "x", name="mine", checkpoint="runs/x")
+    assert "a/images" not in read_evaluation(tmp_path / "evaluation_mine.json")
+
+
+@pytest.mark.parametrize("checkpoint, folder", [
+    ("runs/x", "runs/x"), ("/runs/x/", "/runs/x/"), ("runs/x/checkpoints/600", "runs/x"), ("runs/x/checkpoints", "runs/x"),
+    ("gs://b/x/checkpoints/600/", "gs://b/x"), ("checkpoints/600", "."), ("/checkpoints", "/"),
+])
+def test_results_lie_in_the_run_s_folder_whichever_checkpoint_is_named(checkpoint, folder):
+    assert evaluate._run_folder(checkpoint) == folder
+
+
+def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypatch, capsys):
+    coca = tiny_coca.coca()
+    good = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/x.png").write_bytes(b"<html>")
+    (tmp_path / "bad/captions.jsonl").write_text(json.dumps({"file_name": "x.png", "caption": "a", "image_id": 1}))
+    bad = dataclasses.replace(good, path=str(tmp_path / "bad"))
+    monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
+    monkeypatch.setattr(inference, "load", lambda *_, **__: coca)
+    with pytest.raises(CocaError, match="bad could not be evaluated, the rest is written: none of the 1 .* can be read"):
+        evaluate.evaluate("runs/x", str(tmp_path / "out"), config=evaluation(bad=bad, good=good), name="mine")
+    written = read_evaluation(tmp_path / "out/evaluation_mine.json")
+    assert written["good/images"] == 5 and "good" in capsys.readouterr().out

@@ -30,7 +30,7 @@ def write(output: str, config: Config, found: Found, train: Mapping[str, tuple[S
     counts = Counter(pair.set for pair in found.pairs)
     for name in train:
         keys = sorted({pair.key for pair in found.pairs if pair.set == name})
-        page.write_text(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys))
+        page.write_text(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys), "surrogateescape")
     lines = (json.dumps(dataclasses.asdict(pair)) + "\n" for pair in found.pairs)
     page.write_text(f"{output}/pairs.jsonl", "".join(lines))
     page.write(f"{output}/report.html", kind="coca_jax near-duplicates", title="Training pictures in evaluations",

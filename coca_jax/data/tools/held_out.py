@@ -33,7 +33,8 @@ def held_out(config: Config, against: Sequence[str], own: bool = True) -> list[H
 
 def _of_config(config: Config, prefix: str) -> list[Held]:
     sources = config.data.sources
-    own = [_open(prefix + name, source) for name, source in sources.items() if source.task != "digit_scenes"]
+    own = [_open(prefix + name, source) for name, source in sources.items()
+           if source.task != "digit_scenes" and source.holds_out]
     return own + _of_evaluation(config.evaluation, prefix)
 
 

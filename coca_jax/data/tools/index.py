@@ -95,7 +95,8 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
                 broken |= errors
                 _log.info("%s: %d shards", name, count)
             if not broken:
-                print(summary(name, {split: records.open_store(source, split) for split in records.SPLITS}))
+                splits = records.SPLITS if source.holds_out else records.SPLITS[:1]
+                print(summary(name, {split: records.open_store(source, split) for split in splits}))
         for error in list(broken.values())[1:]:
             _log.warning("%s", error)
         if broken:

@@ -23,11 +23,11 @@ def write(path: str | os.PathLike, *, kind: str, title: str, summary: str, body:
     """
     template = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     write_text(path, template.substitute(
-        kind=html.escape(kind), title=html.escape(title), summary=html.escape(summary), body=body))
+        kind=html.escape(kind), title=html.escape(title), summary=html.escape(summary), body=body), "backslashreplace")
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a file whole, making its folder where there is none.
+def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
+    """Writes a file whole, making its folder where there is none; `errors` as of `str.encode`.
 
     Raises:
       CocaError: it cannot be written.
@@ -35,7 +35,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     try:
         if not is_remote(path):
             as_path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        write_atomically(path, text, errors)
     except OSError as error:
         raise CocaError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
 

@@ -43,7 +43,7 @@ COPIES = {
 
 def write(path, pictures: dict[str, bytes]) -> None:
     builders.write_tar(path, [member for key, data in pictures.items()
-                              for member in ((f"{key}.png", data), (f"{key}.txt", f"a picture {key}".encode()))])
+                              for member in ((f"{key}.png", data), (f"{key}.txt", f"a picture {key}".encode("utf-8", "replace")))])
 
 
 @pytest.fixture
@@ -88,6 +88,18 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     assert pipelines[0].fingerprint != pipelines[1].fingerprint
     seen = {text for step in range(4) for text in vocabulary.decode(pipelines[1].batch(step)["text"])}
     assert seen == {f"a picture {key}" for key in keys(after) - {"broken"}}
+
+
+def test_names_that_are_not_utf_8_are_listed_and_left_out(tmp_path):
+    image = builders.encoded(photo(0))
+    write(tmp_path / "train.tar", {"caf\udce9": image, "other": builders.encoded(photo(1))})
+    write(tmp_path / "held.tar", {"h\udcff": image})
+    config = builders.config(task="tars", path=str(tmp_path), evaluation_files=("held*",))
+    call("dedup", config, f"--output={tmp_path / 'out'}")
+    assert (tmp_path / "out" / "tars.txt").read_bytes() == b"caf\xe9\n"
+    assert (tmp_path / "out" / "report.html").read_text().count(r"caf\udce9") >= 1
+    less = builders.with_data(config, exclude_keys=f"{tmp_path}/out/tars.txt")
+    assert keys(records.open_store(less.data, "train")) == {"other"}
 
 
 def test_a_second_search_repeats_what_the_list_leaves_out_already(config, tmp_path):
