@@ -20,7 +20,7 @@ _BRANCHES = re.compile(
 )
 _WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _KNOWN_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CONSTANT = re.compile(r"s(?:32|64)\[\]\S* constant\((\d+)\)")
+_CONSTANT = re.compile(r"[su](?:32|64)\[\]\S* constant\((\d+)\)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,8 +105,10 @@ ENTRY %main (x: f32[64,16]) -> f32[16,16] {
 """
 
 
-def test_forms_that_only_tpus_have():
-    found = collectives.of_hlo(TPU, 8)
+# Loops of jax count in int32, those that the compiler makes of a product over a sharded axis in uint32.
+@pytest.mark.parametrize("counter", ["s32", "u32"])
+def test_forms_that_only_tpus_have(counter):
+    found = collectives.of_hlo(TPU.replace("constant.1 = s32", f"constant.1 = {counter}"), 8)
     assert found.pop("collective-permute").bytes == pytest.approx(2 * 64 * 16, abs=8)
     assert found == {
         "all-gather": Traffic(40 + 1, 40 * 4 * 88 + 2 * 32 * 16 * 3 / 4),
