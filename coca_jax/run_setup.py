@@ -44,14 +44,16 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     hosts.check_shared(folder)
     _keep_compiled(folder)
     checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
-    vocabulary = checked_vocabulary(config, checkpoints)
+    last = checkpoints.latest_step()
+    before = None if last is None else checkpoints.record(last)
+    vocabulary = checked_vocabulary(config, before)
     rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
     pipeline = Pipeline(config, vocabulary, rows=rows)
     hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
-    _check_same_data(checkpoints, pipeline.fingerprint)
+    _check_same_data(before, pipeline.fingerprint)
     evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
     built = program.build(config, mesh, vocabulary.pad_id)
-    writer = _writer(config, folder, checkpoints, built.plan)
+    writer = _writer(config, folder, last or 0, built.plan)
 
     def evaluate(at_step: int, params: Any) -> None:
         coca = Coca(config, params, vocabulary, at_step, mesh=mesh, between_batches=stop.check)
@@ -85,33 +87,31 @@ def _keep_compiled(folder: epath.Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
-def _writer(config: Config, folder: epath.Path, checkpoints: Checkpoints, plan: state.StatePlan) -> metrics.Writer:
+def _writer(config: Config, folder: epath.Path, start_step: int, plan: state.StatePlan) -> metrics.Writer:
     """The run's one writer, on process 0, and its `model_info.txt`."""
     if not hosts.is_first():
         return metrics.Writer()
     metrics.write_model_info(folder / "model_info.txt", plan.abstract.params, plan.logical)
     return metrics.MetricsWriter(
         folder,
-        start_step=checkpoints.latest_step() or 0,
+        start_step=start_step,
         steps=config.train.steps,
         tensorboard=config.train.tensorboard,
     )
 
 
-def checked_vocabulary(config: Config, checkpoints: Checkpoints) -> Vocabulary:
-    """The vocabulary of the run: its checkpoint's, else that of the run that it starts from, else the file that the config
-    names, else one trained now.
+def checked_vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
+    """The vocabulary of the run: that of its last checkpoint (`before`), else of the run that it starts from, else the file
+    that the config names, else one trained now.
 
     Process 0 reads or trains it for all.
 
     Raises:
       CocaError: the checkpoint belongs to a run with another model or data, or the vocabulary does not fit the model.
     """
-    last = checkpoints.latest_step()
-    if last is not None:
-        record = checkpoints.record(last)
-        _check_same_run(record.config, config)
-        return Vocabulary.from_bytes(record.vocabulary)
+    if before is not None:
+        _check_same_run(before.config, config)
+        return Vocabulary.from_bytes(before.vocabulary)
     vocabulary = Vocabulary.from_bytes(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
     check_against_model(vocabulary, config.model.text)
     return vocabulary
@@ -143,9 +143,8 @@ def _check_same_run(old: Config, new: Config) -> None:
                 )
 
 
-def _check_same_data(checkpoints: Checkpoints, fingerprint: str) -> None:
-    last = checkpoints.latest_step()
-    if last is not None and checkpoints.record(last).data_fingerprint != fingerprint:
+def _check_same_data(before: RunRecord | None, fingerprint: str) -> None:
+    if before is not None and before.data_fingerprint != fingerprint:
         raise CocaError(
             "the folder holds a run on other data (its records, the lists of keys or names, or the extra `fast` "
             "differ): put them back to continue, or choose another --workdir, where train.init_from may name this one"

@@ -12,7 +12,7 @@ from coca_jax.config import SetConfig
 from coca_jax.data import fields, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.manifest import SUFFIXES, Manifest
-from coca_jax.data.records import Record, Selection, Store, Subset, held_out, is_selected
+from coca_jax.data.records import ReadTogether, Record, Selection, Store, Subset, held_out, is_selected
 from coca_jax.data.shard_index import Strings
 from coca_jax.errors import CocaError
 from coca_jax.files import is_remote
@@ -48,7 +48,7 @@ def open_folder(source: SetConfig, patterns: Sequence[str], without: Sequence[st
     return subset
 
 
-class FolderRecords:
+class FolderRecords(ReadTogether):
     """Pictures named by a manifest, or all below a folder, captioned by a `.txt` file beside each.
 
     A folder may hold its manifest as captions.jsonl, captions.csv or captions.json. A row such as
@@ -95,12 +95,6 @@ class FolderRecords:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.read([index])[0]
-        if isinstance(record, BadRecord):
-            raise record
-        return record
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
         """The records; a BadRecord instance where one cannot be used."""

@@ -72,6 +72,16 @@ class Store(Protocol):
         """Where a person finds the record."""
 
 
+class ReadTogether:
+    """A store whose single records are read as several are."""
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.read([index])[0]
+        if isinstance(record, BadRecord):
+            raise record
+        return record
+
+
 class Subset:
     """Some records of a store, in its order."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from coca_jax.config import SetConfig
 from coca_jax.data import fields, shard_sets, storage
 from coca_jax.data.images import BadRecord
-from coca_jax.data.records import Record, Selection, held_out
+from coca_jax.data.records import ReadTogether, Record, Selection, held_out
 from coca_jax.data.shard_index import Index, Strings
 from coca_jax.data.storage import File
 from coca_jax.errors import CocaError
@@ -45,7 +45,7 @@ class Opened:
         return place if self.rows is None else int(self.rows[place])
 
 
-class Shards:
+class Shards(ReadTogether):
     """What stores of shards have in common. A subclass says how a shard is indexed and how its rows become records.
 
     Attributes: see `records.Store`.
@@ -92,12 +92,6 @@ class Shards:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getitem__(self, index: int) -> Record:
-        record = self.read([index])[0]
-        if isinstance(record, BadRecord):
-            raise record
-        return record
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
         """The records, neighbours of a shard in one read; a BadRecord instance where one cannot be used."""

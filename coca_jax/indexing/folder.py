@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coca_jax.data import fields
 from coca_jax.data.images import load_image
 from coca_jax.errors import CocaError
 from coca_jax.indexing import files
@@ -16,7 +17,7 @@ from coca_jax.indexing.files import Entry
 from coca_jax.indexing.index import Index, Model
 
 PLACE = ".coca_index"  # below the pictures, by default
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_SUFFIXES = tuple(f".{kind}" for kind in fields.PICTURES)
 _AT_ONCE = 1_024  # pictures decoded at a time
 _LARGEST = 256 * 1024 * 1024  # bytes of one picture
 _SAVE_EVERY = 4_096  # new pictures at least; later a quarter of the index, so that its size is written few times over

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from coca_jax import config as configs
 from coca_jax.config import Config, EvaluationConfig, SetConfig
-from coca_jax.data import records, storage
+from coca_jax.data import fields, records, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.records import Record
 from coca_jax.data.tools.near_duplicates import Held
 from coca_jax.errors import CocaError
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mp4", ".mkv", ".webm", ".mov", ".avi")
+_PICTURES = tuple(f".{kind}" for kind in (*fields.PICTURES, *fields.CLIPS))
 
 
 def held_out(config: Config, against: Sequence[str], own: bool = True) -> list[Held]:
