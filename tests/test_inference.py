@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import coca_jax
+import tiny
 from coca_jax import config as config_lib
 from coca_jax import inference
 from coca_jax.data.vocabulary import train_vocabulary
@@ -28,14 +29,7 @@ def _coca(**weights: float) -> inference.Coca:
     values.evaluation.batch_size = 4
     values.loss.update(weights)
     config = config_lib.from_config_dict(values)
-    rng = np.random.default_rng(0)
-    kinds = {"scale": (1, 0.1), "bias": (0, 0.1), "temperature": (0.07, 0), "queries": (0, 1)}
-
-    def parameter(path, leaf):
-        mean, deviation = kinds.get(path[-1].key, (0, 0.4))
-        return (mean + rng.normal(0, 1, leaf.shape) * deviation).astype(np.float32)
-
-    params = jax.tree_util.tree_map_with_path(parameter, models.abstract_parameters(models.build(config))[0])
+    params = tiny.spread_parameters(models.abstract_parameters(models.build(config))[0])
     return inference.Coca(config, params, vocabulary, step=7)
 
 

@@ -53,3 +53,15 @@ def constraints(jaxpr) -> list[jax.sharding.PartitionSpec]:
             if hasattr(inner, "eqns"):
                 found += constraints(inner)
     return found
+
+
+def spread_parameters(abstract):
+    """Random parameters of these shapes, far enough from zero to tell pictures apart."""
+    rng = np.random.default_rng(0)
+    kinds = {"scale": (1, 0.1), "bias": (0, 0.1), "temperature": (0.07, 0), "queries": (0, 1)}
+
+    def parameter(path, leaf):
+        mean, deviation = kinds.get(path[-1].key, (0, 0.4))
+        return (mean + rng.normal(0, 1, leaf.shape) * deviation).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(parameter, abstract)

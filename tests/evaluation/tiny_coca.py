@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 
+import tiny
 from coca_jax import config as config_lib
 from coca_jax import inference, sharding
 from coca_jax.data.vocabulary import train_vocabulary
@@ -23,15 +24,8 @@ def _parts():
     values.model.pooler.update(queries=2, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary.size, length=24, unimodal_layers=1, multimodal_layers=1, mlp=24)
     config = config_lib.from_config_dict(values)
-    rng = np.random.default_rng(0)
-    kinds = {"scale": (1, 0.1), "bias": (0, 0.1), "temperature": (0.07, 0), "queries": (0, 1)}
-
-    def parameter(path, leaf):
-        mean, deviation = kinds.get(path[-1].key, (0, 0.4))
-        return (mean + rng.normal(0, 1, leaf.shape) * deviation).astype(np.float32)
-
     abstract, logical = models.abstract_parameters(models.build(config))
-    return config, jax.tree_util.tree_map_with_path(parameter, abstract), vocabulary, logical
+    return config, tiny.spread_parameters(abstract), vocabulary, logical
 
 
 @functools.cache
