@@ -135,17 +135,6 @@ def measure(contestants: dict[str, Iterator], rounds: int) -> dict[str, float]:
     return {name: statistics.median(found[1:]) for name, found in rates.items()}  # the first round warms up
 
 
-class _Rounds:
-    """The pipeline's batches, begun and ended within each round, so that none is made during another's turn."""
-
-    def __init__(self, made: Pipeline):
-        self._made, self._step = made, 0
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        self._step += 1
-        return self._made.batch(self._step)
-
-
 def compare(folder: pathlib.Path, jpegs: list[bytes], vocabulary: Vocabulary) -> None:
     """Prints a table."""
     decoders = {"Pillow, decoding alone": lambda data: Image.open(io.BytesIO(data)).load()}
@@ -153,7 +142,7 @@ def compare(folder: pathlib.Path, jpegs: list[bytes], vocabulary: Vocabulary) ->
         decoders["simplejpeg, decoding alone"] = lambda data: fast_images.decode_jpeg(data, images.MAX_PIXELS)
     for size in (224, 288):
         contestants = {name: bare(jpegs, decode) for name, decode in decoders.items()}
-        contestants["coca_jax, the whole pipeline"] = _Rounds(pipeline(folder, size, vocabulary))
+        contestants["coca_jax, the whole pipeline"] = pipeline(folder, size, vocabulary).iterate(prefetch=0)
         contestants["WebDataset + PIL + torchvision's operations"] = webdataset_batches(folder, size, vocabulary)
         rates = measure(contestants, _ROUNDS.value)
         ours = rates["coca_jax, the whole pipeline"]

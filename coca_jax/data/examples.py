@@ -23,7 +23,7 @@ from coca_jax.data.texts import Texts
 from coca_jax.errors import DataError
 
 _log = logging.getLogger(__name__)
-_VERSION = "3"  # part of every fingerprint: raise it where the same position would give another example
+_VERSION = "4"  # part of every fingerprint: raise it where the same position would give another example
 # Keys of a source that say nothing of its examples, or name files whose contents other fingerprints hold.
 _ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records read before their share of bad ones says something
@@ -43,7 +43,26 @@ class Skipped:
     names: dict[str, list[str]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """An example whose picture is still encoded.
+
+    Attributes:
+      position: in the source's order.
+      index: of the record.
+      picture: its bytes, or why it cannot be used.
+      text: one line.
+      rng: the chance that is left for the view; None is the evaluation's.
+    """
+
+    position: int
+    index: int
+    picture: bytes | BadRecord
+    text: str = ""
+    rng: np.random.Generator | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Example:
     """A picture and what is said of it.
 
@@ -75,11 +94,16 @@ class SceneExamples:
     def indices(self, positions: np.ndarray) -> np.ndarray:
         return positions
 
-    def example(self, position: int, index: int, reader: None = None) -> Example:
-        """The example at a position."""
-        del position, reader
-        scene = digit_scenes.scene(index + self._offset, self._split, self._size)
-        return Example(scene.image, scene.caption, index)
+    def draft(self, position: int, index: int, reader: None = None) -> Draft:
+        """The example at a position, of which nothing is drawn yet."""
+        del reader
+        return Draft(position, index, b"")
+
+    def example(self, draft: Draft, out: np.ndarray) -> Example:
+        """The example of a draft, its view written to `out`."""
+        scene = digit_scenes.scene(draft.index + self._offset, self._split, self._size)
+        out[...] = scene.image
+        return Example(out, scene.caption, draft.index)
 
     def name(self, index: int) -> str:
         """What a person calls the record."""
@@ -129,8 +153,12 @@ class StoreExamples:
         """Which records stand at positions [n]: int64 [n]."""
         return self.order.indices(positions)
 
-    def example(self, position: int, index: int, reader: Reader) -> Example:
-        """The example at a position, of record `index` or its replacement.
+    def draft(self, position: int, index: int, reader: Reader) -> Draft:
+        """What the example at a position is made of, by record `index`."""
+        return self._drawn(position, index, reader.record(position, index))
+
+    def example(self, draft: Draft, out: np.ndarray) -> Example:
+        """The example of a draft, or of its record's replacement; the view is written to `out`.
 
         Raises:
           DataError: too many records are bad.
@@ -138,17 +166,18 @@ class StoreExamples:
         # Far away in the store: the next records may be of the same lost shard. Not the next of the shuffled order,
         # which is most likely in the same batch already.
         for attempt in range(self.count):
-            candidate = (index + attempt * self._stride) % self.count
-            record = self._store.read([candidate])[0] if attempt else reader.record(position, index)
+            if attempt:
+                candidate = (draft.index + self._stride) % self.count
+                draft = self._drawn(draft.position, candidate, self._store.read([candidate])[0])
             try:
-                if isinstance(record, BadRecord):
-                    raise record
-                view, text = self._of(record, position)
+                if isinstance(draft.picture, BadRecord):
+                    raise draft.picture
+                views.view(draft.picture, self._size, self._source, draft.rng, out)
             except BadRecord as error:
-                self._note(candidate, error.cause)
+                self._note(draft.index, error.cause)
             else:
                 self._reads += 1  # a lost update between threads would only delay the verdict
-                return Example(view, text, candidate)
+                return Example(out, draft.text, draft.index)
         raise DataError(
             f"none of the {self.count} records of {self._where} can be read ({self._causes()}): replace them"
         )
@@ -157,12 +186,16 @@ class StoreExamples:
         """Where a person finds the record."""
         return self._store.name(index)
 
-    def _of(self, record: records.Record, position: int) -> tuple[np.ndarray, str]:
-        if not self._training:
-            return views.view(record.image, self._size, self._source, None), self._texts.all(record)[0]
-        rng = np.random.default_rng((self._seed, position, self._number))
-        text = self._texts.draw(record, rng)
-        return views.view(record.image, self._size, self._source, rng), text
+    def _drawn(self, position: int, index: int, record: records.Record | BadRecord) -> Draft:
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            if not self._training:
+                return Draft(position, index, record.image, self._texts.all(record)[0])
+            rng = np.random.default_rng((self._seed, position, self._number))
+            return Draft(position, index, record.image, self._texts.draw(record, rng), rng)
+        except BadRecord as error:
+            return Draft(position, index, error)
 
     def _note(self, index: int, cause: str) -> None:
         """Counts a bad record, and stops the run where there are too many of them."""

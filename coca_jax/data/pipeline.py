@@ -23,7 +23,7 @@ from coca_jax.data.vocabulary import Vocabulary, check_against_model
 from coca_jax.errors import CocaError, DataError
 
 _PREFETCH = 2  # batches in the making besides the one in use
-_GROUP = 8  # rows that a thread makes at a time, at most
+_GROUP = 16  # rows that a thread makes at a time, at most
 Batch = dict[str, np.ndarray]
 
 
@@ -132,8 +132,8 @@ class Pipeline:
     def batch(self, step: int) -> Batch:
         """The batch of a step (from 0).
 
-        It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]); "text", int32 [b, length]; and
-        "source", int32 [b], each row's place in `layout.names`.
+        It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]); "text", int32 [b, length];
+        and "source", int32 [b], each row's place in `layout.names`.
 
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
@@ -141,8 +141,11 @@ class Pipeline:
         with ThreadPoolExecutor(self._threads) as pool:
             return self._begin(step, [one.reader(0) for one in self._sources], pool).result()
 
-    def iterate(self, start_step: int = 0) -> "Batches":
-        """The batches from `start_step` on, without end, made in the background.
+    def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> "Batches":
+        """The batches from `start_step` on, without end.
+
+        Args:
+          prefetch: how many are in the making in the background, besides the one in use; 0: each is made when asked for.
 
         Raises:
           DataError: as `batch`, when the batch in question is due.
@@ -150,14 +153,14 @@ class Pipeline:
         own = np.bincount(self.layout.source[self._rows], minlength=len(self._sources)) / len(self._rows)
         readers = [one.reader(int(_KEPT_BYTES * share)) for one, share in zip(self._sources, own)]
         pool = ThreadPoolExecutor(self._threads, "batches")
-        return Batches(lambda step: self._begin(step, readers, pool), start_step, pool)
+        return Batches(lambda step: self._begin(step, readers, pool), start_step, prefetch, pool)
 
     def origins(self, step: int) -> list[Origin]:
         """Where each row of the batch of a step comes from."""
         found = []
         for row, number, position, index in zip(self._rows.tolist(), *(x.tolist() for x in self._places(step))):
             one = self._sources[number]
-            example = one.example(position, index, one.reader(0))
+            example = one.example(one.draft(position, index, one.reader(0)), np.empty(self._shape, np.uint8))
             found.append(Origin(row, self.layout.names[number], position, one.name(example.index), example.text))
         return found
 
@@ -179,14 +182,13 @@ class Pipeline:
         text = np.empty((len(source), length), np.int32)
 
         def make(rows: range) -> None:
-            said = []
-            for row in rows:
-                number = source[row]
-                example = self._sources[number].example(int(positions[row]), int(indices[row]), readers[number])
-                image[row] = example.view
-                said.append(example.text)
+            own = slice(rows.start, rows.stop)
+            told = list(zip(rows, source[own].tolist(), positions[own].tolist(), indices[own].tolist()))
+            # All records first, then all pictures: between two decodings the interpreter would find its caches cold.
+            drafts = [self._sources[number].draft(*at, readers[number]) for _, number, *at in told]
+            said = [self._sources[number].example(draft, image[row]).text for draft, (row, number, *_) in zip(drafts, told)]
             try:
-                text[rows.start : rows.stop] = self._vocabulary.encode(said, length, self._config.data.long_text)
+                text[own] = self._vocabulary.encode(said, length, self._config.data.long_text)
             except CocaError as error:
                 raise DataError(str(error)) from error
 
@@ -212,13 +214,13 @@ class _Pending:
 class Batches(Iterator[Batch]):
     """The batches from a step on; the next ones are made in the background until this is closed or forgotten."""
 
-    def __init__(self, begin, start_step: int, pool: ThreadPoolExecutor):
-        self._begin, self._step = begin, start_step
+    def __init__(self, begin, start_step: int, prefetch: int, pool: ThreadPoolExecutor):
+        self._begin, self._step, self._prefetch = begin, start_step, prefetch
         self._pending: collections.deque[_Pending] = collections.deque()
         self.close = weakref.finalize(self, pool.shutdown, wait=False, cancel_futures=True)
 
     def __next__(self) -> Batch:
-        while len(self._pending) <= _PREFETCH:
+        while len(self._pending) <= self._prefetch:
             self._pending.append(self._begin(self._step))
             self._step += 1
         made = self._pending[0].result()  # an interrupted wait loses nothing

@@ -84,8 +84,11 @@ class PositionSource(seqio.DataSource):
             positions = positions.shard(shard_info.num_shards, shard_info.index)
 
         def fetch(positions):
-            made = [source.example(*at, reader) for at in zip(positions.tolist(), source.indices(positions).tolist())]
-            return np.stack([one.view for one in made]), np.array([one.text.encode() for one in made], object)
+            at = zip(positions.tolist(), source.indices(positions).tolist())
+            drafts = [source.draft(position, index, reader) for position, index in at]
+            pictures = np.empty((len(drafts), *examples_lib.view_shape(self._config)), np.uint8)
+            made = [source.example(draft, out) for draft, out in zip(drafts, pictures)]
+            return pictures, np.array([one.text.encode() for one in made], object)
 
         def block(positions):
             pictures, captions = tf.numpy_function(fetch, [positions], [tf.uint8, tf.string], stateful=False)

@@ -14,7 +14,9 @@ _WHITE = (255, 255, 255)
 BACKEND = "fast" if fast_images.AVAILABLE else "pillow"
 
 
-def view(data: bytes, size: int, source: SetConfig, rng: np.random.Generator | None) -> np.ndarray:
+def view(
+    data: bytes, size: int, source: SetConfig, rng: np.random.Generator | None, out: np.ndarray | None = None
+) -> np.ndarray:
     """What the model sees of a picture or clip: uint8 [size, size, 3]; where source.frames > 0 [frames, size, size, 3].
 
     In training: the crop or warp that source.augment names ("none": the central square; "crop": a random square of 80
@@ -27,17 +29,22 @@ def view(data: bytes, size: int, source: SetConfig, rng: np.random.Generator | N
       size: pixels a side.
       source: the set that the record is of.
       rng: the only source of chance; None is the evaluation's view, the central square without augmentation.
+      out: where it is written and what is returned then, contiguous; by default a new array.
 
     Raises:
       BadRecord: the bytes cannot be used.
     """
     if video.is_clip(data) or source.frames and video.is_gif(data):
-        return _clip(data, size, source, rng)
-    if rng is None:
+        pixels = _clip(data, size, source, rng)
+    elif rng is None:
         pixels = images.resize_and_crop(images.decode(data), size)
     else:
-        pixels = _trained(_decoded(data, size, source), size, source, rng)
-    return np.repeat(pixels[None], source.frames, axis=0) if source.frames else pixels
+        pixels = _trained(_decoded(data, size, source), size, source, rng, None if source.frames else out)
+    if out is None:
+        return np.repeat(pixels[None], source.frames, axis=0) if source.frames and pixels.ndim == 3 else pixels
+    if pixels is not out:
+        out[...] = pixels  # a picture that stands still fills all frames
+    return out
 
 
 def _clip(data: bytes, size: int, source: SetConfig, rng: np.random.Generator | None) -> np.ndarray:
@@ -64,12 +71,16 @@ def _decoded(data: bytes, size: int, source: SetConfig) -> np.ndarray | Image.Im
 
 
 def _trained(
-    picture: np.ndarray | Image.Image, size: int, source: SetConfig, rng: np.random.Generator
+    picture: np.ndarray | Image.Image,
+    size: int,
+    source: SetConfig,
+    rng: np.random.Generator,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     if source.augment == "drawing":
         pixels = _drawing(picture, size, rng)
     else:
-        pixels = _crop(picture, size, rng if source.augment == "crop" else None)
+        pixels = _crop(picture, size, rng if source.augment == "crop" else None, out)
     if source.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     if source.randaugment_layers:
@@ -77,14 +88,16 @@ def _trained(
     return pixels
 
 
-def _crop(picture: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None) -> np.ndarray:
+def _crop(
+    picture: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None, out: np.ndarray | None
+) -> np.ndarray:
     width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
-    across, down, share = (0.5, 0.5, 1.0) if rng is None else rng.uniform((0, 0, _SHARE), 1.0).tolist()
-    side = max(1, round(min(width, height) * share))
+    across, down, chance = (0.5, 0.5, 1.0) if rng is None else rng.random(3).tolist()
+    side = max(1, round(min(width, height) * (_SHARE + (1.0 - _SHARE) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
     box = left, top, left + side, top + side
     if fast_images.AVAILABLE:
-        return fast_images.resized(np.asarray(picture), size, box)
+        return fast_images.resized(np.asarray(picture), size, box, out)
     return images.resized(picture, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
 
 
