@@ -101,7 +101,9 @@ def _measure(model: coca.Coca, params: Any, batch: int, beams: int) -> str:
     size, steps, few = model.config.image.size, model.config.text.length - 1, _UNCACHED_STEPS.value
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
     options = GenerationOptions(beams=beams, min_tokens=steps, max_tokens=steps)
-    cached, ids = _seconds(_cached.lower(model, options, params, images).compile(), params, images)
+    prepared = jax.jit(functools.partial(coca.generation_parameters, config=model.config))(params)  # as `Coca` keeps them
+    cached, ids = _seconds(_cached.lower(model, options, prepared, images).compile(), prepared, images)
+    del prepared
     row = [f"{f'{beams} beams' if beams else 'greedy'}, batch {batch}", f"{batch / cached[0]:.2f}", _show(cached)]
     if few:
         compiled = _uncached.lower(model, options, params, images, 0).compile()

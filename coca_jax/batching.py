@@ -1,5 +1,7 @@
 """A model's function over any number of rows: batches of one size, spread over a mesh, the last one padded."""
 
+import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +58,13 @@ class Batcher:
             self._between()
             outputs.append(self._call(function, arrays, rows)[:real])
         return np.concatenate(outputs)
+
+    def remade(self, function: Callable) -> "Batcher":
+        """The same with `function` of the parameters, computed here and now, in their place."""
+        other = copy.copy(self)
+        with contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh):
+            other._params = function(self._params)
+        return other
 
     def _call(self, function: Callable, arrays: Sequence[Any], rows: np.ndarray) -> np.ndarray:
         if self._mesh is None:

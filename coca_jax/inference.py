@@ -82,6 +82,11 @@ class Coca:
     def parameter_count(self) -> int:
         return sum(x.size for x in jax.tree.leaves(self._params))
 
+    @functools.cached_property
+    def temperature(self) -> float:
+        """What similarities are divided by before a softmax makes probabilities of them, as it was trained."""
+        return float(self._model.apply({"params": self._params}, method="bounded_temperature"))
+
     def embed_images(self, images: Any) -> np.ndarray:
         """L2-normalised embeddings, float32 [N, E].
 
@@ -159,7 +164,7 @@ class Coca:
     ) -> np.ndarray:
         """Zero-shot probabilities, float32 [N, C]: softmax of the similarities over the trained temperature."""
         scores = self.embed_images(images) @ self.text_classifier(labels, templates).T
-        scores /= float(self._model.apply({"params": self._params}, method="bounded_temperature"))
+        scores /= self.temperature
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return scores / scores.sum(axis=1, keepdims=True)
 
@@ -203,7 +208,7 @@ class Coca:
         longest = int(lengths.max(initial=1))
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         function = functools.partial(predictions.log_likelihoods, self._model, self.vocabulary.pad_id, ids)
-        return self._over_images(function, images) / (lengths - 1 if per_token else 1)
+        return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
     def answer(
         self,
@@ -235,7 +240,12 @@ class Coca:
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
         function = functools.partial(predictions.generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
-        return ids, self._over_images(function, images, ids, draws)
+        return ids, self._over_images(function, images, ids, draws, batcher=self._generation)
+
+    @functools.cached_property
+    def _generation(self) -> Batcher:
+        """With the decoder's parameters laid out as generation reads them: once, not at each call."""
+        return self._batcher.remade(functools.partial(predictions.generation_parameters, self.config.model))
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
@@ -255,18 +265,20 @@ class Coca:
             raise CocaError("images are given as a list: put the one picture into a list")
         return list(images)
 
-    def _over_images(self, function: Callable, images: Any, *beside: np.ndarray) -> np.ndarray:
+    def _over_images(
+        self, function: Callable, images: Any, *beside: np.ndarray, batcher: Batcher | None = None
+    ) -> np.ndarray:
         """`function` of the parameters, of all images and of what lies beside them, [N, …] each."""
-        size, images = self.config.model.image.size, self._listed(images)
+        batcher, size, images = batcher or self._batcher, self.config.model.image.size, self._listed(images)
         if not isinstance(images, list):
-            return self._batcher(function, images, *beside)
+            return batcher(function, images, *beside)
         parts = []
         for i in range(0, len(images), _IMAGES_AT_ONCE):
             now = slice(i, i + _IMAGES_AT_ONCE)
             pictures = np.stack([load_image(x, size) for x in images[now]])
-            parts.append(self._batcher(function, pictures, *[x[now] for x in beside]))
+            parts.append(batcher(function, pictures, *[x[now] for x in beside]))
         nothing = np.zeros((0, size, size, 3), np.uint8)
-        return np.concatenate(parts) if parts else self._batcher(function, nothing, *beside)
+        return np.concatenate(parts) if parts else batcher(function, nothing, *beside)
 
 
 def text_classifier(

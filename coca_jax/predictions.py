@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from coca_jax import generation
+from coca_jax.config import ModelConfig
 from coca_jax.generation import GenerationOptions
 from coca_jax.models import coca as models
 
@@ -59,3 +60,9 @@ def generate(
     if options.temperature:
         keys_B = jax.vmap(lambda draw: jax.random.fold_in(jax.random.key(draw[0]), draw[1]))(draws_B2)
     return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def generation_parameters(config: ModelConfig, params: Any) -> Any:
+    """The parameters as `generate` and `log_likelihoods` read them, which they also make themselves at each call."""
+    return models.generation_parameters(params, config)

@@ -505,6 +505,24 @@ def test_a_caption_does_not_depend_on_the_mesh(options):
     np.testing.assert_array_equal(ids, _expected(options)[order])
 
 
+@pytest.mark.parametrize("options", MODES[:2], ids=("greedy", "beams"))
+def test_what_the_loop_carries_lies_over_the_batch_axes(options):
+    model, params = _model()
+    mesh = sharding.make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(mesh):
+        generate = lambda params: generation.generate(model, params, _images(8), options, **SPECIAL)
+        traced = jax.make_jaxpr(generate)(params)
+    (loop_,) = [equation for equation in traced.eqns if equation.primitive.name == "while"]
+    body = loop_.params["body_jaxpr"].jaxpr
+    made = {out: equation for equation in body.eqns for out in equation.outvars}
+    carried = [out for out in body.outvars if 0 < out.aval.ndim < 4]  # neither the count, nor the cache
+    assert len(carried) == (8 if options.beams else 4)
+    for out in carried:
+        assert made[out].primitive.name == "sharding_constraint", out
+        first, *others = made[out].params["sharding"].spec
+        assert (first,) == tuple(sharding.batch_sharding(mesh).spec) and not any(others)
+
+
 class Watched:
     """The model, and what is asked of it."""
 
@@ -542,7 +560,7 @@ def test_image_keys_are_projected_once_for_all_beams():
     (prompt, later) = seen  # as traced: before the loop, and in it
     assert prompt[0] == (B, 1) and prompt[2].shape == (B, 3, 16)
     assert later[0] == (B, 3) and later[2] is None
-    assert [layer.cross.key_BHSK.shape for layer in later[1].multimodal] == [(B, 2, 3, 8)] * 2
+    assert [layer.cross.key_BHKS.shape for layer in later[1].multimodal] == [(B, 2, 8, 3)] * 2
 
 
 def test_kernels_are_cast_before_the_loop():
@@ -552,6 +570,14 @@ def test_kernels_are_cast_before_the_loop():
     dtypes = {(path[-1].key, leaf.dtype.name) for path, leaf in jax.tree_util.tree_leaves_with_path(decoder)}
     assert {("kernel", "bfloat16"), ("embedding", "bfloat16"), ("scale", "float32")} <= dtypes
     assert not {("kernel", "float32"), ("embedding", "float32")} & dtypes
+
+
+def test_parameters_laid_out_for_generation_stay_as_they_are():
+    config, params = _model()[0].config, _model()[1]
+    prepared = coca.generation_parameters(params, config)
+    assert coca.generation_parameters(prepared, config) is prepared
+    kept = params.keys() - {"unimodal", "multimodal", "softmax"}
+    assert kept and all(prepared[name] is params[name] for name in kept)
 
 
 def test_no_image_gives_no_caption():

@@ -178,19 +178,24 @@ def build(config: Config) -> Coca:
 def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
     """A cache for `slots` tokens an image; it gets the image tokens' keys and values at the first `extend`."""
 
-    def zeros() -> jax.Array:
-        x = jnp.zeros((batch, config.heads, slots, config.width // config.heads), config.dtype)
+    def zeros(*shape: int) -> jax.Array:
+        x = jnp.zeros((batch, config.heads, *shape), config.dtype)
         return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
 
-    blocks = lambda layers: tuple(BlockCache(CachedKeysValues(zeros(), zeros())) for _ in range(layers))
+    head_dim = config.width // config.heads
+    block = lambda: BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
+    blocks = lambda layers: tuple(block() for _ in range(layers))
     return DecoderCache(blocks(config.text.unimodal_layers), blocks(config.text.multimodal_layers))
 
 
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """Parameters as `extend` and `next_logits` read them: the decoder's unstacked, its kernels in the compute dtype.
 
-    To be called once, before the loop over tokens, which would otherwise cast and copy them at each.
+    To be called once, before the loop over tokens, which would otherwise cast and copy them at each. What is of this form
+    already stays as it is.
     """
+    if "blocks" not in params["unimodal"]["layers"]:
+        return params
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x

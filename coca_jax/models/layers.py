@@ -35,12 +35,14 @@ class Dense(nn.Module):
     Attributes:
       shape: the output's trailing shape, such as (H, K) or (F,).
       in_axes, out_axes: logical names of the kernel's input and output axes.
+      transposed: the kernel has its outputs first; see `unstacked`.
     """
 
     config: ModelConfig
     shape: tuple[int, ...]
     in_axes: tuple[Axis, ...]
     out_axes: tuple[Axis, ...]
+    transposed: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -55,11 +57,19 @@ class Dense(nn.Module):
             in_axis=tuple(range(n_in)),
             out_axis=tuple(range(n_in, n_in + n_out)),
         )
-        kernel = self.param("kernel", named(initializer, *self.in_axes, *self.out_axes), (*inputs, *self.shape))
+        axes, sizes = (*self.in_axes, *self.out_axes), (*inputs, *self.shape)
+        if self.transposed:
+            axes, sizes = (*self.out_axes, *self.in_axes), (*self.shape, *inputs)
+        kernel = self.param("kernel", named(initializer, *axes), sizes)
         bias = self.param("bias", named(nn.initializers.zeros, *self.out_axes), self.shape)
         x_2d = x.reshape(-1, math.prod(inputs)).astype(dtype)
-        kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(dtype)
-        return (x_2d @ kernel_2d + bias.reshape(-1).astype(dtype)).reshape(*leading, *self.shape)
+        if self.transposed:
+            kernel_2d = kernel.reshape(-1, math.prod(inputs)).astype(dtype)
+            y = jax.lax.dot_general(x_2d, kernel_2d, (((1,), (1,)), ((), ())))
+        else:
+            kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(dtype)
+            y = x_2d @ kernel_2d
+        return (y + bias.reshape(-1).astype(dtype)).reshape(*leading, *self.shape)
 
 
 def layer_norm(name: str | None = None) -> nn.LayerNorm:
@@ -82,19 +92,20 @@ class KeysValues:
 
 @struct.dataclass
 class CachedKeysValues:
-    """Keys and values [B, H, S, K]: as attention multiplies them, so that they are not transposed for every token."""
+    """Keys [B, H, K, S] and values [B, H, S, K]: as attention multiplies them, so that no token transposes them."""
 
-    key_BHSK: jax.Array
+    key_BHKS: jax.Array
     value_BHSK: jax.Array
 
     @classmethod
     def of(cls, kv: KeysValues) -> "CachedKeysValues":
-        return cls(jnp.swapaxes(kv.key_BSHK, 1, 2), jnp.swapaxes(kv.value_BSHK, 1, 2))
+        return cls(jnp.transpose(kv.key_BSHK, (0, 2, 3, 1)), jnp.swapaxes(kv.value_BSHK, 1, 2))
 
     def updated(self, kv: KeysValues, index: jax.Array) -> "CachedKeysValues":
         """With `kv` written at slots index, index + 1, …"""
-        put = lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis=2)
-        return jax.tree.map(put, self, self.of(kv))
+        new = self.of(kv)
+        put = lambda old, part, axis: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis)
+        return CachedKeysValues(put(self.key_BHKS, new.key_BHKS, 3), put(self.value_BHSK, new.value_BHSK, 2))
 
 
 def attend(
@@ -106,16 +117,16 @@ def attend(
       mask: bool, broadcastable to [B, 1, L, S]; False: not attended to. Every row needs at least one True.
     """
     if isinstance(kv, CachedKeysValues):
-        key, value, axes = kv.key_BHSK, kv.value_BHSK, "BHSK"
+        key, value, key_axes, value_axes = kv.key_BHKS, kv.value_BHSK, "BHKS", "BHSK"
     else:
-        key, value, axes = kv.key_BSHK, kv.value_BSHK, "BSHK"
-    logits_BHLS = jnp.einsum(f"BLHK,{axes}->BHLS", query_BLHK, key, preferred_element_type=jnp.float32)
+        key, value, key_axes, value_axes = kv.key_BSHK, kv.value_BSHK, "BSHK", "BSHK"
+    logits_BHLS = jnp.einsum(f"BLHK,{key_axes}->BHLS", query_BLHK, key, preferred_element_type=jnp.float32)
     if cap:
         logits_BHLS = cap * jnp.tanh(logits_BHLS / cap)
     if mask is not None:
         logits_BHLS = jnp.where(mask, logits_BHLS, jnp.finfo(jnp.float32).min)
     weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value.dtype)
-    return jnp.einsum(f"BHLS,{axes}->BLHK", weights_BHLS, value)
+    return jnp.einsum(f"BHLS,{value_axes}->BLHK", weights_BHLS, value)
 
 
 class Attention(nn.Module):
@@ -155,12 +166,13 @@ class Mlp(nn.Module):
     config: ModelConfig
     mlp: int
     activation: Callable
+    transposed: bool
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        h = Dense(self.config, (self.mlp,), (Axis.WIDTH,), (Axis.MLP,), name="up")(x_BLD)
+        h = Dense(self.config, (self.mlp,), (Axis.WIDTH,), (Axis.MLP,), self.transposed, name="up")(x_BLD)
         h = constrain(self.activation(h), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP)
-        return Dense(self.config, (self.config.width,), (Axis.MLP,), (Axis.WIDTH,), name="down")(h)
+        return Dense(self.config, (self.config.width,), (Axis.MLP,), (Axis.WIDTH,), self.transposed, name="down")(h)
 
 
 @struct.dataclass
@@ -207,7 +219,7 @@ class Block(nn.Module):
                 cache = cache.replace(cross=kv)
             x_BLD = self._constrain(x_BLD + attention(h, kv))
         h = layer_norm("mlp_norm")(x_BLD)
-        x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, name="mlp")(h)
+        x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, transposed=cache is not None, name="mlp")(h)
         return self._constrain(x_BLD), cache
 
     def _constrain(self, x: jax.Array) -> jax.Array:
@@ -273,7 +285,12 @@ class Stack(nn.Module):
 def unstacked(params: dict[str, Any]) -> dict[str, Any]:
     """A stack's parameters with those of each block apart (`blocks_0`, `blocks_1`, …), as generation reads them.
 
-    A scan would copy each block's kernels and cache out of the stack and the cache back into it, for every token.
+    A scan would copy each block's kernels and cache out of the stack and the cache back into it, for every token. The
+    MLP's kernels are transposed: on CPUs a single token's product with them is bound by memory, and contiguous rows are
+    read a quarter faster.
     """
     layers = jax.tree.leaves(params["blocks"])[0].shape[0]
-    return {f"blocks_{i}": jax.tree.map(lambda x: x[i], params["blocks"]) for i in range(layers)}
+    transposed = {name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)}
+                  for name, dense in params["blocks"]["mlp"].items()}
+    blocks = params["blocks"] | {"mlp": transposed}
+    return {f"blocks_{i}": jax.tree.map(lambda x: x[i], blocks) for i in range(layers)}
