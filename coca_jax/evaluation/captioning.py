@@ -1,12 +1,14 @@
 """Captions that say what the picture shows: equivalence decided by the data set's own canonical form."""
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from coca_jax import hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.caption_metrics import external, scores
+from coca_jax.evaluation.caption_metrics import scores
 from coca_jax.evaluation.meaning import Meaning, canonical
 
 _JAVA = tuple(name for name in scores.METRICS if name not in scores.WITHOUT_JAVA)
@@ -56,25 +58,29 @@ def reference_scores(
     Returns:
       The figures, and a sentence for each that cannot be had here.
     """
-    possible, missing = [], []
+    captions = dict(enumerate(generated)), dict(enumerate(captions))
+    own = [name for name in wanted if name not in _JAVA]
+    found = scores.score(*captions, own).corpus if own else {}
+    missing: list[str] = []
+    java = [name for name in wanted if name in _JAVA]
+    if java:  # on one host alone, for it takes long and much memory; hosts need not all have it
+        more, missing = json.loads(hosts.from_first(lambda: json.dumps(_java_scores(*captions, java)).encode()))
+        found |= more
+    return {f"caption_{name}": value for name, value in found.items()}, missing
+
+
+def _java_scores(
+    generated: Mapping[int, str], captions: Mapping[int, Sequence[str]], wanted: Sequence[str]
+) -> tuple[dict[str, float], list[str]]:
+    """The figures, and a sentence for each that cannot be had: Java's trouble must not cost what needs none."""
+    found: dict[str, float] = {}
+    missing: list[str] = []
     for name in wanted:
         try:
-            if name in _JAVA:
-                external.check_available(name)
+            found |= scores.score(generated, captions, [name]).corpus
         except CocaError as error:
             missing.append(str(error))
-        else:
-            possible.append(name)
-    found: dict[str, float] = {}
-    own = [name for name in possible if name not in _JAVA]
-    for names in [own] * bool(own) + [[name] for name in possible if name in _JAVA]:
-        try:
-            found |= scores.score(dict(enumerate(generated)), dict(enumerate(captions)), names).corpus
-        except CocaError as error:
-            if names == own:
-                raise
-            missing.append(str(error))  # Java's trouble must not cost what needs none
-    return {f"caption_{name}": value for name, value in found.items()}, missing
+    return found, missing
 
 
 def constant_answer(captions: Sequence[Sequence[str]], meaning: Meaning) -> float:

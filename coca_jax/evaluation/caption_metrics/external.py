@@ -1,77 +1,144 @@
-"""METEOR and SPICE, which are Java programs: pycocoevalcap brings and runs them.
+"""METEOR and SPICE, which are Java programs: pycocoevalcap brings them.
 
 METEOR: Denkowski and Lavie, "Meteor Universal", WMT 2014 (version 1.5). SPICE: Anderson et al., ECCV 2016 (arXiv
 1607.08822). Both read tokenised captions.
 """
 
 import contextlib
-import importlib.util
+import json
+import logging
 import os
-import shutil
-import subprocess
-import urllib.error
-from collections.abc import Callable, Iterator, Sequence
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
 
+from coca_jax.data.storage import cache_folder
 from coca_jax.errors import CocaError
+from coca_jax.evaluation.caption_metrics import java
+from coca_jax.files import is_remote
+
+_log = logging.getLogger(__name__)
 
 # (candidates, references of each) -> (the corpus' score, each caption's)
 Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], tuple[float, list[float]]]
 
-# SPICE stores its parses with a library that looks into Java's own classes, which Java 16 and later forbid by default
-# ("InaccessibleObjectException"). Java 9 and later read this variable; Java 8 neither knows nor needs it.
-_OPENED = ("lang", "util", "util.concurrent", "util.concurrent.atomic", "math", "net", "text", "io")
-_JAVA_OPTIONS = " ".join(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED)
+_METEOR = ("-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
+_SPICE = ("-Xmx8G", "-jar", "spice-1.0.jar")
+_JARS = {"meteor": ("meteor-1.5.jar",), "spice": ("spice-1.0.jar",)}
+_PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_PARSER_ARCHIVE = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
+_NEWEST_FOR_SPICE = 14  # it writes its results with the JavaScript engine, which Java 15 has no more
+
+# Seconds after which a program is held to hang: to begin with, and for each caption. Tens of times what they take.
+_PATIENCE = {"meteor": (600, 0.05), "spice": (1800, 0.2)}
 
 
 def check_available(name: str) -> None:
     """Raises a CocaError that says what to install where "meteor" or "spice" cannot run here."""
-    lacking = []
-    if shutil.which("java") is None:
-        lacking.append("a Java runtime (on Debian and Ubuntu: apt-get install default-jre-headless)")
-    if importlib.util.find_spec("pycocoevalcap") is None:
+    program, folder, lacking = java.find_java(), java.package_folder(), []
+    or_without = f"or leave out the metric {name!r}"
+    if program is None:
+        package = "openjdk-11-jre-headless" if name == "spice" else "default-jre-headless"
+        lacking.append(f"a Java runtime (on Debian and Ubuntu: apt-get install {package})")
+    if folder is None:
         lacking.append("pycocoevalcap (pip install pycocoevalcap)")
-    if lacking:
-        raise CocaError(f"{name.upper()} needs {' and '.join(lacking)}: install that, or leave out the metric {name!r}")
+    if program is None or folder is None:
+        raise CocaError(f"{name.upper()} needs {' and '.join(lacking)}: install that, {or_without}")
+    missing = [jar for jar in _JARS[name] if not (folder / name / jar).is_file()]
+    if missing:
+        raise CocaError(f"{folder / name} lacks {missing[0]}: install pycocoevalcap anew, {or_without}")
+    if name == "spice":
+        _check_spice(program, folder / name / "lib", or_without)
+
+
+def _check_spice(program: str, lib: pathlib.Path, or_without: str) -> None:
+    version = java.java_version(program)
+    if version > _NEWEST_FOR_SPICE:
+        raise CocaError(
+            f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {program} is {version}: install 11 and name "
+            f"its folder with JAVA_HOME, {or_without}"
+        )
+    missing = [jar for jar in _PARSER if not (lib / jar).is_file()]
+    if missing:
+        raise CocaError(
+            f"SPICE needs Stanford's parser: put {' and '.join(missing)} from {_PARSER_ARCHIVE} (400 MB) into {lib}, "
+            f"{or_without}"
+        )
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-    """METEOR of the corpus and of each caption."""
-    check_available("meteor")
-    from pycocoevalcap.meteor.meteor import Meteor
+    """METEOR of the corpus and of each caption, where it is available."""
+    asked = [
+        " ||| ".join(["SCORE", *map(_segment, own), _segment(candidate)])
+        for candidate, own in zip(candidates, references)
+    ]
+    # First the counts of each caption, then the scores of all counts: nobody waits for the other in between.
+    seconds = _patience("meteor", sum(len(own) + 1 for own in references))
+    counts = _meteor(asked, len(asked), seconds)
+    found = _meteor([" ||| ".join(["EVAL", *counts])], len(asked) + 1, seconds)
+    try:
+        *rows, corpus = map(float, found)
+    except ValueError as error:
+        raise CocaError(f"METEOR's Java program gave no score ({error}): leave out the metric 'meteor'") from error
+    return corpus, rows
 
-    return _run("meteor", Meteor, candidates, references)
+
+def _meteor(lines: Sequence[str], wanted: int, seconds: float) -> list[str]:
+    text = "".join(f"{line}\n" for line in lines)
+    answers = java.run("METEOR", _METEOR, _folder("meteor"), text, seconds)
+    if len(answers) != wanted:
+        raise CocaError(
+            f"METEOR's Java program gave {len(answers)} lines instead of {wanted}: install pycocoevalcap anew, or "
+            f"leave out the metric 'meteor'"
+        )
+    return answers
+
+
+def _segment(caption: str) -> str:
+    """Without what ends a caption in METEOR's protocol, `|||` and a line's end."""
+    return caption.replace("|||", " ").replace("\n", " ").replace("\r", " ")
 
 
 def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
-    """SPICE's F-score: the mean over captions, and of each. The first use downloads a parser of about 400 MB."""
-    check_available("spice")
-    from pycocoevalcap.spice.spice import Spice
+    """SPICE's F-score, where it is available: the mean over captions, and of each. Parses are kept for another time."""
+    captions = sum(len(own) + 1 for own in references)
+    _log.info("SPICE parses %s captions, which takes minutes the first time", f"{captions:,}")
+    with tempfile.TemporaryDirectory() as temporary:
+        given, found = os.path.join(temporary, "captions.json"), os.path.join(temporary, "scores.json")
+        rows = [
+            {"image_id": i, "test": candidate, "refs": list(own)}
+            for i, (candidate, own) in enumerate(zip(candidates, references))
+        ]
+        pathlib.Path(given).write_text(json.dumps(rows), encoding="ascii")
+        options = ("-cache", _parses(temporary), "-out", found, "-silent")
+        java.run("SPICE", (*_SPICE, given, *options), _folder("spice"), "", _patience("spice", captions))
+        try:
+            answers = json.loads(pathlib.Path(found).read_text(encoding="utf-8"))
+            scores = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in answers}
+            rows = [scores[i] for i in range(len(candidates))]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CocaError(
+                f"SPICE's Java program gave no scores ({type(error).__name__}: {error}): leave out the metric 'spice'"
+            ) from error
+    return statistics.fmean(rows), rows
 
-    with _java_options(_JAVA_OPTIONS):
-        corpus, rows = _run("spice", Spice, candidates, references)
-    return corpus, [row["All"]["f"] for row in rows]
+
+def _parses(temporary: str) -> str:
+    """The folder of what was parsed before: on this machine's disk, for it is mapped into memory."""
+    if not is_remote(cache_folder()):
+        folder = os.path.join(cache_folder(), "spice")
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return temporary
 
 
-@contextlib.contextmanager
-def _java_options(options: str) -> Iterator[None]:
-    """Starts Java programs with these options on top of the user's own."""
-    before = os.environ.get("JDK_JAVA_OPTIONS")
-    os.environ["JDK_JAVA_OPTIONS"] = f"{before} {options}" if before else options
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["JDK_JAVA_OPTIONS"]
-        else:
-            os.environ["JDK_JAVA_OPTIONS"] = before
+def _folder(name: str) -> pathlib.Path:
+    return java.package_folder() / name
 
 
-def _run(name: str, scorer: Callable, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple:
-    ids = range(len(candidates))
-    try:
-        corpus, rows = scorer().compute_score({i: list(references[i]) for i in ids}, {i: [candidates[i]] for i in ids})
-    except urllib.error.URLError as error:
-        raise CocaError(f"{name.upper()} could not download its parser ({error.reason}): run it once online") from error
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
-        raise CocaError(f"{name.upper()}'s Java program failed ({error}): see its output, or leave it out") from error
-    return float(corpus), list(rows)
+def _patience(name: str, captions: int) -> float:
+    start, each = _PATIENCE[name]
+    return start + each * captions
