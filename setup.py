@@ -41,7 +41,7 @@ setup(
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
         # Data. tensorflow-text requires `tensorflow` itself: naming tensorflow-cpu would install a second copy.
-        'array_record>=0.8; sys_platform == "linux"',  # tensorflow-datasets requires it there too
+        'array_record>=0.8.3; sys_platform == "linux"',  # reads gs://; required by tensorflow-datasets, too
         "tensorflow-datasets>=4.9.10",
         f"tensorflow>=2.21,<2.22; {TENSORFLOW}",
         f"tensorflow-text>=2.21,<2.22; {SEQIO}",

@@ -23,9 +23,14 @@ SETS: dict[str, dict[str, Any]] = {
     "tars": dict(task="tars", **_WEB),
     # A folder or manifest of one's own.
     "folder": dict(task="folder", augment="crop"),
-    # tfds build coco_captions: five captions a picture.
+    # tfds build coco_captions: COCO 2014, five captions a picture, in Karpathy's splits.
     "coco_captions": dict(
-        task="tfds", path="coco_captions", train_files=("train",), evaluation_files=("val",), augment="crop"),
+        task="tfds", path="coco_captions", train_files=("train", "restval"), evaluation_files=("val",), augment="crop"),
+    # COCO or Flickr30k as downloaded: data.path is Karpathy's dataset_coco.json, beside train2014/ and val2014/, or
+    # dataset_flickr30k.json, beside flickr30k-images/. COCO's own captions_*.json is a "folder": see docs/data.md.
+    "karpathy": dict(
+        task="folder", text_fields=("sentences/raw",), only=("split=train", "split=restval"), holdout=0.01,
+        augment="crop"),
     # Pictures, and captions.csv with the columns image and caption (Kaggle's captions.txt): five rows a picture.
     "flickr30k": dict(task="folder", image_field="image", text_fields=("caption",), augment="crop"),
     # tfds build imagenet2012. Its own names of classes are WordNet's: name a file with words as data.class_names.
@@ -37,9 +42,15 @@ SETS: dict[str, dict[str, Any]] = {
     "tfds_labels": dict(task="tfds", label_field="label", **_LABELLED),
     # A picture in a folder of its class's name: CLASS/x.jpg, as torchvision's ImageFolder reads them.
     "class_folders": dict(task="folder", label_field="folder", **_LABELLED),
-    # TFDS or TFRecords of web pages' pictures with several texts each, as WIT and WebLI have them.
+    # TFDS' laion400m, whose pictures one downloads (img2dataset) before tfds build laion400m/images.
+    "laion400m": dict(task="tfds", path="laion400m/images", **_WEB),
+    # TFDS' wit_kaggle, from the files of Kaggle's competition; rows without a picture have a blank one and no address.
+    # TFDS' wit has addresses of pictures and no pictures: download those with img2dataset and use "tars".
     "wit": dict(
-        task="tfds", text_fields=("caption_reference_description", "caption_alt_text_description"), **_WEB),
+        task="tfds", path="wit_kaggle/train_with_extended_features", train_files=("train_with_extended_features",),
+        text_fields=("caption_reference_description", "caption_alt_text_description"), exclude=("metadata_url=",),
+        **_WEB),
+    # TFRecords of one's own with several texts a picture; WebLI, the model of it, is not public and no set of TFDS.
     "webli": dict(task="tfrecords", text_fields=("alt_text", "title"), **_WEB),
     # https://github.com/vzhou842/easy-VQA: questions.json with rows [question, answer, number of the picture].
     "easy_vqa": dict(task="folder", image_field="images/{2}.png", text_fields=("{0} {1}",)),

@@ -5,13 +5,12 @@ A file is named as FILE, or as FILE:KEY where it holds several sets: "en_classna
 """
 
 import ast
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coca_jax.data import storage
+from coca_jax.data import fields, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import CocaError
 
@@ -117,7 +116,7 @@ def _read(spec: str, variable: str) -> Any:
     if not path.endswith(".json"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        found = json.loads(text)
+        found = fields.load_json(text)
     except (ValueError, RecursionError) as error:
         raise CocaError(f"{path} is not JSON ({error}): mend it, or name another file") from None
     if not key:

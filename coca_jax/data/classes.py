@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def classification(
     *,
     known: Sequence[str] | None = None,
     others: Iterable[str] = (),
+    members: Mapping[str, Names] | None = None,
 ) -> Classification:
     """A zero-shot classification of the records that have a class.
 
@@ -41,6 +42,7 @@ def classification(
       asked: where names, numbers and prompts come from.
       known: the classes' names by number, where the store knows them.
       others: labels of other records, which are candidates too where nothing else says what the classes are.
+      members: by label, the names of what a class comprises; None: each class is one thing.
 
     Raises:
       CocaError: a file is missing or of another form, no record has a class, or the labels do not fit the names.
@@ -63,16 +65,34 @@ def classification(
     return Classification(
         name=name,
         labels=[own[0] for own in names],
-        templates=class_files.prompts(asked.prompts[0]) if _in_file(asked.prompts) else asked.prompts,
+        templates=templates(asked),
         indices=indices,
         targets=table[:, 0] if table.shape[1] == 1 else table,
         synonyms=names if several else (),
         candidates=np.unique(table[table >= 0]) if asked.class_subset else None,
+        members=() if members is None else _members(name, names, numbers, members),
     )
 
 
-def _in_file(prompts: Sequence[str]) -> bool:
-    return len(prompts) == 1 and "{}" not in prompts[0]
+def _members(
+    name: str, names: Sequence[Names], numbers: Mapping[str, tuple[int, ...]], members: Mapping[str, Names]
+) -> list[Names]:
+    """What each class comprises; one that no label describes comprises itself."""
+    found = list(names)
+    for label, own in members.items():
+        for number in numbers.get(label, ()):
+            found[number] = own
+    alone = [names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own]]
+    if alone:
+        _log.warning("%s: no training record says which members %s has: its own label stands for it", name,
+                     " or ".join(sorted(alone)[:3]))
+    return found
+
+
+def templates(asked: HeldOutConfig) -> Sequence[str]:
+    """The prompts, which may lie in a file; raises CocaError where that holds none."""
+    in_file = len(asked.prompts) == 1 and "{}" not in asked.prompts[0]
+    return class_files.prompts(asked.prompts[0]) if in_file else asked.prompts
 
 
 def _classes(

@@ -37,6 +37,8 @@ class Classification:
       targets: the right class of each of them, [M]; or the right ones, [M, K], filled up with -1.
       synonyms: for each class several names, of which `labels` shows the first; empty where each has but one.
       candidates: the classes that can be answered, ascending; None: all.
+      members: for each class the names of the several things that it comprises, whose probabilities are added up; empty:
+        each class is one thing, by its label or its synonyms.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Classification:
     targets: np.ndarray
     synonyms: Sequence[Sequence[str]] = ()
     candidates: np.ndarray | None = None
+    members: Sequence[Sequence[str]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +79,17 @@ class EvaluationSet:
     asked: HeldOutConfig | None = None
     image_ids: Sequence[int] = ()
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnopenedSet:
+    """A set of which no record was read yet: of many sets, one at a time need be open.
+
+    Attributes:
+      name, asked: as the set's own.
+      open: reads what its records say; raises CocaError where they are not as the config has it.
+    """
+
+    name: str
+    asked: HeldOutConfig
+    open: Callable[[], EvaluationSet]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import numpy as np
 from coca_jax.config import Config, EvaluationConfig, HeldOutConfig, check_held_out
 from coca_jax.data import digit_scenes, held_out, scene_language
 from coca_jax.data.digit_scenes import Scene
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
+from coca_jax.data.evaluation_set import Classification, EvaluationSet, UnopenedSet
 from coca_jax.errors import CocaError
 
 _log = logging.getLogger(__name__)
@@ -43,24 +44,35 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
     if errors and not found:
         raise errors[0]
     found = [dataclasses.replace(one, long_text=config.data.long_text) for one in found]
-    return found + named_sets(config.evaluation, tuple(config.evaluation.sets), size, "evaluation.sets")
+    # Open from now on: what is wrong with them must not show hours later, and they are evaluated many times.
+    more = named_sets(config.evaluation, tuple(config.evaluation.sets), size, "evaluation.sets")
+    return found + [one.open() for one in more]
 
 
 def named_sets(
     config: EvaluationConfig, names: Sequence[str], size: int, where: str = "sets"
-) -> list[EvaluationSet]:
+) -> list[UnopenedSet]:
     """Sets of an `EvaluationConfig` by their names, `size` pixels a side; `where` is their place in the config.
 
     Raises:
-      CocaError: there is no set of that name, its config contradicts itself, or its records cannot be found.
+      CocaError: there is no set of that name, its config contradicts itself, or what it names cannot be found.
     """
+    class_files_read: set[tuple[str, ...]] = set()
     for name in names:
         if name not in config.sets:
             near = difflib.get_close_matches(name, config.sets, n=1, cutoff=0.0)
             instead = f"did you mean {near[0]!r}? There are {', '.join(config.sets)}" if near else "it has none at all"
             raise CocaError(f"the config has no evaluation set {name!r}: {instead}")
-        check_held_out(config.sets[name], f"{where}.{name}")
-    return [_named(name, config.sets[name], size, where) for name in names]
+        asked = config.sets[name]
+        check_held_out(asked, f"{where}.{name}")
+        if asked.task != "digit_scenes":
+            held_out.check(name, asked, where)
+            named = (asked.class_names, asked.class_ids, *asked.prompts)
+            if named not in class_files_read:  # of 75 sets with the same files, once
+                held_out.check_class_files(asked)
+            class_files_read.add(named)
+    return [UnopenedSet(name, config.sets[name], functools.partial(_named, name, config.sets[name], size, where))
+            for name in names]
 
 
 def _named(name: str, asked: HeldOutConfig, size: int, where: str) -> EvaluationSet:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from coca_jax.config import SetConfig
-from coca_jax.data import fields, shard_index, shard_sets, shards, storage
+from coca_jax.data import fields, remote, shard_index, shard_sets, shards, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.quiet_tensorflow import tf
 from coca_jax.data.records import Record, Selection
@@ -45,7 +45,7 @@ class TFRecordFiles:
 
 
 class ArrayRecordFiles:
-    """ArrayRecords hold an index of their own, which the array_record package reads; it reads from disks only."""
+    """ArrayRecords hold an index of their own, which the array_record package reads, from disks and from gs://."""
 
     def index(self, file: File) -> Index:
         try:
@@ -142,12 +142,6 @@ class ExampleRecords(shards.Shards):
         big = [name for name, value in row.items() if isinstance(value, bytes) and len(value) > _LONGEST]
         return fields.metadata(row, [*big, _picture_field(row, self._source)])
 
-    def metadata(self, index: int) -> dict[str, Any]:
-        try:
-            return self._metadata(self._row(index))
-        except BadRecord:
-            return {}
-
 
 def _carefully(work: Any, *arguments: Any) -> Any:
     try:
@@ -228,15 +222,19 @@ _ARRAY_RECORD_ERRORS = (RuntimeError, ValueError, IndexError, OSError)
 
 def _with_reader(file: File, work: Callable[[Any], Any]) -> Any:
     """What `work` makes of a reader. It is opened anew: a thousand shards would exceed the limit on open files."""
-    if is_remote(file.path):
-        raise CocaError(f"{file.path} is an ArrayRecord file in a bucket, and those are read from disks only: mount "
-                        "the bucket (gcsfuse, mountpoint-s3), copy the files, or use TFRecords")
+    if is_remote(file.path) and not file.path.startswith("gs://"):
+        raise CocaError(f"{file.path} is an ArrayRecord file, and those are read from disks and from gs:// only: mount "
+                        "the bucket (mountpoint-s3, rclone mount), copy the files to a disk, or use TFRecords")
     try:
         from array_record.python import array_record_module
     except ImportError as error:
         raise CocaError("ArrayRecord files need a package that is not installed: pip install array_record") from error
-    # No readahead, no threads: what random access wants.
-    reader = array_record_module.ArrayRecordReader(file.path, "readahead_buffer_size:0,max_parallelism:0")
-    result = work(reader)
-    reader.close()  # raises what went wrong before; a reader that failed closes when it is forgotten
-    return result
+
+    def read() -> Any:
+        # No readahead, no threads: what random access wants.
+        reader = array_record_module.ArrayRecordReader(file.path, "readahead_buffer_size:0,max_parallelism:0")
+        result = work(reader)
+        reader.close()  # raises what went wrong before; a reader that failed closes when it is forgotten
+        return result
+
+    return remote.persistently(file.path, read) if is_remote(file.path) else read()

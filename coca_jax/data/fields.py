@@ -149,16 +149,25 @@ def _plain(value: Any) -> Any:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
+def load_json(text: bytes | str) -> Any:
+    """What the JSON says, a "?" for each half of a surrogate pair.
+
+    Raises:
+      ValueError, RecursionError: it is none; bad UTF-8 is a ValueError, too.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    value = json.loads(text)
+    if r"\ud" in text or r"\uD" in text:  # no half can be encoded as UTF-8, so none may get to the tokeniser
+        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
 def parse_json(text: bytes | str) -> Any:
-    """What the JSON says, a "?" for each half of a surrogate pair; None where it is none."""
+    """As `load_json`; None where it is none."""
     try:
-        if isinstance(text, bytes):
-            text = text.decode(json.detect_encoding(text))
-        value = json.loads(text)
-        if r"\ud" in text or r"\uD" in text:  # no half can be encoded as UTF-8, so none may get to the tokeniser
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-        return value
-    except (ValueError, RecursionError):  # bad UTF-8 is a ValueError, too
+        return load_json(text)
+    except (ValueError, RecursionError):
         return None
 
 

@@ -12,7 +12,7 @@ from coca_jax.config import SetConfig
 from coca_jax.data import fields, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.manifest import SUFFIXES, Manifest
-from coca_jax.data.records import ReadTogether, Record, Selection, Store, Subset, held_out, is_selected
+from coca_jax.data.records import ReadTogether, Record, Said, Selection, Store, Subset, held_out, is_selected
 from coca_jax.data.shard_index import Strings
 from coca_jax.errors import CocaError
 from coca_jax.files import is_remote
@@ -53,9 +53,9 @@ class FolderRecords(ReadTogether):
 
     A folder may hold its manifest as captions.jsonl, captions.csv or captions.json. A row such as
     {"file_name": "a.jpg", "captions": ["…", "…"]} speaks of one picture, and several rows may speak of the same one.
-    File names are relative to the manifest's folder or to its `images/`. Metadata has "stem", the file's name without
-    its ending, and "folder", the name of the folder that it lies in; of several rows that of the first, and "rows":
-    all of them.
+    File names are relative to the manifest's folder, to its `images/`, or to where COCO's zips put them (see
+    `annotations`). Metadata has "stem", the file's name without its ending, and "folder", the name of the folder that
+    it lies in; of several rows that of the first, and "rows": all of them.
 
     Attributes: see `records.Store`; names: the records' keys.
     """
@@ -79,9 +79,10 @@ class FolderRecords(ReadTogether):
             file = next(filter(None, (storage.stat(f"{self._folder}/{name}") for name in _MANIFESTS)), None)
         self._manifest = Manifest(file, source) if file else None
         self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
-        self._places: tuple[str, ...] = ("",)
+        self._places: tuple[str, ...] = (f"{self._folder}/",)
         if self._manifest is not None:
             self.names = self._manifest.names
+            self.damage.update(self._manifest.damage)
             sizes = self._probe()
             self.fingerprint = storage.digest(self._manifest.digest, *map(str, sizes))
         else:
@@ -114,6 +115,18 @@ class FolderRecords(ReadTogether):
             raise rows
         return self._captions(rows)
 
+    def said(self, indices: Sequence[int]) -> list[Said | BadRecord]:
+        """What the records say; a BadRecord instance where it cannot be used."""
+        result: list[Said | BadRecord] = []
+        for index, rows in zip(indices, self._rows(indices)):
+            try:
+                if isinstance(rows, BadRecord):
+                    raise rows
+                result.append(Said(self._captions(rows), self._metadata(self.names[index], rows)))
+            except BadRecord as error:
+                result.append(error)
+        return result
+
     def metadata(self, index: int) -> Mapping[str, Any]:
         rows = self._rows([index])[0] if self._manifest is not None else []
         return self._metadata(self.names[index], [] if isinstance(rows, BadRecord) else rows)
@@ -133,14 +146,14 @@ class FolderRecords(ReadTogether):
         return self.names[index]
 
     def name(self, index: int) -> str:
-        paths = [f"{self._folder}/{place}{self.names[index]}" for place in self._places]
+        paths = [f"{place}{self.names[index]}" for place in self._places]
         return next((path for path in paths if storage.stat(path)), f"{self._folder}/{self.names[index]}")
 
     def _pictures(self, names: Sequence[str]) -> list[bytes | BadRecord]:
-        found = storage.read_each([f"{self._folder}/{self._places[0]}{name}" for name in names])
+        found = storage.read_each([f"{self._places[0]}{name}" for name in names])
         for place in self._places[1:]:
             missing = [i for i, one in enumerate(found) if isinstance(one, BadRecord) and one.cause == "missing file"]
-            again = storage.read_each([f"{self._folder}/{place}{names[i]}" for i in missing])
+            again = storage.read_each([f"{place}{names[i]}" for i in missing])
             for i, one in zip(missing, again):
                 found[i] = one
         return found
@@ -181,12 +194,18 @@ class FolderRecords(ReadTogether):
 
     def _probe(self) -> list[int]:
         """Decides where pictures are looked for first; returns the sizes of some, spread over the manifest."""
-        chosen = np.unique(np.linspace(0, len(self.names) - 1, min(_PROBES, len(self.names))).astype(np.int64)).tolist()
-        names = [self.names[i] for i in chosen] if len(self.names) else []
-        outer = storage.stat_each([f"{self._folder}/{name}" for name in names])
-        inner = storage.stat_each([f"{self._folder}/{_INNER}{name}" for name in names])
-        self._places = (_INNER, "") if any(inner) and not any(outer) else ("", _INNER)
-        return [(one or other).size if one or other else -1 for one, other in zip(outer, inner)]
+        count = len(self.names)
+        chosen = np.unique(np.linspace(0, count - 1, min(_PROBES, count)).astype(np.int64)).tolist()
+        names = [self.names[i] for i in chosen] if count else []
+        places = [f"{self._folder}/", f"{self._folder}/{_INNER}", *self._manifest.folders]
+        there = {place: storage.stat_each([place + name for name in names]) for place in places}
+        first = [place for place in places if any(there[place])]
+        if names and self._manifest.folders and not first:
+            raise CocaError(f"{self._source.path} names pictures such as {names[0]}, which lie in none of "
+                            f"{' '.join(places)}: put them into one of these, or say which folder beside the file holds "
+                            "them, such as data.image_field='photos/{file_name}'")
+        self._places = (*first, *(place for place in places[:2] if place not in first))
+        return [next((file.size for file in files if file), -1) for files in zip(*there.values())]
 
     def _listed(self) -> tuple[Strings, list[str]]:
         """All pictures that have a text (with a label_field: all), and what tells them apart."""

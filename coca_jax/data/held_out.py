@@ -1,15 +1,16 @@
 """A store's held-out records as an `EvaluationSet`: texts and classes at once, pictures when they are needed."""
 
+import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from coca_jax.config import HeldOutConfig, SetConfig
-from coca_jax.data import class_files, classes, fields, records
+from coca_jax.data import class_files, classes, fields, held_out_classes, records
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.data.images import BadRecord
 from coca_jax.data.stored_pictures import StoredPictures
@@ -81,17 +82,13 @@ def named_set(name: str, asked: HeldOutConfig, size: int, where: str = "sets") -
     uncaptioned = asked.tasks == ("captioning",) and not asked.caption_scores  # only written for a server
     label_field = asked.image_id if uncaptioned else asked.label_field
     source = dataclasses.replace(asked, class_names="", label_field=label_field)
-    try:
+    with _told(name, asked, where):
         store = records.open_store(source, "evaluation")
-    except CocaError as error:
-        get = f" (this gets the records: {asked.download})" if asked.download else ""
-        own = str(error).replace("--config.data.", f"--config.{where}.{name}.")
-        raise CocaError(f"{name}: {own}{get}") from None
     found = _said(store, source, asked.examples)
     ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
     captions = found.captions
-    classifications = _classifications(name, asked, store, found.metadata)
+    classifications = held_out_classes.classifications(name, asked, store, found.metadata)
     if uncaptioned:
         captions = [("",)] * len(captions)
     if asked.label_field and classifications:
@@ -110,6 +107,32 @@ def named_set(name: str, asked: HeldOutConfig, size: int, where: str = "sets") -
     )
 
 
+def check(name: str, asked: HeldOutConfig, where: str = "sets") -> None:
+    """Raises CocaError, as `named_set` would, for what is wrong with a set as far as that shows without its records."""
+    with _told(name, asked, where):
+        records.check_place(asked, "evaluation", asked.classify or (asked.label_field,))
+
+
+def check_class_files(asked: HeldOutConfig) -> None:
+    """Raises CocaError where names, numbers or prompts of a set's classes lie in files that do not hold them."""
+    if asked.class_names:
+        names = class_files.class_names(asked.class_names)
+        if asked.class_ids:
+            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(asked.class_ids)
+    classes.templates(asked)
+
+
+@contextlib.contextmanager
+def _told(name: str, asked: HeldOutConfig, where: str) -> Iterator[None]:
+    """An error names the set, its own keys of the config, and how to get the records."""
+    try:
+        yield
+    except CocaError as error:
+        get = f" (this gets the records: {asked.download})" if asked.download else ""
+        own = str(error).replace("--config.data.", f"--config.{where}.{name}.")
+        raise CocaError(f"{name}: {own}{get}") from None
+
+
 def plain_meaning(text: str) -> str | None:
     """The canonical form of free text: two texts agree where only case and spaces differ; None for no text."""
     return " ".join(text.casefold().split()) or None
@@ -120,17 +143,18 @@ def _said(store: records.Store, source: SetConfig, examples: int) -> _Said:
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
     found, texts = _Said(chosen, [], [], Counter()), Texts(source, store)
     kept = []
-    for index in chosen.tolist():
+    for index, said in records.each_said(store, chosen.tolist()):
         try:
-            metadata = store.metadata(index)
-            captions = _captions(store, source, texts, index, metadata)
+            if isinstance(said, BadRecord):
+                raise said
+            captions = _captions(source, texts, said)
         except BadRecord as error:
             found.unreadable[error.cause] += 1
             _log.warning("held-out record %s left out: %s", store.name(index), error)
             continue
         kept.append(index)
         found.captions.append(captions)
-        found.metadata.append(metadata)
+        found.metadata.append(said.metadata)
     if not kept:
         raise CocaError(_none_of(len(chosen), source, found.unreadable))
     return dataclasses.replace(found, indices=np.array(kept, np.int64))
@@ -152,33 +176,13 @@ def _readable(pictures: StoredPictures, found: _Said, source: SetConfig) -> tupl
     return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
 
 
-def _captions(
-    store: records.Store, source: SetConfig, texts: Texts, index: int, metadata: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _captions(source: SetConfig, texts: Texts, said: records.Said) -> tuple[str, ...]:
     if isinstance(source, HeldOutConfig) and source.label_field:  # its classes' names may be FILE:KEY
-        labels = classes.labels_in(fields.lookup(metadata, source.label_field))
+        labels = classes.labels_in(fields.lookup(said.metadata, source.label_field))
         if not labels:
             raise BadRecord("no label")
         return (", ".join(labels),)
-    return texts.all_of(() if source.label_field else store.captions(index), metadata)
-
-
-def _classifications(
-    name: str, asked: HeldOutConfig, store: records.Store, metadata: Sequence[Mapping[str, Any]]
-) -> tuple[Classification, ...]:
-    if not {"classification", "likelihood_classification"}.intersection(asked.tasks):
-        return ()
-    asked_for = {field: field for field in asked.classify} or {asked.label_field: "class"}
-    others = _other_labels(asked, tuple(asked_for)) if asked.candidate_files and not asked.class_names else {}
-    found = []
-    for field, spoken in asked_for.items():
-        labels = [classes.labels_in(fields.lookup(row, field)) for row in metadata]
-        known = store.class_names if field == asked.label_field else None
-        try:
-            found.append(classes.classification(spoken, labels, asked, known=known, others=others.get(field, ())))
-        except CocaError as error:
-            raise CocaError(f"{name}: {error}") from None
-    return tuple(found)
+    return texts.all_of(said.captions, said.metadata)
 
 
 def _spoken(captions: Sequence[tuple[str, ...]], task: Classification) -> list[tuple[str, ...]]:
@@ -187,17 +191,6 @@ def _spoken(captions: Sequence[tuple[str, ...]], task: Classification) -> list[t
     for row, target in zip(task.indices.tolist(), targets[:, 0].tolist()):
         spoken[row] = (task.labels[target],)
     return spoken
-
-
-def _other_labels(asked: HeldOutConfig, names: Sequence[str]) -> dict[str, set[str]]:
-    source = dataclasses.replace(asked, class_names="", only=(), evaluation_files=asked.candidate_files)
-    store = records.open_store(source, "evaluation")
-    found: dict[str, set[str]] = {field: set() for field in names}
-    for index in range(len(store)):
-        row = store.metadata(index)
-        for field, labels in found.items():
-            labels.update(classes.labels_in(fields.lookup(row, field)))
-    return found
 
 
 def _image_ids(name: str, found: _Said, asked: HeldOutConfig, required: bool) -> list[int]:

@@ -8,8 +8,8 @@ import array
 import csv
 import functools
 import hashlib
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import SetConfig
-from coca_jax.data import fields, shard_index, storage
+from coca_jax.data import annotations, fields, shard_index, storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.shard_index import Index, Strings
 from coca_jax.data.storage import File
@@ -26,16 +26,19 @@ from coca_jax.errors import CocaError
 SUFFIXES = (".jsonl", ".csv", ".json")
 _LARGEST = 2**36  # bytes of a manifest
 _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of a manifest whose index is kept: others are read as fast
-_BETWEEN = re.compile(r"[\s,]*")
-_Row = tuple[int, int, Any, str]  # offset, size, what it says, where a person finds it
+_SPACE = re.compile(r"\s*")
+_Row = tuple[int, int, str, str]  # offset, size, the picture's file, where a person finds it
 
 
 class Manifest:
-    """The rows of a .jsonl, a .csv (its first line names the columns) or a .json that is a list of objects or of lists.
+    """The rows of a .jsonl, a .csv (its first line names the columns) or a .json: a list of objects or of lists, COCO's
+    annotations or Karpathy's splits (see `annotations`).
 
     Attributes:
       names: the pictures' files, in the order in which they are first named.
       digest: of the contents.
+      damage: losses by cause.
+      folders: where the pictures may lie, apart from the usual places.
     """
 
     def __init__(self, file: File, source: SetConfig):
@@ -45,10 +48,12 @@ class Manifest:
           CocaError: the file cannot be understood, or names a picture outside its folder.
         """
         self._file, self._columns = file, []
+        self._is_object = file.path.endswith(".json") and _is_object(file)
         scan = functools.partial(_scan, source=source)
         kind = "rows-" + storage.digest(source.image_field, *source.text_fields, source.label_field)
         found = shard_index.index_of(file, kind, scan, keep=file.size >= _WORTH_KEEPING)
-        self.names, self.digest = found.keys, found.digest
+        self.names, self.digest, self.damage = found.keys, found.digest, found.damage
+        self.folders = annotations.folders(file.path) if self._is_object else []
         self._spans, self._ends = found.spans, found.ends
         if file.path.endswith(".csv"):
             self._columns = _columns(file)
@@ -66,10 +71,18 @@ class Manifest:
         for several in spans:
             parts = [next(read) for _ in several]
             try:
-                result.append([self._parsed(part) for part in parts])
+                result.append(self._together([self._parsed(part) for part in parts]))
             except BadRecord as error:
                 result.append(error)
         return result
+
+    def _together(self, rows: list[Any]) -> list[Any]:
+        """An annotation of COCO's says what its picture's row says, too."""
+        if not self._is_object or len(rows) == 1:
+            return rows
+        if not all(isinstance(row, dict) for row in rows):
+            raise BadRecord("unreadable row")
+        return [{**row, **rows[0]} for row in rows[1:]]
 
     def _parsed(self, data: bytes | BadRecord) -> Any:
         if isinstance(data, BadRecord):
@@ -90,14 +103,17 @@ class Manifest:
 
 def _scan(file: File, source: SetConfig) -> Index:
     """Where the rows of each picture lie; rows of one picture need not be neighbours."""
-    places, contents = array.array("q"), hashlib.sha256()
-    kinds = {".jsonl": _jsonl, ".csv": _csv, ".json": _json}
-    reader = kinds[PurePosixPath(file.path).suffix]
+    places, contents, damage = array.array("q"), hashlib.sha256(), Counter()
+    readers = {
+        ".jsonl": lambda: _jsonl(file, source, contents),
+        ".csv": lambda: _csv(file, source, contents),
+        ".json": lambda: _json(file, source, contents, damage),
+    }
 
     def named() -> Iterator[str]:
-        for offset, size, row, where in reader(file, source, contents):
+        for offset, size, name, where in readers[PurePosixPath(file.path).suffix]():
             places.extend((offset, size))
-            yield _placed(_file_name(row, source, where), where)
+            yield _placed(name, where)
 
     try:
         names = Strings.of(named())
@@ -107,14 +123,14 @@ def _scan(file: File, source: SetConfig) -> Index:
     # By 64-bit hashes, in arrays: ten million names as keys of a dict would take gigabytes.
     _, first, group = np.unique(names.hashes(), return_index=True, return_inverse=True)
     if len(first) == len(names):
-        return Index(spans, names, np.arange(1, len(names) + 1), digest=contents.hexdigest())
+        return Index(spans, names, np.arange(1, len(names) + 1), damage, contents.hexdigest())
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     owner = rank[group]
     kept = Strings.of(names[i] for i in first[order].tolist())
     ends = np.cumsum(np.bincount(owner, minlength=len(order))).astype(np.int64)
-    return Index(spans[np.argsort(owner, kind="stable")], kept, ends, digest=contents.hexdigest())
+    return Index(spans[np.argsort(owner, kind="stable")], kept, ends, damage, contents.hexdigest())
 
 
 def _file_name(row: Any, source: SetConfig, where: str) -> str:
@@ -143,7 +159,6 @@ def _placed(name: str, where: str) -> str:
 
 
 def _jsonl(file: File, source: SetConfig, contents: Any) -> Iterator[_Row]:
-    del source
     place = 0
     with storage.open_file(file) as data:
         for number, line in enumerate(data, 1):
@@ -151,35 +166,45 @@ def _jsonl(file: File, source: SetConfig, contents: Any) -> Iterator[_Row]:
             if line.strip() and line.strip() != b"\xef\xbb\xbf":
                 where = f"line {number} of {file.path}"
                 # Bad UTF-8 makes this record bad, not the whole manifest.
-                row = fields.parse_json(line.decode("utf-8-sig", "replace"))
-                if not isinstance(row, (dict, list)):
-                    row = {}
-                yield place, len(line), row, where
+                row = _row(line.removeprefix(b"\xef\xbb\xbf"))
+                yield place, len(line), _file_name(row, source, where), where
             place += len(line)
 
 
-def _json(file: File, source: SetConfig, contents: Any) -> Iterator[_Row]:
-    del source
+def _row(data: bytes) -> Any:
+    """What the JSON says; bad UTF-8 makes one record bad, not the whole manifest."""
+    row = fields.parse_json(data.decode("utf-8", "replace"))
+    return row if isinstance(row, (dict, list)) else {}
+
+
+def _is_object(file: File) -> bool:
+    try:
+        start = storage.read_range(file.path, 0, 1_000)
+    except BadRecord as error:
+        raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+def _json(file: File, source: SetConfig, contents: Any, damage: Counter[str]) -> Iterator[_Row]:
     data = storage.read(file.path, largest=_LARGEST)
     contents.update(data)
     text = data.decode("latin-1").removeprefix("\xef\xbb\xbf")  # one character a byte: places in it are offsets
     moved = len(data) - len(text)
-    place = _BETWEEN.match(text).end()
-    if text[place : place + 1] != "[":
-        raise CocaError(f"{file.path} is no JSON list of rows: write [{{\"file_name\": …}}, …], or use .jsonl")
-    decoder, number = json.JSONDecoder(), 0
-    place = _BETWEEN.match(text, place + 1).end()
-    while text[place : place + 1] != "]":
-        number += 1
-        where = f"row {number} of {file.path}"
-        try:
-            _, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            raise CocaError(f"{where} is no JSON ({error}): mend the file") from error
-        span = data[moved + place : moved + end]
-        row = fields.parse_json(span.decode("utf-8", "replace"))
-        yield moved + place, len(span), row if isinstance(row, (dict, list)) else {}, where
-        place = _BETWEEN.match(text, end).end()
+
+    def parsed(span: tuple[int, int]) -> Any:
+        return _row(data[moved + span[0] : moved + span[1]])
+
+    def named(row: Any, where: str) -> str:
+        return _file_name(row, source, where)
+
+    start = _SPACE.match(text).end()
+    if text[start : start + 1] == "[":
+        rows = ((*span, named(parsed(span), where := f"row {number} of {file.path}"), where)
+                for number, span in enumerate(annotations.items(text, start, file.path), 1))
+    else:
+        rows = annotations.rows(text, file.path, source, parsed, named, damage)
+    for start, end, name, where in rows:
+        yield moved + start, end - start, name, where
 
 
 def _csv(file: File, source: SetConfig, contents: Any) -> Iterator[_Row]:
@@ -193,7 +218,8 @@ def _csv(file: File, source: SetConfig, contents: Any) -> Iterator[_Row]:
                         "others in data.image_field and data.text_fields")
     for number, (place, size, row) in enumerate(rows, 2):
         if row:
-            yield place, size, dict(zip(columns, row)), f"row {number} of {file.path}"
+            where = f"row {number} of {file.path}"
+            yield place, size, _file_name(dict(zip(columns, row)), source, where), where
 
 
 def _csv_rows(file: File, contents: Any = None) -> Iterator[tuple[int, int, list[str]]]:

@@ -103,7 +103,7 @@ def _permuted(index: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     """
     bits = max(2, (count - 1).bit_length())
     sizes = (np.uint64(bits // 2), np.uint64(bits - bits // 2))  # of the lower half and the upper one
-    keys = [_mixed(key, np.uint64(number)) for number in range(_ROUNDS)]
+    keys = _mixed(key, np.arange(_ROUNDS, dtype=np.uint64)[:, None])  # [rounds, n]
     result = index.astype(np.uint64)
     todo = np.arange(result.size if count > 1 else 0)
     while todo.size:

@@ -3,7 +3,8 @@
 import dataclasses
 import fnmatch
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,11 +15,13 @@ from coca_jax.data.fields import clean_captions as clean_captions
 from coca_jax.data.images import BadRecord
 from coca_jax.data.storage import digest as digest
 from coca_jax.errors import CocaError
+from coca_jax.files import is_remote
 
 if TYPE_CHECKING:
     from coca_jax.data.shard_index import Strings
 
 SPLITS = ("train", "evaluation")
+_TOGETHER = 64  # records that are read together; one of a TFRecord or ArrayRecord holds its picture too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,14 @@ class Record:
 
     key: str
     image: bytes
+    captions: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """A record without its picture."""
+
     captions: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -64,6 +75,9 @@ class Store(Protocol):
 
     def metadata(self, index: int) -> Mapping[str, Any]:
         """The record's metadata alone; empty where it has none that can be read."""
+
+    def said(self, indices: Sequence[int]) -> list[Said | BadRecord]:
+        """What the records say without their pictures, neighbours in one read; a BadRecord instance for a bad one."""
 
     def key(self, index: int) -> str:
         """What `Record.key` will be, without reading the record."""
@@ -104,6 +118,9 @@ class Subset:
 
     def metadata(self, index: int) -> Mapping[str, Any]:
         return self._store.metadata(int(self._indices[index]))
+
+    def said(self, indices: Sequence[int]) -> list[Said | BadRecord]:
+        return self._store.said(self._indices[np.asarray(indices, np.int64)].tolist())
 
     def key(self, index: int) -> str:
         return self._store.key(int(self._indices[index]))
@@ -204,6 +221,31 @@ def open_store(source: SetConfig, split: str) -> Store:
         raise CocaError(f"none of the {store.total} records of {source.path} is left for {split}: change data.holdout, "
                         "data.exclude or data.evaluation_files")
     return store
+
+
+def each_said(store: Store, indices: Sequence[int]) -> Iterator[tuple[int, Said | BadRecord]]:
+    """What each record says: read once, with its neighbours."""
+    for start in range(0, len(indices), _TOGETHER):
+        some = indices[start : start + _TOGETHER]
+        yield from zip(some, store.said(some))
+
+
+def check_place(source: SetConfig, split: str, labels: Sequence[str]) -> None:
+    """Says early, before any record is read, what is wrong with the place of a set's records.
+
+    Args:
+      source, split: as for `open_store`.
+      labels: names of metadata that the records must have; only a TFDS set says beforehand which it has.
+
+    Raises:
+      CocaError: there is nothing at a path of a disk; or a TFDS set, its split or its features are missing.
+    """
+    if source.task == "tfds":
+        from coca_jax.data import tfds_records
+
+        tfds_records.check(source, source.train_files if split == SPLITS[0] else source.evaluation_files, labels)
+    elif not is_remote(source.path) and not os.path.exists(source.path):
+        raise CocaError(f"{source.path} does not exist: set --config.data.path to where the records lie")
 
 
 def _open(source: SetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection) -> Any:

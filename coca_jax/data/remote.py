@@ -1,11 +1,15 @@
 """What lies in buckets, through fsspec: gs://, s3://, memory://, …
 
 A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever its
-driver's own timeouts are) and repeated after each of `WAITS`.
+driver's own timeouts are) and repeated after each of `WAITS`. What fails then is one file, if its bucket still says
+something of it. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that no
+record is lost to it, for `OUTAGE` seconds at most; then they end the run, as does a bucket of which nothing could be
+read for as long.
 """
 
 import io
 import logging
+import math
 import os
 import queue
 import threading
@@ -13,10 +17,13 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
 
 TIMEOUT = 60.0  # seconds for one attempt
-WAITS = (0.5, 2.0, 8.0)  # seconds between attempts
+WAITS = (0.5, 2.0, 8.0)  # seconds between attempts; the last of them goes on in an outage
+OUTAGE = 300.0  # seconds without a successful read, after which a run is not kept waiting any longer
+_REPORT = 30.0  # seconds between two lines of log about an outage
+_clock, _sleep = time.monotonic, time.sleep
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again would not help
 _DRIVERS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _log = logging.getLogger(__name__)
@@ -38,20 +45,96 @@ def system_of(path: str) -> tuple[Any, str]:
         raise CocaError(f"{path} cannot be opened ({error}): write gs://, s3:// or a folder of a disk") from error
 
 
+class _Bucket:
+    """What several threads' reads of a bucket have come to."""
+
+    def __init__(self, name: str):
+        self.name, self.answered = name, False
+        self._began = self._last = self._reported = -math.inf  # first and last failure in a row, last line of log
+        self._lock = threading.Lock()
+
+    def succeeded(self) -> None:
+        self.answered, self._began = True, -math.inf
+
+    def failed(self) -> float:
+        """Seconds since the first of the failures that no success has interrupted."""
+        with self._lock:
+            now = _clock()
+            if self._began == -math.inf or now - self._last > 2 * TIMEOUT:  # nobody has asked in between
+                self._began = now
+            self._last = now
+            return now - self._began
+
+    def report(self, seconds: float, reason: str) -> None:
+        with self._lock:
+            if _clock() - self._reported < _REPORT:
+                return
+            self._reported = _clock()
+        _log.warning("%s has not been readable for %.0f s (%s): waiting for it, for at most %.0f s", self.name, seconds,
+                     reason, OUTAGE)
+
+
+_buckets: dict[str, _Bucket] = {}
+
+
+def _bucket_of(path: str) -> _Bucket:
+    name = "/".join(path.split("/", 3)[:3])
+    return _buckets.setdefault(name, _Bucket(name))
+
+
 def persistently(path: str, work: Callable[[], _T]) -> _T:
-    """What a network operation returns, repeated where it fails; raises OSError where it fails to the end."""
-    for attempt, wait in enumerate((*WAITS, None), 1):
+    """What a network operation returns, repeated where it fails.
+
+    Raises:
+      OSError: it failed to the end.
+      DataError: so did all that was asked of the bucket, for `OUTAGE` seconds.
+    """
+    bucket, attempt = _bucket_of(path), 0
+    while True:
+        attempt += 1
+        # Asked before the last attempt, not behind it: an outage may end in between.
+        alive = attempt <= len(WAITS) or not bucket.answered or _is_there(path)
         try:
-            return _in_time(work)
-        except _FINAL:
+            result = _in_time(work)
+        except _FINAL:  # an answer, too
+            bucket.succeeded()
             raise
         except Exception as error:  # drivers raise errors of their own kinds
-            if wait is None:
-                raise OSError(f"{path} failed {attempt} times: {error or type(error).__name__}") from error
-            _log.warning("%s failed at attempt %d (%s): again in %g s", path, attempt,
-                         str(error) or type(error).__name__, wait)
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+            silent, reason = bucket.failed(), str(error) or type(error).__name__
+            if attempt <= len(WAITS):
+                wait = WAITS[attempt - 1]
+                _log.warning("%s failed at attempt %d (%s): again in %g s", path, attempt, reason, wait)
+            elif silent > OUTAGE:
+                raise DataError(
+                    f"nothing of {bucket.name} could be read for {silent:.0f} s ({path}: {reason}): when the network, "
+                    "the bucket and your credentials are well again, start the same command, which goes on from the "
+                    "last checkpoint") from error
+            elif alive:
+                raise OSError(f"{path} failed {attempt} times: {reason}") from error
+            else:
+                wait = WAITS[-1]
+                bucket.report(silent, reason)
+            _sleep(wait)
+        else:
+            bucket.succeeded()
+            return result
+
+
+def _is_there(path: str) -> bool:
+    """Whether the bucket says anything of a file, even that there is none."""
+    system, inner = system_of(path)
+
+    def ask() -> None:
+        system.invalidate_cache(inner)  # a listing from before would answer for the bucket
+        system.info(inner)
+
+    try:
+        _in_time(ask)
+    except _FINAL:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 def _in_time(work: Callable[[], _T]) -> _T:

@@ -16,7 +16,7 @@ import numpy as np
 from coca_jax.data import storage
 from coca_jax.data.images import BadRecord
 from coca_jax.data.storage import File
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
 from coca_jax.files import is_remote
 
 _FORMAT = "coca_jax shard index 2"  # raise it where what is kept changes
@@ -176,6 +176,8 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
     """The index that the file holds; None where it is not there, damaged, or another shard's."""
     try:
         data = storage.read(path, largest=_LARGEST)
+    except DataError:
+        raise
     except (BadRecord, CocaError):
         return None
     try:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,16 @@ import numpy as np
 from coca_jax.config import SetConfig
 from coca_jax.data import fields, shard_sets, storage
 from coca_jax.data.images import BadRecord
-from coca_jax.data.records import ReadTogether, Record, Selection, held_out
+from coca_jax.data.records import ReadTogether, Record, Said, Selection, held_out
 from coca_jax.data.shard_index import Index, Strings
 from coca_jax.data.storage import File
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
 
 _MEMORY = 256 * 1024 * 1024  # bytes of indices kept in memory
 _PARALLEL = 16  # shards indexed at a time
 _MANY = 64  # shards from which on their counts are kept in a file
 _WORTH_KEEPING = 1_000  # records of a shard whose selection by metadata is kept
+_AT_ONCE = 1_000  # records whose metadata is read at a time: examples bring their pictures along
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +96,20 @@ class Shards(ReadTogether):
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
         """The records, neighbours of a shard in one read; a BadRecord instance where one cannot be used."""
+        return self._each(indices, self._read_records)
+
+    def said(self, indices: Sequence[int]) -> list[Said | BadRecord]:
+        """What the records say, neighbours of a shard in one read; a BadRecord instance where it cannot be used."""
+        return [self._saying(row) for row in self._each(indices, self._read_rows)]
+
+    def _saying(self, row: Any) -> Said | BadRecord:
+        try:
+            return row if isinstance(row, BadRecord) else Said(fields.captions(row, self._source), self._metadata(row))
+        except BadRecord as error:
+            return error
+
+    def _each(self, indices: Sequence[int], read: Callable[[int, Index, Sequence[int]], list[Any]]) -> list[Any]:
+        """What `read` gives of a shard's rows, for records of several shards."""
         result: list[Any] = [None] * len(indices)
         wanted: dict[int, list[tuple[int, int]]] = {}
         for place, index in enumerate(indices):
@@ -104,7 +119,9 @@ class Shards(ReadTogether):
             try:
                 opened = self._open(number)
                 rows = [opened.row(inner) for _, inner in places]
-                found = self._read_records(number, opened.index, rows)
+                found = read(number, opened.index, rows)
+            except DataError:  # the bucket is lost, not a shard of it
+                raise
             except (CocaError, IndexError):  # it was sound when the store was opened
                 found = [self._gone(number)] * len(places)
             for (place, _), record in zip(places, found):
@@ -116,9 +133,12 @@ class Shards(ReadTogether):
 
     def metadata(self, index: int) -> Mapping[str, Any]:
         try:
-            return fields.metadata(self._row(index), self._no_metadata())
+            return self._metadata(self._row(index))
         except BadRecord:
             return {}
+
+    def _metadata(self, row: Any) -> dict[str, Any]:
+        return fields.metadata(row, self._no_metadata())
 
     def key(self, index: int) -> str:
         number, inner = self._locate(index)
@@ -143,6 +163,8 @@ class Shards(ReadTogether):
         try:
             opened = self._open(number)
             row = self._read_rows(number, opened.index, [opened.row(inner)])[0]
+        except DataError:
+            raise
         except (CocaError, IndexError) as error:
             raise self._gone(number) from error
         if isinstance(row, BadRecord):
@@ -207,9 +229,11 @@ class Shards(ReadTogether):
         kept = shard_sets.kept_choice(name, len(index))
         if kept is not None:
             return kept
-        rows = self._read_rows(number, index, range(len(index)))
-        said = [{} if isinstance(row, BadRecord) else fields.metadata(row) for row in rows]
-        found = np.array([self._selection.excludes(metadata) for metadata in said], bool)
+        found = np.zeros(len(index), bool)
+        for start in range(0, len(index), _AT_ONCE):
+            some = range(start, min(start + _AT_ONCE, len(index)))
+            for place, row in zip(some, self._read_rows(number, index, some)):
+                found[place] = self._selection.excludes({} if isinstance(row, BadRecord) else fields.metadata(row))
         if len(index) >= _WORTH_KEEPING:
             shard_sets.keep_choice(name, found)
         return found

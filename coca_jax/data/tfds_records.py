@@ -1,5 +1,6 @@
 """Prepared TFDS data sets by index: their shards are read directly, and no picture is decoded on the way."""
 
+import collections
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -61,6 +62,18 @@ class TfdsRecords(ExampleRecords):
         """A part of a shard has the shard's name and size."""
         whole = all(part == (0, part[2], part[2]) for part in self._parts)
         return super()._chosen() + ("" if whole else repr(self._parts))
+
+
+def check(source: SetConfig, patterns: Sequence[str], labels: Sequence[str]) -> None:
+    """Raises CocaError where the set, a split of `patterns` or a feature of `labels` is missing; reads no example."""
+    builder = _builder(source.path)
+    for split in patterns:
+        collections.deque(_shards(builder, split, source.path), maxlen=0)
+    there = list(builder.info.features)
+    for label in filter(None, labels):
+        if label not in there and label.partition("/")[0] not in there:
+            raise CocaError(f"the examples of {source.path} have no feature {label!r} (there is {', '.join(there)}): "
+                            "change data.label_field")
 
 
 def _builder(path: str) -> Any:

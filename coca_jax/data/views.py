@@ -37,7 +37,7 @@ def view(
     if video.is_clip(data) or source.frames and video.is_gif(data):
         pixels = _clip(data, size, source, rng)
     elif rng is None:
-        pixels = images.resize_and_crop(images.decode(data), size)
+        pixels = images.resize_and_crop(_inside(images.decode(data), source), size)
     else:
         pixels = _trained(_decoded(data, size, source), size, source, rng, None if source.frames else out)
     if out is None:
@@ -56,6 +56,14 @@ def _clip(data: bytes, size: int, source: SetConfig, rng: np.random.Generator | 
         seed = int(rng.integers(2**63))
         pixels = [_trained(picture, size, source, np.random.default_rng(seed)) for picture in pictures]
     return np.stack(pixels) if source.frames else pixels[0]
+
+
+def _inside(picture: Image.Image, source: SetConfig) -> Image.Image:
+    """A held-out picture without the border that its set says it has."""
+    border, (width, height) = source.crop_border, picture.size
+    if not border or min(width, height) <= 2 * border:
+        return picture
+    return picture.crop((border, border, width - border, height - border))
 
 
 def _smallest(size: int) -> int:

@@ -2,9 +2,9 @@ r"""NoCaps: captions for its validation set of 4,500 pictures, as a file for the
 
     python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/nocaps.py --sets=nocaps --config.sets.nocaps.path=FOLDER
 
-The references are private: nothing is scored here, and captions_nocaps_results.json is for the server. FOLDER holds the
-pictures and a manifest with a row for each, such as the "images" of the set's info file (https://nocaps.org/download) saved
-as captions.jsonl: {"id": 0, "file_name": "0013ea2087020901.jpg"}. Where the captions are there, as "captions" of each row,
+The references are private: nothing is scored here, and captions_nocaps_results.json is for the server. The path is the set's
+info file (https://nocaps.org/download) beside images/ with the pictures, or a FOLDER of pictures with captions.jsonl, a row
+for each: {"id": 0, "file_name": "0013ea2087020901.jpg"}. Where the captions are there, as "captions" of each row,
 `"--config.sets.nocaps.caption_scores=('bleu','cider')"` scores them. Captions are searched with six beams.
 """
 

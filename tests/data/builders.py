@@ -1,7 +1,6 @@
 """What the data tests build: configs, pictures, tars, folders."""
 
 import dataclasses
-import hashlib
 import io
 import json
 import pathlib
@@ -143,9 +142,3 @@ def write_tfds(folder: pathlib.Path, file_format: str, **splits) -> pathlib.Path
     )
     builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
-
-
-def digests(pipeline, steps) -> list[str]:
-    """Of the batches of these steps."""
-    bytes_of = lambda batch: b"".join(batch[key].tobytes() for key in ("image", "text", "source"))
-    return [hashlib.sha256(bytes_of(pipeline.batch(step))).hexdigest() for step in steps]

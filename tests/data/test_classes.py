@@ -42,6 +42,8 @@ def test_the_forms_of_files_of_names_and_prompts(tmp_path):
     assert class_files.class_names(write(tmp_path / "list.json", ["cat", "dog"])) == [("cat",), ("dog",)]
     assert class_files.class_names(write(tmp_path / "lines.txt", "cat\n\n sea lion \n")) == [("cat",), ("sea lion",)]
     assert class_files.class_names(write(tmp_path / "map.json", {"n1": "cat"})) == {"n1": ("cat",)}
+    half = write(tmp_path / "half.json", '["cat \\ud83d"]')  # of a pair, which no tokeniser takes
+    assert class_files.class_names(half) == [("cat ?",)]
     page = write(tmp_path / "prompts.md", PAGE)
     assert class_files.class_names(f"{page}:Faces") == [("happy", "smiling"), ("sad",)]
     assert class_files.prompts(f"{page}:Faces") == ("a photo of a {} face.",)

@@ -1,11 +1,13 @@
 """Stores of tf.train.Examples: TFRecords, ArrayRecords, prepared TFDS sets."""
 
+import http.server
 import os
+import threading
 
 import pytest
 
 from coca_jax.config import DataConfig
-from coca_jax.data import images, records, shards, storage, tfds_records
+from coca_jax.data import example_records, images, records, remote, shards, storage, tfds_records
 from coca_jax.data.images import BadRecord
 from coca_jax.errors import CocaError
 
@@ -62,6 +64,21 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
     halves = DataConfig(task=kind, path=str(tmp_path), holdout=0.5)
     parts = [records.open_store(halves, split) for split in records.SPLITS]
     assert sorted(keys(parts[0]) + keys(parts[1])) == sorted(keys(store)) and all(map(len, parts))
+
+
+def test_a_selection_by_metadata_does_not_hold_a_whole_shard(kind, write, tmp_path, monkeypatch):
+    write("a", builders.examples(range(7)))
+    monkeypatch.setattr(shards, "_AT_ONCE", 3)
+    read, seen = example_records.ExampleRecords._read_rows, []
+
+    def counted(self, number, index, rows):
+        seen.append(list(rows))
+        return read(self, number, index, rows)
+
+    monkeypatch.setattr(example_records.ExampleRecords, "_read_rows", counted)
+    store = whole(kind, tmp_path, exclude=("number=2", "number=6"))
+    assert [one.metadata["number"] for one in store.read(range(5))] == [0, 1, 3, 4, 5]
+    assert seen[:3] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_features_of_every_kind(kind, write, tmp_path):
@@ -148,14 +165,61 @@ def test_a_damaged_array_record_file_gives_bad_records(tmp_path):
     assert {bad.cause for bad in store.read([0, 150])} == {"unreadable ArrayRecord file"}
 
 
-def test_tfrecords_in_a_bucket_and_array_records_only_on_disks(tmp_path):
+def test_tfrecords_in_any_bucket_and_array_records_in_some(tmp_path):
     builders.write_tfrecord(tmp_path / "a.tfrecord", builders.examples(range(4)))
     storage.write("memory://examples/a.tfrecord", (tmp_path / "a.tfrecord").read_bytes())
     found = whole("tfrecords", "memory://examples").read([3, 0])
     assert [record.captions for record in found] == [("shade 3",), ("shade 0",)]
     storage.write("memory://arrays/a.array_record", b"x")
-    with pytest.raises(CocaError, match="those are read from disks only: mount the bucket"):
+    with pytest.raises(CocaError, match="those are read from disks and from gs:// only: mount"):
         whole("array_records", "memory://arrays")
+
+
+class FakeStorage(http.server.BaseHTTPRequestHandler):
+    """Google's cloud storage with one object; it is out of order for as many requests as it is told to."""
+
+    data, refused, asked = b"", 0, []
+
+    def do_GET(self):
+        FakeStorage.asked.append(self.path)
+        if FakeStorage.refused:
+            FakeStorage.refused -= 1
+            self.send_error(403)  # one that Google's client does not repeat by itself
+            return
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        start = int(first) if first else max(0, len(self.data) - int(last))
+        body = self.data[start : int(last) + 1 if first and last else None]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(self.data)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_array_records_in_googles_buckets(tmp_path, monkeypatch):
+    builders.write_array_record(tmp_path / "a", builders.examples(range(9)))
+    monkeypatch.setattr(FakeStorage, "data", (tmp_path / "a").read_bytes())
+    monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(remote, "_is_there", lambda path: True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeStorage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    try:
+        files = example_records.ArrayRecordFiles()
+        file = storage.File("gs://bucket/a.array_record", "a.array_record", len(FakeStorage.data), "1")
+        FakeStorage.refused = 2
+        index = files.index(file)
+        assert len(index) == 9 and files.payloads(file, index, [7, 2]) == builders.examples([7, 2])
+        assert any("bucket/o/a.array_record" in path for path in FakeStorage.asked) and not FakeStorage.refused
+        FakeStorage.refused = 99
+        with pytest.raises(CocaError, match="cannot be read as an ArrayRecord file"):
+            files.index(file)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="module", params=["tfrecord", "array_record"])

@@ -214,6 +214,30 @@ def test_captions_in_json(rows, changes, folders):
             assert all(caption.encode() for caption in record.captions)
 
 
+@given(key=st.sampled_from(("id", "image_id", "file_name", "filepath", "sentences", "caption")), value=values,
+       annotated=st.booleans(), changes=edits | st.just([]))
+@fuzzed
+def test_annotations_of_whole_sets_in_json(key, value, annotated, changes, folders):
+    folder = next(folders)
+    folder.mkdir()
+    names = ("a.png", "b.png")
+    for name in names:
+        (folder / name).write_bytes(SEEDS["png"])
+    rows = [{"id": i, "file_name": name, "sentences": [{"raw": "said"}], **({key: value} if i else {})}
+            for i, name in enumerate(names)]
+    notes = [{"image_id": i % 2, "caption": "x", **({key: value} if i > 1 else {})} for i in range(4)]
+    whole = {"info": value, "images": rows, **({"annotations": notes} if annotated else {})}
+    (folder / "captions_x.json").write_bytes(mutated(json.dumps(whole).encode(), changes))
+    try:
+        store = records.open_store(SetConfig(task="folder", path=f"{folder}/captions_x.json", holdout=1e-9), "train")
+    except CocaError as error:
+        assert "\n" not in str(error)
+        return
+    for index, record in enumerate(store.read(range(len(store)))):
+        if not isinstance(record, BadRecord):
+            assert record.captions == store.captions(index) and all(caption.encode() for caption in record.captions)
+
+
 BOMBS = """
 import resource, sys
 import numpy as np

@@ -22,10 +22,13 @@ class Store:
         return [BadRecord("bad") if i % 50 == 0 else Record(str(i), bytes(1_000), ("x",), {}) for i in indices]
 
 
+def key(found):
+    return None if isinstance(found, BadRecord) else int(found.key)
+
+
 def read_all(reader, order, positions):
     positions = np.fromiter(positions, np.int64)
-    found = [reader.record(*at) for at in zip(positions.tolist(), order.indices(positions).tolist())]
-    return [None if isinstance(one, BadRecord) else int(one.key) for one in found]
+    return [key(reader.record(*at)) for at in zip(positions.tolist(), order.indices(positions).tolist())]
 
 
 def expected(order, positions):
@@ -45,10 +48,11 @@ def test_neighbours_are_read_at_once_and_once():
 
 def test_no_more_is_kept_than_the_limit_allows():
     store, order = Store(), Order(1_280, 4, 16, seed=0)
+    due = list(zip(range(1_280), order.indices(np.arange(1_280)).tolist(), expected(order, range(1_280))))
     for limit in (10_000, 1, 0):
         reader, most = Reader(store, order, limit), 0
-        for position in range(1_280):
-            assert read_all(reader, order, [position]) == expected(order, [position])
+        for position, index, known in due:
+            assert key(reader.record(position, index)) == known
             most = max(most, reader._held)
         assert most <= limit + 15 * 2_000 * bool(limit)
 
@@ -56,13 +60,14 @@ def test_no_more_is_kept_than_the_limit_allows():
 def test_threads_that_overtake_each_other_get_their_own_records():
     store, order = Store(), Order(1_280, 4, 16, seed=0)
     reader, wrong = Reader(store, order, 10**9), []
+    due = list(zip(range(1_280), order.indices(np.arange(1_280)).tolist(), expected(order, range(1_280))))
 
-    def work(positions):
-        for position in positions:
-            if read_all(reader, order, [position]) != expected(order, [position]):
+    def work(some):
+        for position, index, known in some:
+            if key(reader.record(position, index)) != known:
                 wrong.append(position)
 
-    threads = [threading.Thread(target=work, args=(range(first, 1_280, 3),)) for first in (2, 1, 0)]
+    threads = [threading.Thread(target=work, args=(due[first::3],)) for first in (2, 1, 0)]
     for thread in threads:
         thread.start()
     for thread in threads:

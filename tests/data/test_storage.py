@@ -8,9 +8,12 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from coca_jax.data import remote, storage
+from coca_jax.config import DataConfig
+from coca_jax.data import records, remote, storage
 from coca_jax.data.images import BadRecord
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
+
+from tests.data import builders
 
 
 class Flaky(MemoryFileSystem):
@@ -19,13 +22,28 @@ class Flaky(MemoryFileSystem):
     protocol = "flaky"
     store, pseudo_dirs = {}, [""]
     failures, reads, hangs = 0, [], None
+    clock, down = None, ()  # from and to which second of a fake clock nothing is answered, but from a kept listing
+    listed = False
 
     @classmethod
     def _strip_protocol(cls, path):
         return super()._strip_protocol(str(path).replace("flaky://", "memory://"))
 
+    def invalidate_cache(self, path=None):
+        Flaky.listed = False
+
+    def info(self, path, **kwargs):
+        if not Flaky.listed:
+            self.check()
+        return super().info(path, **kwargs)
+
+    def check(self):
+        if Flaky.down and Flaky.down[0] <= Flaky.clock.now < Flaky.down[1]:
+            raise RuntimeError("no route to host")
+
     def cat_file(self, path, start=None, end=None, **kwargs):
         Flaky.reads.append((start, end))
+        self.check()
         if Flaky.hangs is not None:
             Flaky.hangs.wait(30)
         if Flaky.failures:
@@ -39,11 +57,31 @@ def bucket(monkeypatch):
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     Flaky.store.clear()
     Flaky.reads.clear()
-    Flaky.failures, Flaky.hangs = 0, None
+    Flaky.failures, Flaky.hangs, Flaky.clock, Flaky.down, Flaky.listed = 0, None, None, (), False
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.001, 0.0))
+    monkeypatch.setattr(remote, "_buckets", {})
     yield "flaky://bucket/set"
     if Flaky.hangs is not None:
         Flaky.hangs.set()
+
+
+class Clock:
+    """Time that passes where one sleeps, and nowhere else."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1_000.0
+        monkeypatch.setattr(remote, "WAITS", (0.5, 2.0, 8.0))
+        monkeypatch.setattr(remote, "_clock", lambda: self.now)
+        monkeypatch.setattr(remote, "_sleep", self.sleep)
+        Flaky.clock = self
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(bucket, monkeypatch):
+    return Clock(monkeypatch)
 
 
 def put(address: str, data: bytes) -> None:
@@ -99,6 +137,75 @@ def test_a_read_that_hangs_is_given_up(bucket, monkeypatch):
     with pytest.raises(BadRecord, match="unreadable file") as caught:
         storage.read(f"{bucket}/a")
     assert "no answer in 0.02 s" in str(caught.value.__cause__) and len(Flaky.reads) == 4
+
+
+def test_an_outage_of_minutes_loses_no_record(bucket, clock, caplog):
+    put(f"{bucket}/a", b"abc")
+    Flaky.down, Flaky.listed = (1_000, 1_250), True
+    with caplog.at_level(logging.WARNING, logger="coca_jax.data.remote"):
+        assert storage.read_each([f"{bucket}/a"] * 2) == [b"abc"] * 2
+    assert 1_250 <= clock.now < 1_300
+    told = [record.getMessage() for record in caplog.records if "waiting for it" in record.getMessage()]
+    assert 5 <= len(told) <= 12 and told[0].startswith("flaky://bucket has not been readable for ")
+    Flaky.down = (clock.now, clock.now + 250)  # another begins to count anew
+    assert storage.read(f"{bucket}/a") == b"abc"
+
+
+@pytest.mark.parametrize("ask", [
+    storage.read, storage.stat, lambda path: storage.read_spans(path, [(0, 1), (1, 1)]), storage.find,
+    lambda path: storage.open_file(storage.File(path, "a", 3, "")).read(),
+])
+def test_a_bucket_that_stays_silent_ends_the_run_within_a_known_time(bucket, clock, ask, monkeypatch):
+    put(f"{bucket}/a", b"abc")
+    monkeypatch.setattr(Flaky, "find", lambda self, *_, **__: self.check())
+    Flaky.down = (1_000, 10**9)
+    with pytest.raises(DataError, match="^nothing of flaky://bucket could be read for 30. s .*/a: no route to host.*: "
+                                        "when the network") as caught:
+        ask(f"{bucket}/a")
+    assert 1_000 + remote.OUTAGE < clock.now < 1_000 + remote.OUTAGE + 10 and "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_never_answered_is_not_waited_for(bucket, clock):
+    Flaky.down = (1_000, 10**9)
+    with pytest.raises(BadRecord, match="unreadable file"):
+        storage.read(f"{bucket}/a")
+    assert clock.now == 1_010.5
+
+
+def test_files_that_fail_alone_end_a_run_only_if_nothing_else_is_read(bucket, clock):
+    for name in "ab":
+        put(f"{bucket}/{name}", b"abc")
+    bad = {"a"}
+
+    def reads(count, name="a"):
+        Flaky.failures = 4 * count if name in bad else 0
+        return [storage.read_each([f"{bucket}/{name}"])[0] for _ in range(count)]
+
+    for _ in range(4):  # each failure is 10.5 s, and all of them more than the limit
+        assert {found.cause for found in reads(9)} == {"unreadable file"} and reads(1, "b") == [b"abc"]
+    reads(1)
+    clock.sleep(2 * remote.OUTAGE)  # nobody asks: that is no failure
+    assert reads(1)[0].cause == "unreadable file"
+    with pytest.raises(DataError, match="nothing of flaky://bucket could be read"):
+        reads(40)
+
+
+def test_a_store_passes_on_that_its_bucket_is_lost(bucket, clock, tmp_path, monkeypatch):
+    for name in ("a.tar", "b.tar"):
+        builders.write_tar(tmp_path / name, builders.members(range(3)))
+        put(f"{bucket}/{name}", (tmp_path / name).read_bytes())
+    monkeypatch.setenv("COCA_CACHE", "flaky://bucket/cache")
+    config = DataConfig(task="tars", path=bucket, holdout=0.0)
+    store = records.open_store(config, "train")
+    assert len(store.read(range(6))) == 6
+    Flaky.down, waits = (1_000, 10**9), []
+    for ask in (lambda: store.read([5]), lambda: store.captions(0), lambda: store.metadata(4)):
+        store._shards.clear()  # so that indices are read again
+        start = clock.now
+        with pytest.raises(DataError, match="nothing of flaky://bucket"):
+            ask()
+        waits.append(clock.now - start)
+    assert waits == [306.5] + [10.5] * 2  # nothing is asked again once that is known
 
 
 @pytest.mark.parametrize("in_bucket", [False, True])

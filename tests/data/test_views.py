@@ -52,6 +52,14 @@ def test_the_evaluation_sees_the_middle_whatever_training_does():
     assert np.abs(seen(data).astype(int) - plain).max() <= 12  # the faster filters see the same square
 
 
+def test_a_border_is_cut_off_a_held_out_picture_before_it_is_scaled():
+    bordered = np.full((20, 24, 3), (255, 0, 0), np.uint8)
+    bordered[2:-2, 2:-2] = inside = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
+    assert np.array_equal(seen(encoded(Image.fromarray(bordered)), seed=None, crop_border=2), inside[:, 2:-2])
+    small = np.full((4, 4, 3), 9, np.uint8)  # all border, and a picture all the same
+    assert np.array_equal(seen(encoded(Image.fromarray(small)), seed=None, crop_border=2), np.full((16, 16, 3), 9))
+
+
 def test_half_of_the_pictures_are_mirrored():
     data = encoded(ramp())
     turned = sum(seen(data, seed=seed, mirror=True)[8, 4, 1] > 127 for seed in range(60))
