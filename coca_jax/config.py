@@ -111,7 +111,7 @@ class SetConfig:
     """Where one set's records lie, and how each becomes a picture and a text."""
 
     task: str = _choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records")
-    path: str = ""  # folder of the files, or a manifest (.jsonl, .csv); on a disk or in a bucket; digit_scenes needs none
+    path: str = ""  # a folder, or a manifest (.jsonl, .csv, .json); on a disk or in a bucket; digit_scenes needs none
     train_files: tuple[str, ...] = ("*",)  # patterns of file names below `path`; tfds: names of splits, ("*",) is "train"
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
@@ -132,6 +132,7 @@ class SetConfig:
     randaugment_layers: int = _count(0, 0)  # operations drawn for each training picture (arXiv 1909.13719); 0: none
     randaugment_magnitude: int = _count(10, 0)  # 0 to 30, where 10 is what AutoAugment called the maximum
     frames: int = _count(0, 0)  # of a clip; 0: one frame makes a picture, drawn at random in training
+    crop_border: int = _count(0, 0)  # pixels cut off each side of a held-out picture: ObjectNet's bear a red border
 
     @property
     def holds_out(self) -> bool:
@@ -215,6 +216,9 @@ class HeldOutConfig(SetConfig):
     class_ids: str = ""  # a file (or folder of class folders) with the numbers in class_names of labels such as wnids
     class_subset: bool = False  # only classes that occur among the set's records are candidates
     candidate_files: tuple[str, ...] = ()  # without class_names: records whose labels are candidates too
+    # Metadata of the set's training records (`train_files` less `evaluation_files` and `exclude`), such as "species"
+    # where families are asked for: instead of its own name a class has those of its members, whose probabilities add up.
+    described_by: str = ""
     likelihood_prompt: str = "{}"  # the caption whose likelihood is a label's score
     likelihood_per_token: bool = False  # whether that is divided by the caption's number of tokens
 
@@ -470,6 +474,11 @@ def check_held_out(one: HeldOutConfig, where: str) -> None:
         (not one.classify or not one.class_names or len(one.classify) == 1,
          f"{where}.class_names names the classes of one field, but {where}.classify has {len(one.classify)}: make a set "
          "of each, or leave class_names out"),
+        (not one.described_by or not one.class_names,
+         f"{where}.class_names and {where}.described_by both say what the classes are called: leave one of them out"),
+        (not one.described_by or one.evaluation_files != ("*",),
+         f"{where}.described_by takes names from records that are not evaluated, and {where}.evaluation_files leaves "
+         "none: name fewer files there"),
     ]
     for holds, message in rules:
         if not holds:

@@ -1,8 +1,8 @@
 r"""Evaluates a checkpoint: on the held-out sets of its run, or on any sets of a file of configs/eval/.
 
     python -m coca_jax.evaluate --checkpoint=runs/quickstart
-    python -m coca_jax.evaluate --checkpoint=runs/coca_base --config=configs/eval/coco.py --config.sets.coco.path=FOLDER
-    python -m coca_jax.evaluate --checkpoint=runs/coca_base --config=configs/eval/imagenet.py --sets=imagenet_v2
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/coco.py --config.sets.coco.path=FOLDER
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/imagenet.py:names=FOLDER --sets=imagenet_v2
 
 The first writes evaluation.json and report.html, the second evaluation_coco.json and report_coco.html, with events for
 TensorBoard; both print a table. On several devices the model is spread over all of them; on many machines start it with
@@ -27,6 +27,7 @@ _SETS = flags.DEFINE_list("sets", [], "Names of the sets to evaluate on, with co
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; by default the run's own.")
 _DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
+flags.declare_key_flag("distributed")  # shown by --help
 
 
 def evaluate(
@@ -63,16 +64,17 @@ def evaluate(
     size, folder = own.model.image.size, as_path(output)
     if config is None:
         found, gallery, batch_size = _own_sets(own, data_path, sets), own.evaluation.gallery, 0
+        run.check_same_sets(found)
     else:
         found = named_sets(config, sets or tuple(config.sets), size)
         gallery, batch_size = config.gallery, config.batch_size
-    run.check_same_sets(found)
     coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
     evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
-    _ = config and coca.digest  # made by all processes together, for the first to write it
+    _ = coca.digest  # made by all processes together, for the first to write it
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        run.write_results(folder, coca, evaluated, as_path(checkpoint).name, name=name, checkpoint=checkpoint)
+        of_run = as_path(_run_folder(checkpoint))
+        run.write_results(folder, coca, evaluated, of_run.name, name=name, checkpoint=str(of_run))
         metrics = run.flat_metrics(evaluated)
         if config is not None:
             results.write_tensorboard(folder, coca.step, metrics)
@@ -117,9 +119,8 @@ def main(arguments: list[str]) -> None:
     config = command_line.evaluation_config(_CONFIG) if _CONFIG.value is not None else None
     name = PurePath(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem if config else ""
     with command_line.among_hosts(_DISTRIBUTED):
-        evaluate(
-            checkpoint, _OUTPUT.value or _run_folder(checkpoint), _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value)
-        )
+        output = _OUTPUT.value or _run_folder(checkpoint)
+        evaluate(checkpoint, output, _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value))
 
 
 if __name__ == "__main__":

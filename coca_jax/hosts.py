@@ -134,11 +134,15 @@ def check_same(value: str, message: str) -> None:
         raise CocaError(message)
 
 
-def anywhere(flags: np.ndarray) -> np.ndarray:
-    """bool [N]: which of the flags are set on at least one process."""
+def from_each(own: bytes) -> list[bytes]:
+    """What each process gives, in their order."""
     if jax.process_count() == 1:
-        return flags
-    return multihost_utils.process_allgather(flags).any(axis=0)
+        return [own]
+    sizes = multihost_utils.process_allgather(np.int32(len(own))).reshape(-1)
+    if not sizes.any():
+        return [b""] * len(sizes)
+    padded = np.frombuffer(own.ljust(sizes.max(), b"\0"), np.uint8)
+    return [row[:size].tobytes() for row, size in zip(multihost_utils.process_allgather(padded), sizes)]
 
 
 def check_shared(folder: epath.Path) -> None:

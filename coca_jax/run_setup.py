@@ -58,10 +58,13 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     def evaluate(at_step: int, params: Any) -> None:
         coca = Coca(config, params, vocabulary, at_step, mesh=mesh, between_batches=stop.check)
         results = evaluation(coca)
+        _ = coca.digest  # made by all processes together, for the first to write it
         writer.write_evaluation(at_step, flat_metrics(results))
         writer.flush()  # the report reads what was written
         if hosts.is_first():
-            write_results(folder, coca, results, title=folder.name)
+            for key, value in flat_metrics(results).items():
+                _log.info("%s = %.4g", key, value)
+            write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
 
     record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
     try:

@@ -16,6 +16,7 @@ from coca_jax.config import Config
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, on a disk or in a bucket (gs://…); it is made.")
 _DISTRIBUTED = command_line.define_distributed()
+flags.declare_key_flag("distributed")  # shown by --help
 
 
 def train(config: Config, workdir: str) -> int:

@@ -92,6 +92,13 @@ def rows(folder: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def evaluation(folder: pathlib.Path) -> dict:
+    """evaluation.json, without the place of the run."""
+    values = json.loads((folder / "evaluation.json").read_text())
+    del values["checkpoint"]
+    return values
+
+
 def signal_at(process: subprocess.Popen, folder: pathlib.Path, step: int, number: signal.Signals) -> None:
     """Sends a signal once the run has logged `step`."""
     deadline = time.monotonic() + 240

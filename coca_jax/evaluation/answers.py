@@ -1,6 +1,7 @@
 """One pass over a set's pictures: all that the model says of each, with no more than a few batches in memory."""
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -86,18 +87,16 @@ def ask(
             for task in likelihoods:
                 found[task.name].append(_likelihoods(coca, held_out, task, rows))
             show(int(rows[-1]) + 1)
-    lost = _lost(held_out, count)
-    kept = np.flatnonzero(~lost)
+    lost = _lost(held_out)
+    kept = np.setdiff1d(np.arange(count), list(lost))
     if not len(kept):
         raise CocaError(f"none of the {count} held-out records of {held_out.name} can be read: replace them")
-    causes = getattr(held_out.images, "unreadable", {})
-    counted = Counter(causes.get(row, "unreadable") for row in np.flatnonzero(lost).tolist())
     return Answers(
         rows=kept,
         embeddings_ME=np.concatenate(embeddings)[kept] if embed else None,
         generated=[generated[row] for row in kept] if caption else None,
         likelihoods={name: _joined(parts, kept) for name, parts in found.items()},
-        unreadable=Counter(held_out.unreadable) + counted,
+        unreadable=Counter(held_out.unreadable) + Counter(lost.values()),
     )
 
 
@@ -105,11 +104,13 @@ def _of(images: np.ndarray | Pictures, rows: np.ndarray) -> np.ndarray | Rows:
     return images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
 
 
-def _lost(held_out: EvaluationSet, count: int) -> np.ndarray:
-    """bool [M]: the pictures that could not be read, by whichever process had to."""
-    lost = np.zeros(count, bool)
-    lost[list(getattr(held_out.images, "unreadable", {}))] = True
-    return hosts.anywhere(lost)
+def _lost(held_out: EvaluationSet) -> dict[int, str]:
+    """The rows of the pictures that could not be read, by whichever process had to, and why."""
+    own = getattr(held_out.images, "unreadable", {})
+    lost: dict[int, str] = {}
+    for found in hosts.from_each(json.dumps(list(own.items())).encode() if own else b""):
+        lost |= json.loads(found or b"[]")
+    return dict(sorted(lost.items()))  # all processes count in one order
 
 
 def _caption(coca: Model, held_out: EvaluationSet, pictures: np.ndarray | Rows) -> list[str]:

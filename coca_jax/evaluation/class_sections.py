@@ -67,13 +67,16 @@ def _confusion_table(outcome: ClassificationOutcome) -> str:
 
 
 def _per_class(outcome: ClassificationOutcome) -> str:
-    """Every class' accuracy, the worst first, folded away; of many classes the ends of the list."""
-    if outcome.per_class is None:
+    """Every class' accuracy, the worst first, folded away; of many classes the ends of the list.
+
+    Not where each class has but one picture: it is right or wrong, and the pictures show that better.
+    """
+    counts = np.bincount(outcome.targets, minlength=len(outcome.labels))
+    if outcome.per_class is None or counts.max(initial=0) < 2:
         return ""
     seen = np.flatnonzero(~np.isnan(outcome.per_class))
     order = seen[np.argsort(outcome.per_class[seen], kind="stable")]
     shown = order if len(order) <= 2 * _ENDS else np.concatenate([order[:_ENDS], order[-_ENDS:]])
-    counts = np.bincount(outcome.targets, minlength=len(outcome.labels))
     rows = "".join(
         f"<tr><td>{html.escape(outcome.labels[i])}</td><td>{percent(float(outcome.per_class[i]))}</td>"
         f"<td>{counts[i]:,}</td></tr>"

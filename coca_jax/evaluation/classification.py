@@ -60,12 +60,22 @@ Found = tuple[ClassificationOutcome, dict[str, float], dict[str, float]]
 
 
 def by_embeddings(held_out: EvaluationSet, task: Classification, answers: Answers, classifiers: Classifiers) -> Found:
-    """The class whose texts are most similar to the image (CLIP, arXiv 2103.00020, §3.1.4)."""
-    candidates = zero_shot.candidates_of(task)
-    classifier_CE = classifiers(task, held_out.long_text)[candidates]
+    """The class whose texts are most similar to the image (CLIP, arXiv 2103.00020, §3.1.4).
+
+    A class of several members is as probable as all of these together.
+    """
+    candidates, texts = zero_shot.candidates_of(task), zero_shot.texts_of(task)
     places, targets = answers.part(task)
-    first = zero_shot.same_texts(zero_shot.texts_of(task))
-    prediction = zero_shot.predict(answers.embeddings_ME[places], classifier_CE, targets, candidates, first)
+    embeddings_ME, first = answers.embeddings_ME[places], zero_shot.same_texts(texts)
+    if task.members:
+        place = {name: i for i, name in enumerate(dict.fromkeys(name for own in texts for name in own))}
+        things = dataclasses.replace(task, labels=list(place), synonyms=(), members=())
+        things_NE = classifiers(things, held_out.long_text)
+        pool = zero_shot.probabilities_of([[place[name] for name in own] for own in texts], classifiers.temperature)
+        prediction = zero_shot.predict(embeddings_ME, things_NE, targets, candidates, first, pool)
+    else:
+        classifier_CE = classifiers(task, held_out.long_text)[candidates]
+        prediction = zero_shot.predict(embeddings_ME, classifier_CE, targets, candidates, first)
     return _found(held_out, task, answers, prediction, EMBEDDINGS)
 
 

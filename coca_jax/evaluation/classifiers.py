@@ -26,6 +26,11 @@ class Classifiers:
         self._coca, self._folder = coca, folder
         self._made: dict[str, np.ndarray] = {}
 
+    @property
+    def temperature(self) -> float:
+        """The model's, which divides similarities before a softmax makes probabilities of them."""
+        return self._coca.temperature
+
     def __call__(self, task: Classification, long_text: str = "error") -> np.ndarray:
         """float32 [C, E], L2-normalised: of all classes, be they candidates or not.
 

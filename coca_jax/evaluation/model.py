@@ -12,6 +12,7 @@ class Model(Protocol):
     can_embed: bool  # False where the model was trained without the contrastive loss
     can_caption: bool  # False where it was trained without the captioning loss
     batch_size: int
+    temperature: float  # what similarities are divided by in training; only where it can embed
 
     def embed_images(self, images: Any) -> np.ndarray:
         """uint8 [N, H, W, 3] -> float32 [N, E], L2-normalised."""

@@ -45,6 +45,7 @@ def write_report(
     """
     rows = _by_step(history)
     template = string.Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
+    results = sorted(results, key=lambda result: f"{result.name}/sets" not in result.metrics)  # means of groups first
     body = [result_section(result) for result in results]
     body += [_training(rows, [result.name for result in results]), _info(info)]
     navigation = _navigation(results, rows, info)

@@ -14,7 +14,9 @@ from coca_jax.files import as_path, write_atomically
 
 Value = float | int | str | None
 
-_SHARES = ("zero_shot_", "likelihood_", "caption_equivalent", "caption_exact", "caption_parsed")
+_SHARES = (
+    "zero_shot_", "likelihood_", "caption_equivalent", "caption_exact", "caption_parsed", "mean_corruption_error"
+)
 
 
 def write_evaluation(path: str | os.PathLike, values: Mapping[str, Value]) -> None:
@@ -64,7 +66,7 @@ def table(metrics: Mapping[str, float], chance: Mapping[str, float]) -> str:
     rows = [("set", "figure", "value", "chance")]
     for key, value in metrics.items():
         name, _, figure = key.rpartition("/")
-        rows.append((name, figure, _spoken(key, value), _spoken(key, chance[key]) if key in chance else ""))
+        rows.append((name, figure, shown(key, value), shown(key, chance[key]) if key in chance else ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for name, figure, value, baseline in rows:
@@ -73,10 +75,13 @@ def table(metrics: Mapping[str, float], chance: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _spoken(key: str, value: float) -> str:
+def shown(key: str, value: float) -> str:
+    """A metric's value for people: shares in percent."""
     figure = key.rpartition("/")[2]
     if not math.isfinite(value):
         return "–"
     if figure.startswith(_SHARES) or figure.endswith(("_r1", "_r5", "_r10")):
         return f"{100 * value:.2f} %"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if figure.endswith("_rank") else f"{value:.4f}"

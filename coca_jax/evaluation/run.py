@@ -10,19 +10,20 @@ from etils import epath
 
 from coca_jax import hosts
 from coca_jax.config import Config
-from coca_jax.data.evaluation_set import EvaluationSet
+from coca_jax.data.evaluation_set import EvaluationSet, UnopenedSet
 from coca_jax.data.evaluation_sets import evaluation_sets
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.caption_metrics import result_files
 from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import Value, read_evaluation, write_evaluation
 from coca_jax.evaluation.suite import EvaluationResult, evaluate, refusal
+from coca_jax.files import as_path
 from coca_jax.inference import Coca
 from coca_jax.trainer.metrics import read_history
 
 _log = logging.getLogger(__name__)
-_COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreadable")  # metrics that have no mean
 
 
 class RunEvaluation:
@@ -63,7 +64,7 @@ def check_same_sets(sets: Sequence[EvaluationSet]) -> None:
 
 
 def evaluate_sets(
-    coca: Coca, sets: Sequence[EvaluationSet], gallery: int, folder: epath.Path | None = None
+    coca: Coca, sets: Sequence[EvaluationSet | UnopenedSet], gallery: int, folder: epath.Path | None = None
 ) -> list[EvaluationResult]:
     """The result of each set that the model can do something of, then the means of the groups that sets belong to.
 
@@ -71,7 +72,7 @@ def evaluate_sets(
 
     Args:
       coca: the model.
-      sets: evaluated in their order.
+      sets: evaluated in their order; unopened ones are open only while it is their turn.
       gallery: how many pictures of each the report shows.
       folder: where large text classifiers are kept for another time; None: nowhere.
 
@@ -80,54 +81,60 @@ def evaluate_sets(
     """
     classifiers, results, said = Classifiers(coca, folder), [], set()
     sets = _possible(coca, sets)
-    for number, held_out in enumerate(sets, 1):
-        if held_out.asked is not None:
-            _log.info("%s (%d of %d): %s pictures", held_out.name, number, len(sets), f"{len(held_out.images):,}")
+    for number, one in enumerate(sets, 1):
         try:
-            results.append(evaluate(coca, held_out, gallery, classifiers))
+            results.append(_result(coca, one, f"{number} of {len(sets)}", gallery, classifiers))
         except CocaError as error:
-            results.append(EvaluationResult(held_out.name, {}, {}, failed=str(error)))
+            results.append(EvaluationResult(one.name, {}, {}, failed=str(error)))
             if all(result.failed for result in results) and number == len(sets):
                 raise
             if hosts.is_first():
-                _log.error("%s is not evaluated: %s", held_out.name, error)
+                _log.error("%s is not evaluated: %s", one.name, error)
         for note in results[-1].notes:
             if note not in said and hosts.is_first():
                 _log.warning("%s", note)
             said.add(note)
-        if results[-1].unreadable and held_out.asked is not None:
+        if results[-1].unreadable and one.asked is not None:
             causes = ", ".join(f"{count:,} {cause}" for cause, count in results[-1].unreadable.items())
-            _log.info("%s: records left out: %s", held_out.name, causes)
+            _log.info("%s: records left out: %s", one.name, causes)
+    return results + group_results(sets, results)
+
+
+def _result(
+    coca: Coca, one: EvaluationSet | UnopenedSet, place: str, gallery: int, classifiers: Classifiers
+) -> EvaluationResult:
+    held_out = _opened(one)
+    if held_out.asked is not None:
+        _log.info("%s (%s): %s pictures", held_out.name, place, f"{len(held_out.images):,}")
+    try:
+        return evaluate(coca, held_out, gallery, classifiers)
+    finally:
         if hasattr(held_out.images, "forget"):
             held_out.images.forget()
-    return results + _group_means(sets, results)
 
 
-def _possible(coca: Coca, sets: Sequence[EvaluationSet]) -> list[EvaluationSet]:
+def _opened(one: EvaluationSet | UnopenedSet) -> EvaluationSet:
+    """The set as all processes see it; what fails on one of them fails on all, or the others would wait for it."""
+    if not isinstance(one, UnopenedSet):
+        return one
+    try:
+        held_out = one.open()
+    except CocaError as error:
+        hosts.check_same(f"{one.name} failed", f"{one.name} cannot be opened on every host: {error}")
+        raise
+    check_same_sets([held_out])
+    return held_out
+
+
+def _possible(coca: Coca, sets: Sequence[EvaluationSet | UnopenedSet]) -> list[EvaluationSet | UnopenedSet]:
     """Without those that ask only for what the model cannot do; decided before the first one's hours."""
-    refused = [(held_out.name, why) for held_out in sets if (why := refusal(coca, held_out))]
+    whys = [refusal(coca, one.asked, isinstance(one, UnopenedSet) or bool(one.classifications)) for one in sets]
+    refused = [(one.name, why) for one, why in zip(sets, whys) if why]
     if refused and len(refused) == len(sets):
         raise CocaError(": ".join(refused[0]))
     for name, why in refused if hosts.is_first() else ():
         _log.warning("%s is left out: %s", name, why)
-    return [held_out for held_out in sets if not refusal(coca, held_out)]
-
-
-def _group_means(sets: Sequence[EvaluationSet], results: Sequence[EvaluationResult]) -> list[EvaluationResult]:
-    """For each group the mean of every figure that all its sets have."""
-    groups: dict[str, list[EvaluationResult]] = {}
-    for held_out, result in zip(sets, results):
-        if held_out.asked is not None and held_out.asked.group:
-            groups.setdefault(held_out.asked.group, []).append(result)
-    means = []
-    for group, members in groups.items():
-        if any(one.failed for one in members):  # the mean of the others would pass for that of all
-            continue
-        rows = [{key.removeprefix(f"{one.name}/"): value for key, value in one.metrics.items()} for one in members]
-        shared = [key for key in rows[0] if key not in _COUNTS and all(key in row for row in rows)]
-        found = {f"{group}/{key}": float(np.mean([row[key] for row in rows])) for key in shared}
-        means.append(EvaluationResult(group, {**found, f"{group}/sets": len(members)}, {}))
-    return means
+    return [one for one, why in zip(sets, whys) if not why]
 
 
 def flat_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:
@@ -142,21 +149,21 @@ def write_results(
     title: str,
     *,
     name: str = "",
-    checkpoint: str = "",
+    checkpoint: str,
 ) -> None:
-    """Writes the metrics as JSON, the report, and captions as COCO's and NoCaps' servers take them; figures to the log.
+    """Writes the metrics as JSON, the report, and captions as COCO's and NoCaps' servers take them.
 
     Args:
       folder: of the files.
       coca: the model that was evaluated.
       results: of each set.
       title: of the report.
-      name: "": the run's own evaluation, `evaluation.json` and `report.html`; or else `evaluation_<name>.json` …, with
-        the checkpoint's identity.
-      checkpoint: where the model comes from, for that.
+      name: "": the run's own evaluation, `evaluation.json` and `report.html`; or else `evaluation_<name>.json` …
+      checkpoint: the folder of the run that the model comes from; with step and digest it says which model it was, and
+        the report shows its curves.
     """
     metrics, suffix = flat_metrics(results), f"_{name}" if name else ""
-    identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest} if name else {}
+    identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest}
     file = folder / f"evaluation{suffix}.json"
     before = _of_the_same(file, coca) if name else {}  # what --sets left out this time
     write_evaluation(file, {**before, **metrics, **identity, "checkpoint_step": coca.step})
@@ -168,13 +175,9 @@ def write_results(
                 lost = sum(result.unreadable.values())
                 _log.warning("%s lacks %d pictures that could not be read: servers refuse it so", path, lost)
             _log.info("captions for COCO's or NoCaps' server: %s", path)
-    info = _info(coca)
-    if name:
-        info |= {"checkpoint": f"{checkpoint}, step {coca.step:,}, digest {coca.digest}"}
+    info = _info(coca) | {"checkpoint": f"{checkpoint}, step {coca.step:,}, digest {coca.digest}"}
     report = folder / f"report{suffix}.html"
-    write_report(report, title=title, results=results, history=read_history(folder), info=info)
-    for key, value in metrics.items():
-        _log.info("%s = %.4g", key, value)
+    write_report(report, title=title, results=results, history=read_history(as_path(checkpoint)), info=info)
     _log.info("the report is %s", report)
 
 

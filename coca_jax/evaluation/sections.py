@@ -14,6 +14,7 @@ from coca_jax.evaluation.class_sections import spoken
 from coca_jax.evaluation.classification import EMBEDDINGS
 from coca_jax.evaluation.gallery import Example, Search
 from coca_jax.evaluation.pictures import picture
+from coca_jax.evaluation.results import shown
 from coca_jax.evaluation.suite import EvaluationResult
 
 _SCORES = [  # of captions, below `<set>/caption_`
@@ -27,6 +28,7 @@ def result_section(result: EvaluationResult) -> str:
     parts = [
         f'<h2>{html.escape(spoken(result.name))}</h2>',
         _pool(result),
+        _group(result),
         _tiles(result),
         _retrieval_table(result),
         _caption_scores(result),
@@ -59,6 +61,21 @@ def _pool(result: EvaluationResult) -> str:
     words += f". Records that could not be used: {lost}" if lost else ""
     notes = "".join(f'<p class="pool">{html.escape(note)}</p>' for note in result.notes)
     return f'<p class="pool">{html.escape(words)}.</p>{notes}'
+
+
+def _group(result: EvaluationResult) -> str:
+    """The figures of a group of sets, which has no pictures of its own."""
+    sets = _get(result, "sets")
+    if sets is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(spoken(key.rpartition("/")[2]))}</th><td>{shown(key, value)}</td></tr>'
+        for key, value in result.metrics.items() if key != f"{result.name}/sets"
+    )
+    return (
+        f'<p class="pool">The mean of {sets:,} sets.</p><div class="scroll" role="region" aria-label="Means" '
+        f'tabindex="0"><table class="numbers"><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _tiles(result: EvaluationResult) -> str:
@@ -175,7 +192,7 @@ def _searches(searches: Sequence[Search]) -> str:
         )
         held = "the set has no such picture"
         if search.matching:
-            held = f"{sum(search.right):,} of {search.matching:,} such pictures found"
+            held = f"{sum(search.right):,} of {search.matching:,} such pictures among the first {len(search.right)}"
         sentence = html.escape(search.sentence)
         blocks.append(f'<h4>“{sentence}” <small>{held}</small></h4><ol class="strip">{found}</ol>')
     if not blocks:

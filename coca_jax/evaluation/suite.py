@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from coca_jax.config import HeldOutConfig
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import captioning, classification, ranking, retrieval
@@ -61,16 +62,16 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def _plan(coca: Model, held_out: EvaluationSet) -> _Plan:
-    tasks = _PLAIN if held_out.asked is None else held_out.asked.tasks
+def _plan(coca: Model, asked: HeldOutConfig | None, classifiable: bool) -> _Plan:
+    tasks = _PLAIN if asked is None else asked.tasks
     notes = []
 
     def able(wanted: bool, can: bool, branch: str) -> bool:
-        if wanted and not can and held_out.asked is not None:
+        if wanted and not can and asked is not None:
             notes.append(f"the model was trained without its {branch} loss and cannot be asked for this")
         return wanted and can
 
-    classes = "classification" in tasks and bool(held_out.classifications)
+    classes = "classification" in tasks and classifiable
     ranks = bool({"retrieval", "video_retrieval"}.intersection(tasks))
     return _Plan(
         embeds=able(ranks or classes, coca.can_embed, "contrastive"),
@@ -80,10 +81,10 @@ def _plan(coca: Model, held_out: EvaluationSet) -> _Plan:
     )
 
 
-def refusal(coca: Model, held_out: EvaluationSet) -> str:
-    """Why the model can do nothing that a set of an evaluation asks for; empty where it can do some of it."""
-    plan = _plan(coca, held_out)
-    if held_out.asked is None or plan.embeds or plan.captions or plan.scores:
+def refusal(coca: Model, asked: HeldOutConfig | None, classifiable: bool = True) -> str:
+    """Why the model can do nothing that is asked of it on a set; empty where it can do some of it."""
+    plan = _plan(coca, asked, classifiable)
+    if asked is None or plan.embeds or plan.captions or plan.scores:
         return ""
     return plan.notes[0] if plan.notes else "it has no picture of what is to be classified"
 
@@ -120,7 +121,8 @@ class _Evaluation:
         self._coca, self._set, self._classifiers = coca, held_out, classifiers
         asked = held_out.asked
         self._tasks = _PLAIN if asked is None else asked.tasks
-        plan, why = _plan(coca, held_out), refusal(coca, held_out)
+        classifiable = bool(held_out.classifications)
+        plan, why = _plan(coca, asked, classifiable), refusal(coca, asked, classifiable)
         if why:
             raise CocaError(f"{held_out.name}: {why}")
         self.embeds, self.captions, self.scores = plan.embeds, plan.captions, plan.scores
@@ -166,13 +168,12 @@ class _Evaluation:
         found = retrieval.retrieval(images_ME, texts_TE, labels, text_labels, kind)
         # A run's own sets have the keys that they always had.
         kept = found.metrics if asked is not None else found.chance
+        self._metrics |= {"texts": len(texts)} if asked is not None else {}
         self._metrics |= {key: found.metrics[key] for key in kept}
         self._chance |= found.chance
         best = ranking.top(images_ME, texts_TE, 1)[0][:, 0]
         right = (labels.reshape(len(labels), -1) == text_labels[best][:, None]).any(axis=1)
         self._gallery.retrieved, self._gallery.retrieved_right = [texts[i] for i in best], right
-        if asked is not None:
-            self._metrics["texts"] = len(texts)
 
     def classify(self) -> None:
         if "classification" in self._tasks:

@@ -1,7 +1,7 @@
 """Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): a classifier made of texts."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -36,13 +36,34 @@ def predict(
     targets: np.ndarray,
     candidates: np.ndarray | None = None,
     first: np.ndarray | None = None,
+    pool: Callable[[np.ndarray], np.ndarray] = lambda scores: scores,
 ) -> Predictions:
-    """Scores images [M, E] against a classifier [C, E], a chunk of images at a time; see `from_scores`."""
+    """Scores images [M, E] against a classifier [C, E], a chunk of images at a time; see `from_scores`.
+
+    `pool` makes scores of classes out of those of a classifier's rows, where these are something else.
+    """
     parts = []
     for chunk in ranking.query_chunks(len(image_embeddings), len(classifier)):
-        scores = _scores(image_embeddings[chunk], classifier)
+        scores = pool(_scores(image_embeddings[chunk], classifier))
         parts.append(from_scores(scores, targets[chunk], candidates, first))
-    return joined(parts or [from_scores(np.zeros((0, len(classifier)), np.float32), targets, candidates, first)])
+    nothing = np.zeros((0, len(classifier)), np.float32)
+    return joined(parts or [from_scores(pool(nothing), targets, candidates, first)])
+
+
+def probabilities_of(members: Sequence[Sequence[int]], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Similarities [M, N] to probabilities of classes, float64 [M, C]: the sums of those of their members.
+
+    Args:
+      members: of each class, which of the N things it comprises; at least one.
+      temperature: that the model was trained with; it decides how much the second best member counts beside the best.
+    """
+    columns, starts = np.concatenate(members), np.cumsum([0, *map(len, members)])[:-1]
+
+    def pool(scores: np.ndarray) -> np.ndarray:
+        shares = np.exp((scores - scores.max(axis=1, keepdims=True)).astype(np.float64) / temperature)
+        return np.add.reduceat(shares[:, columns], starts, axis=1) / shares.sum(axis=1, keepdims=True)
+
+    return pool
 
 
 def _scores(images: np.ndarray, classifier: np.ndarray) -> np.ndarray:
@@ -102,8 +123,9 @@ def same_texts(texts: Iterable[Sequence[str]]) -> np.ndarray:
 
 
 def texts_of(task: Classification) -> list[tuple[str, ...]]:
-    """The names of each class that can be answered."""
-    return [tuple(task.synonyms[i]) if task.synonyms else (task.labels[i],) for i in candidates_of(task)]
+    """The names of each class that can be answered, or of its members."""
+    several = task.members or task.synonyms
+    return [tuple(several[i]) if several else (task.labels[i],) for i in candidates_of(task)]
 
 
 def candidates_of(task: Classification) -> np.ndarray:

@@ -18,6 +18,7 @@ from coca_jax.files import is_remote, write_atomically
 
 _FORMAT = 1
 _INFO = "index.json"
+_AT_ONCE = 16_384  # rows written at a time
 _UNWRITABLE = "the index cannot be written to {} ({}): name another place for it"
 DTYPES = ("float32", "float16")
 
@@ -51,6 +52,21 @@ class Stored:
     pictures: str
     entries: list[Entry]
     embeddings: np.ndarray
+
+
+class Kept:
+    """Some rows of embeddings that lie on a disk, as embeddings of their own; a slice alone is read."""
+
+    def __init__(self, embeddings: np.ndarray, rows: np.ndarray):
+        """Rows [n] of [N, E]; ascending ones are read from front to back."""
+        self._embeddings, self._rows = embeddings, rows
+        self.shape, self.dtype = (len(rows), *embeddings.shape[1:]), embeddings.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self._embeddings[self._rows[rows]])
 
 
 def exists(folder: str | os.PathLike) -> bool:
@@ -110,7 +126,7 @@ def write(
 
     Args:
       folder: it is made where it does not exist.
-      parts: arrays [n, E] that together are the embeddings.
+      parts: arrays [n, E], or such as are sliced like them, that together are the embeddings.
       entries, digest, step, pictures: see `Stored`.
       dtype: "float16" takes half of the space; see `Index.save`.
 
@@ -128,8 +144,8 @@ def write(
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
             np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, width)})
             for part in parts:
-                for start in range(0, len(part), 16_384):
-                    file.write(np.ascontiguousarray(part[start : start + 16_384], dtype).tobytes())
+                for start in range(0, len(part), _AT_ONCE):
+                    file.write(np.ascontiguousarray(part[start : start + _AT_ONCE], dtype).tobytes())
             _flushed(file)
         with open(folder / _names(number), "w", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(line)}\n" for line in map(_line, entries))

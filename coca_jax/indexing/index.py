@@ -114,11 +114,14 @@ class Index:
         self._parts += parts
 
     def keep(self, rows: np.ndarray) -> None:
-        """Leaves only these rows, ascending."""
+        """Leaves only these rows, ascending; of what lies on a disk nothing is read."""
         kept, start = [], 0
         for part in self._parts:
             own = rows[(rows >= start) & (rows < start + len(part))] - start
-            kept.append(part if len(own) == len(part) else part[own])
+            if len(own) == len(part):
+                kept.append(part)
+            else:
+                kept.append(part[own] if type(part) is np.ndarray else files.Kept(part, own))
             start += len(part)
         self.entries, self._parts = [self.entries[row] for row in rows], kept
 

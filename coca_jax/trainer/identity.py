@@ -16,12 +16,17 @@ def model_digest(model: ModelConfig, params: Any, vocabulary: bytes) -> str:
 
     Parameters are summed where they lie, as integers: the order of the sum, and so the mesh, does not count.
     """
-    sums = jax.tree_util.tree_flatten_with_path(jax.jit(lambda tree: jax.tree.map(_checksum, tree))(params))[0]
+    sums = jax.tree_util.tree_flatten_with_path(_checksums(params))[0]
     found = hashlib.sha256(vocabulary)
     found.update(json.dumps(dataclasses.asdict(model), sort_keys=True).encode())
     for path, value in sums:
         found.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
     return found.hexdigest()[:16]
+
+
+@jax.jit  # compiled once, though a training run asks at each of its evaluations
+def _checksums(params: Any) -> Any:
+    return jax.tree.map(_checksum, params)
 
 
 def _checksum(x: jax.Array) -> jax.Array:

@@ -4,9 +4,16 @@ import zlib
 
 import numpy as np
 
+from coca_jax.config import EvaluationConfig
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
+from coca_jax.data.evaluation_sets import named_sets
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def opened_sets(config: EvaluationConfig, names, size: int) -> list[EvaluationSet]:
+    """The sets of these names, all of them open."""
+    return [one.open() for one in named_sets(config, tuple(names), size)]
 
 
 def digit_set(images: int = 60, classes: int = 10) -> EvaluationSet:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from coca_jax.config import HeldOutConfig
 from coca_jax.data.evaluation_set import Classification, EvaluationSet
 from coca_jax.errors import CocaError
+from coca_jax.evaluation import answers
 from coca_jax.evaluation.answers import ask
 from coca_jax.evaluation.suite import evaluate
 from tests import tiny
@@ -94,6 +96,15 @@ def test_unreadable_pictures_are_counted_and_nothing_else_changes():
     assert {**left.metrics, "things/unreadable": 3} == found.metrics
     with pytest.raises(CocaError, match="none of the 37 held-out records of things can be read"):
         ask(tiny_coca.coca(), held_out(Shelf(pictures, tuple(range(COUNT)))), embed=True, caption=False)
+
+
+def test_pictures_that_another_process_could_not_read_are_left_out_with_their_causes(monkeypatch):
+    shelf = Shelf(tiny_coca.pictures(COUNT), (0, 5))
+    others = [b"", json.dumps([[36, "damaged picture"], [5, "not a picture"]]).encode()]
+    monkeypatch.setattr(answers.hosts, "from_each", lambda own: [own, *others])
+    found = ask(tiny_coca.coca(), held_out(shelf), embed=True, caption=False)
+    assert found.unreadable == {"not a picture": 2, "damaged picture": 1}
+    assert len(found.embeddings_ME) == COUNT - 3 and not set(found.rows) & {0, 5, 36}
 
 
 def test_likelihoods_of_unreadable_pictures_are_left_out():

@@ -129,6 +129,36 @@ def test_synonyms_count_alike(random_task):
     np.testing.assert_allclose(Classifiers(coca)(task), expected, atol=1e-6)
 
 
+def test_a_class_of_several_members_is_as_probable_as_all_of_them(random_task):
+    coca, held_out, scores = random_task
+    targets, numbers = held_out.classifications[0].targets, [[0, 1, 2, 3], [4], [5, 6, 2], list(range(7, CLASSES))]
+    members = [[f"class {i}" for i in own] for own in numbers]
+    task = dict(labels=list("abcd"), members=members, targets=targets % 4)
+    predicted = []
+    for coca.temperature in (0.3, 0.01):
+        shares = np.exp(scores.astype(np.float64) / coca.temperature)
+        expected = np.stack([shares[:, own].sum(axis=1) for own in numbers], axis=1).argmax(axis=1)
+        (outcome,) = evaluate(coca, with_task(held_out, **task)).classifications
+        np.testing.assert_array_equal(outcome.predicted, expected)
+        assert outcome.candidates == 4 and outcome.accuracy == np.mean(expected == targets % 4)
+        predicted.append(expected)
+    assert (predicted[0] != predicted[1]).any()  # the warmer, the more the other members count
+    (among,) = evaluate(coca, with_task(held_out, **task | dict(
+        candidates=np.array([1, 3]), indices=np.flatnonzero(targets % 2), targets=targets[targets % 2 == 1] % 4
+    ))).classifications
+    assert set(among.predicted) == {1, 3} and among.candidates == 2
+
+
+def test_probabilities_of_classes_add_up_and_equal_classes_tie():
+    scores = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    members = [[0], [1, 3], [2], [3, 1], [1, 3]]
+    found = zero_shot.probabilities_of(members, 0.5)(scores)
+    np.testing.assert_allclose(found[:, :3].sum(axis=1), 1)
+    assert found.shape == (5, 5) and (found[:, 1] == found[:, 4]).all()
+    assert (zero_shot.probabilities_of(members, 0.01)(scores) > 0).all()  # or the least probable would tie
+    assert zero_shot.probabilities_of([[0], [1]], 1.0)(np.zeros((0, 2), np.float32)).shape == (0, 2)
+
+
 def test_of_equal_names_the_first_is_right_and_other_texts_count_against_the_model():
     texts = [("a",), ("b",), ("a",), ("c",)]
     first = zero_shot.same_texts(texts)

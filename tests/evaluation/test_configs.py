@@ -7,9 +7,9 @@ import re
 import pytest
 
 from coca_jax import config as config_lib
-from coca_jax.data.evaluation_sets import named_sets
 from coca_jax.evaluation import run
 from tests.evaluation import tiny_coca
+from tests.evaluation.fakes import opened_sets
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
 
@@ -33,18 +33,23 @@ def test_each_config_is_whole_but_for_the_place_of_its_records(name):
 
 def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_data):
     config = get_config("emoji", str(shared_data / "data/emoji"))
-    emoji, likelihood, unseen, among_all = named_sets(config, tuple(config.sets), 16)
+    emoji, labels, likelihood, unseen, among_all = opened_sets(config, config.sets, 16)
     counts = {task.name: len(task.labels) for task in emoji.classifications}
     assert len(emoji.images) == 1_622 and counts == {"name": 1_636, "group": 8, "subgroup": 95}
     assert len(unseen.images) == len(unseen.classifications[0].labels) == len(among_all.images) == 80
     assert len(among_all.classifications[0].labels) == 1_636 and len(likelihood.classifications[0].labels) == 8
-    task = emoji.classifications[0]
+    task, *described = emoji.classifications
+    assert not task.members and not any(one.members for one in labels.classifications)
+    for one, known in zip(described, labels.classifications):  # by all names that trained, and by no other
+        names = {name for own in one.members for name in own}
+        assert len(names) == 1_556 and not names & {own[0] for own in unseen.captions}
+        assert one.name == known.name and one.labels == known.labels and all(one.members)
     assert all(task.labels[target] == own[0] for target, own in zip(task.targets, emoji.captions))
     assert not emoji.unreadable and emoji.images[[3]].shape == (1, 16, 16, 3) and not emoji.images.unreadable
 
 
 def test_digit_scenes_are_asked_as_a_set_of_their_own():
-    (held_out,) = named_sets(config_lib.EvaluationConfig(sets={"few": config_lib.HeldOutConfig(
+    (held_out,) = opened_sets(config_lib.EvaluationConfig(sets={"few": config_lib.HeldOutConfig(
         task="digit_scenes", examples=20, tasks=("classification",))}), ("few",), 40)
     assert held_out.name == "few" and len(held_out.images) == 20
     assert [task.name for task in held_out.classifications] == ["digit", "color"]
@@ -57,7 +62,7 @@ def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path
     changes["path"] = str(shared_data / "data/coco_photos")
     changes["evaluation_files"] = ast.literal_eval(changes["evaluation_files"])
     asked = dataclasses.replace(get_config("coco").sets["coco"], **changes, examples=6, captions_per_image=2)
-    (held_out,) = named_sets(config_lib.EvaluationConfig(sets={"coco": asked}), ("coco",), tiny_coca.SIZE)
+    (held_out,) = opened_sets(config_lib.EvaluationConfig(sets={"coco": asked}), ("coco",), tiny_coca.SIZE)
     (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=0)
     assert result.metrics["coco/images"] == len(result.captions) == 6 and result.metrics["coco/texts"] == 12
     assert "coco/caption_cider" in result.metrics and 285 in result.captions

@@ -157,6 +157,14 @@ def test_pictures_stay_small():
     assert "image/png" in picture(noise[:8, :8, :1], "grey")
 
 
+@pytest.mark.parametrize("images, listed", [(10, False), (20, True)])
+def test_classes_of_one_picture_each_are_not_listed(images, listed, tmp_path):
+    held_out = dataclasses.replace(digit_set(images), asked=HeldOutConfig(tasks=("classification",)))
+    result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=0)
+    write_report(tmp_path / "x.html", title="x", results=[result], history=[], info={})
+    assert ("Class by class" in (tmp_path / "x.html").read_text()) == listed
+
+
 @pytest.mark.browser
 def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     held_out = dataclasses.replace(

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from coca_jax import config as config_lib
 from coca_jax import evaluate, evaluation_recipes, inference
 from coca_jax.config import HeldOutConfig
-from coca_jax.data.evaluation_sets import evaluation_sets, named_sets
+from coca_jax.data.evaluation_set import UnopenedSet
+from coca_jax.data.evaluation_sets import evaluation_sets
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import captioning, run
 from coca_jax.evaluation.caption_metrics.result_files import read_results
@@ -22,7 +24,7 @@ from coca_jax.evaluation.suite import EvaluationResult
 from coca_jax.trainer import checkpoint
 from tests.data import builders
 from tests.evaluation import tiny_coca
-from tests.evaluation.fakes import FakeCoca, digit_set
+from tests.evaluation.fakes import FakeCoca, digit_set, opened_sets
 
 
 def photos(path, count: int = 6):
@@ -45,7 +47,7 @@ def evaluation(**sets: HeldOutConfig) -> config_lib.EvaluationConfig:
 
 def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
     asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), match="image")
-    (held_out,) = named_sets(evaluation(things=asked), ["things"], tiny_coca.SIZE)
+    (held_out,) = opened_sets(evaluation(things=asked), ["things"], tiny_coca.SIZE)
     assert held_out.images.shape == (6, 16, 16, 3) and held_out.captions[1] == ("a thing 1", "a red one")
     np.testing.assert_array_equal(held_out.images[np.array([3, 2, 3])][:, 0, 0, 0], [3, 0, 3])  # 2 is no picture
     (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=2)
@@ -58,10 +60,10 @@ def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
 def test_examples_captions_and_conditions_choose(tmp_path):
     path = photos(tmp_path / "photos")
     asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, only=("kind=b",))
-    (held_out,) = named_sets(evaluation(things=asked), ["things"], 16)
+    (held_out,) = opened_sets(evaluation(things=asked), ["things"], 16)
     assert [own[0] for own in held_out.captions] == ["a thing 1", "a thing 3", "a thing 5"]
     few = dataclasses.replace(asked, only=(), examples=2)
-    assert [own[0] for own in named_sets(evaluation(few=few), ["few"], 16)[0].captions] == ["a thing 0", "a thing 5"]
+    assert [own[0] for own in opened_sets(evaluation(few=few), ["few"], 16)[0].captions] == ["a thing 0", "a thing 5"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_examples_captions_and_conditions_choose(tmp_path):
 def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes, message):
     asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), download="get it")
     with pytest.raises(CocaError, match=message) as caught:
-        named_sets(evaluation(things=dataclasses.replace(asked, **changes)), names, 16)
+        opened_sets(evaluation(things=dataclasses.replace(asked, **changes)), names, 16)
     assert "\n" not in str(caught.value)
 
 
@@ -108,7 +110,7 @@ def test_classes_of_metadata_and_of_other_tars(tmp_path):
         task="tars", path=str(tmp_path), evaluation_files=("b*",), tasks=("classification",), classify=("name", "kind"),
         candidate_files=("*",),
     )
-    (held_out,) = named_sets(evaluation(greys=asked), ["greys"], 16)
+    (held_out,) = opened_sets(evaluation(greys=asked), ["greys"], 16)
     by_name, by_kind = held_out.classifications
     assert by_name.labels == [f"shade {i}" for i in range(9)] and by_name.targets.tolist() == list(range(2, 9))
     assert (by_kind.name, by_kind.labels, by_kind.targets.tolist()) == ("kind", ["x", "y"], [1] * 7)
@@ -149,7 +151,7 @@ def test_what_is_written_says_which_model_it_was(tmp_path):
     asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=())
     coca, folder = tiny_coca.coca(), tmp_path / "out"
     folder.mkdir()
-    results = run.evaluate_sets(coca, named_sets(evaluation(things=asked), ["things"], 16), gallery=2)
+    results = run.evaluate_sets(coca, opened_sets(evaluation(things=asked), ["things"], 16), gallery=2)
     assert set(results[0].metrics) == {"things/images", "things/unreadable"}
     run.write_results(folder, coca, results, "A run", name="mine", checkpoint="runs/x")
     written = read_evaluation(folder / "evaluation_mine.json")
@@ -158,16 +160,19 @@ def test_what_is_written_says_which_model_it_was(tmp_path):
     assert set(read_results(folder / "captions_things_results.json")) == {7, 8, 10, 11, 12}
     page = (folder / "report_mine.html").read_text()
     assert coca.digest in page and "Records that could not be used: 1 not a picture" in page
+    run.write_results(folder, coca, results, "A run", checkpoint="runs/x")
+    assert read_evaluation(folder / "evaluation.json") == written
 
 
 def test_the_table_is_for_people():
     found = table(
-        {"a/images": 1_200, "a/image_to_text_r1": 0.5, "a/caption_cider": 1.25, "a/zero_shot_x": float("nan")},
+        {"a/images": 1_200, "a/image_to_text_r1": 0.5, "a/image_to_text_mean_rank": 1_234.0, "a/caption_cider": 1.25,
+         "a/zero_shot_x": float("nan")},
         {"a/image_to_text_r1": 0.001},
     )
     assert [line.split() for line in found.splitlines()] == [
         ["set", "figure", "value", "chance"], ["a", "images", "1,200"],
-        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"],
+        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"], ["a", "image_to_text_mean_rank", "1,234.0"],
         ["a", "caption_cider", "1.2500"], ["a", "zero_shot_x", "–"],
     ]
 
@@ -178,6 +183,7 @@ def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it(
     assert config.sets["imagenet_r"].class_subset and not config.sets["imagenet_v2"].class_subset
     assert config.sets["imagenet_a"].class_names == "files/en_classnames.json:imagenet1k"
     assert config.sets["imagenet_a"].download == "tfds build imagenet_a"
+    assert config.sets["objectnet"].crop_border == 2 and not config.sets["imagenet"].crop_border
     corrupted = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None)).sets
     assert len(corrupted) == 75 and {one.group for one in corrupted.values()} == {"imagenet_c"}
     assert corrupted["imagenet_c_fog_3"].path == "imagenet2012_corrupted/fog_3"
@@ -188,7 +194,7 @@ def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it(
 def test_references_of_captions_are_all_and_ranked_ones_the_first_few(tmp_path):
     path = photos(tmp_path / "photos")
     asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, match="image", caption_scores=("bleu",))
-    sets = named_sets(evaluation(one=asked, all=dataclasses.replace(asked, captions_per_image=0)), ["one", "all"], 16)
+    sets = opened_sets(evaluation(one=asked, all=dataclasses.replace(asked, captions_per_image=0)), ["one", "all"], 16)
     one, every = run.evaluate_sets(tiny_coca.coca(), sets, gallery=0)
     assert one.metrics["one/texts"] == 5 and every.metrics["all/texts"] == 10
     assert sets[0].captions == sets[1].captions
@@ -200,7 +206,7 @@ def test_java_s_trouble_costs_no_other_score(monkeypatch):
     def broken(captions):
         raise CocaError("METEOR's Java program failed")
 
-    monkeypatch.setattr(captioning.external, "check_available", lambda name: None)
+    monkeypatch.setattr(captioning.scores.external, "check_available", lambda name: None)
     monkeypatch.setitem(captioning.scores._SCORERS, "meteor", broken)
     monkeypatch.setitem(captioning.scores._SCORERS, "spice", lambda captions: ({"spice": 0.5}, []))
     wanted = ("bleu", "meteor", "spice", "cider")
@@ -233,6 +239,28 @@ def test_a_set_that_fails_costs_no_other_and_no_mean_passes_for_all(caplog, tmp_
     assert "Not evaluated: none of the 60" in (tmp_path / "report.html").read_text()
     with pytest.raises(CocaError, match="none of the 60"):
         run.evaluate_sets(coca, sets[:1], gallery=0)
+
+
+def test_of_unopened_sets_one_is_open_at_a_time_and_one_that_cannot_be_opened_fails_alone(caplog, monkeypatch):
+    checked, sets, alive = [], three(a="retrieval", b="retrieval", c="captioning", d="retrieval"), []
+    monkeypatch.setattr(run.hosts, "check_same", lambda value, message: checked.append(message))
+
+    def waiting(held_out, fails=False):
+        def opened():
+            assert not [one for one in alive if one() is not None]
+            if fails:
+                raise CocaError("no field 'x'")
+            found = dataclasses.replace(held_out)
+            alive.append(weakref.ref(found))
+            return found
+
+        return UnopenedSet(held_out.name, held_out.asked, opened)
+
+    coca = FakeCoca(sets[0], can_caption=False)
+    a, b, d = run.evaluate_sets(coca, [waiting(one, fails=one.name == "b") for one in sets], gallery=0)
+    assert a.metrics["a/image_to_text_r1"] == d.metrics["d/image_to_text_r1"] == 1 and b.failed == "no field 'x'"
+    assert "b is not evaluated: no field 'x'" in caplog.text and "c is left out" in caplog.text and len(alive) == 2
+    assert len(checked) == 3 and "b cannot be opened on every host: no field 'x'" in checked[1]
 
 
 def test_an_evaluation_that_fails_ends_no_training(caplog):
@@ -271,17 +299,17 @@ def test_a_server_s_file_that_cannot_be_written_is_said_before_the_work(tmp_path
     manifest.write_text("\n".join(json.dumps(row | changes.get(i, {})) for i, row in enumerate(rows)))
     asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
     with pytest.raises(CocaError, match=f"things: captions cannot be written for a server, for {why}"):
-        named_sets(evaluation(things=asked), ["things"], 16)
+        opened_sets(evaluation(things=asked), ["things"], 16)
     scored = dataclasses.replace(asked, caption_scores=("bleu",))
-    (held_out,) = named_sets(evaluation(things=scored), ["things"], 16)
+    (held_out,) = opened_sets(evaluation(things=scored), ["things"], 16)
     assert not held_out.image_ids and why in caplog.text
 
 
 def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
     path = photos(tmp_path / "photos")
     asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
-    results = run.evaluate_sets(tiny_coca.coca(), named_sets(evaluation(things=asked), ["things"], 16), gallery=0)
-    run.write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine")
+    results = run.evaluate_sets(tiny_coca.coca(), opened_sets(evaluation(things=asked), ["things"], 16), gallery=0)
+    run.write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine", checkpoint="runs/x")
     assert "captions_things_results.json lacks 1 pictures" in caplog.text
 
 
@@ -352,9 +380,15 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     (tmp_path / "bad/x.png").write_bytes(b"<html>")
     (tmp_path / "bad/captions.jsonl").write_text(json.dumps({"file_name": "x.png", "caption": "a", "image_id": 1}))
     bad = dataclasses.replace(good, path=str(tmp_path / "bad"))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
     monkeypatch.setattr(inference, "load", lambda *_, **__: coca)
     with pytest.raises(CocaError, match="bad could not be evaluated, the rest is written: none of the 1 .* can be read"):
-        evaluate.evaluate("runs/x", str(tmp_path / "out"), config=evaluation(bad=bad, good=good), name="mine")
+        evaluate.evaluate(
+            f"{tmp_path}/x/checkpoints/7", str(tmp_path / "out"), config=evaluation(bad=bad, good=good), name="mine"
+        )
     written = read_evaluation(tmp_path / "out/evaluation_mine.json")
     assert written["good/images"] == 5 and "good" in capsys.readouterr().out
+    assert (written["checkpoint"], written["checkpoint_step"]) == (str(tmp_path / "x"), 7)
+    assert "weighted sum ends at 1" in (tmp_path / "out/report_mine.html").read_text()  # the run's curve

@@ -1,11 +1,14 @@
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from coca_jax.errors import CocaError
+from coca_jax.indexing import files
+from coca_jax.indexing.files import Entry
 from coca_jax.indexing.index import Index
 from tests.indexing.fakes import WIDTH, FakeModel, pictures
 
@@ -87,6 +90,23 @@ def test_some_rows_of_several_parts_are_kept():
     rows = np.array([0, 3, 4, 6, 9, 10, 11])
     index.keep(rows)
     assert index.search(QUERIES, 9) == Index.of(model, images[rows], rows).search(QUERIES, 9)
+
+
+def test_rows_of_an_index_on_a_disk_are_kept_without_reading_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_AT_ONCE", 16)
+    vectors = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
+    Index(FakeModel(), [Entry(str(row)) for row in range(512)], [vectors]).save(tmp_path)
+    index, first, second = Index.load(FakeModel(), tmp_path), np.arange(3, 512), np.arange(0, 509, 2)
+    tracemalloc.start()
+    index.keep(first)
+    index.keep(second)
+    index.save(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < vectors.nbytes // 4
+    kept = Index.load(FakeModel(), tmp_path)
+    np.testing.assert_array_equal(kept._parts[0], vectors[first][second])
+    assert [entry.name for entry in kept.entries] == [str(row) for row in first[second]]
 
 
 def test_an_empty_index_is_an_index(tmp_path):

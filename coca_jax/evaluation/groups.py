@@ -1,0 +1,53 @@
+"""Figures of several sets together: the mean of a group, and ImageNet-C's mean corruption error."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coca_jax.data.evaluation_set import EvaluationSet, UnopenedSet
+from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.evaluation_recipes import ALEXNET_ERRORS, SEVERITIES
+
+_COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreadable")  # metrics that have no mean
+_ACCURACY = "zero_shot_class"  # of which the corruption error is
+
+
+def group_results(
+    sets: Sequence[EvaluationSet | UnopenedSet], results: Sequence[EvaluationResult]
+) -> list[EvaluationResult]:
+    """For each group the mean of every figure that all its sets have, and what only the group as a whole has.
+
+    A group has no result where one of its sets failed: the mean of the others would pass for that of all.
+    """
+    groups: dict[str, list[EvaluationResult]] = {}
+    for held_out, result in zip(sets, results):
+        if held_out.asked is not None and held_out.asked.group:
+            groups.setdefault(held_out.asked.group, []).append(result)
+    whole = {group: members for group, members in groups.items() if not any(one.failed for one in members)}
+    return [_group_result(group, members) for group, members in whole.items()]
+
+
+def _group_result(group: str, members: Sequence[EvaluationResult]) -> EvaluationResult:
+    rows: dict[str, dict[str, float]] = {}
+    for one in members:
+        rows[one.name] = {key.removeprefix(f"{one.name}/"): value for key, value in one.metrics.items()}
+    first, *others = rows.values()
+    shared = [key for key in first if key not in _COUNTS and all(key in row for row in others)]
+    found = {key: float(np.mean([row[key] for row in rows.values()])) for key in shared}
+    errors = {name.removeprefix(f"{group}_"): 1 - row[_ACCURACY] for name, row in rows.items() if _ACCURACY in row}
+    if all(f"{kind}_{severity}" in errors for kind in ALEXNET_ERRORS for severity in SEVERITIES):
+        found["mean_corruption_error"] = mean_corruption_error(errors)
+    found["sets"] = len(members)
+    return EvaluationResult(group, {f"{group}/{key}": value for key, value in found.items()}, {})
+
+
+def mean_corruption_error(errors: Mapping[str, float]) -> float:
+    """mCE: over ImageNet-C's corruptions the mean of the model's error, divided by AlexNet's, which thus has 1.
+
+    Args:
+      errors: share of wrong answers by corruption and severity, such as "fog_3".
+
+    Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, Section 4.1.
+    """
+    own = {kind: np.mean([errors[f"{kind}_{severity}"] for severity in SEVERITIES]) for kind in ALEXNET_ERRORS}
+    return float(np.mean([own[kind] / error for kind, error in ALEXNET_ERRORS.items()]))
