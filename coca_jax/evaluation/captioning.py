@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from coca_jax import hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.caption_metrics import scores
+from coca_jax.evaluation.caption_metrics import external, scores
 from coca_jax.evaluation.meaning import Meaning, canonical
 
 _JAVA = tuple(name for name in scores.METRICS if name not in scores.WITHOUT_JAVA)
@@ -81,6 +81,18 @@ def _java_scores(
         except CocaError as error:
             missing.append(str(error))
     return found, missing
+
+
+def lacking(wanted: Collection[str]) -> list[str]:
+    """A sentence for each of the `wanted` scores that cannot be had on this machine."""
+    found = []
+    for name in _JAVA:
+        try:
+            if name in wanted:
+                external.check_available(name)
+        except CocaError as error:
+            found.append(str(error))
+    return found
 
 
 def constant_answer(captions: Sequence[Sequence[str]], meaning: Meaning) -> float:

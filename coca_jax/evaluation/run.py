@@ -13,6 +13,7 @@ from coca_jax.config import Config
 from coca_jax.data.evaluation_set import EvaluationSet, UnopenedSet
 from coca_jax.data.evaluation_sets import evaluation_sets
 from coca_jax.errors import CocaError
+from coca_jax.evaluation import captioning
 from coca_jax.evaluation.caption_metrics import result_files
 from coca_jax.evaluation.classifiers import Classifiers
 from coca_jax.evaluation.groups import group_results
@@ -79,8 +80,9 @@ def evaluate_sets(
     Raises:
       CocaError: as `suite.evaluate`, where no set is left.
     """
-    classifiers, results, said = Classifiers(coca, folder), [], set()
+    classifiers, results = Classifiers(coca, folder), []
     sets = _possible(coca, sets)
+    said = _lacking(sets)
     for number, one in enumerate(sets, 1):
         try:
             results.append(_result(coca, one, f"{number} of {len(sets)}", gallery, classifiers))
@@ -135,6 +137,17 @@ def _possible(coca: Coca, sets: Sequence[EvaluationSet | UnopenedSet]) -> list[E
     for name, why in refused if hosts.is_first() else ():
         _log.warning("%s is left out: %s", name, why)
     return [one for one, why in zip(sets, whys) if not why]
+
+
+def _lacking(sets: Sequence[EvaluationSet | UnopenedSet]) -> set[str]:
+    """What scores of captions need and this machine lacks; said before hours of captions are generated."""
+    asked = [one.asked for one in sets if one.asked is not None and "captioning" in one.asked.tasks]
+    if not hosts.is_first():
+        return set()
+    said = captioning.lacking({score for one in asked for score in one.caption_scores})
+    for sentence in said:
+        _log.warning("%s", sentence)
+    return set(said)
 
 
 def flat_metrics(results: Sequence[EvaluationResult]) -> dict[str, float]:

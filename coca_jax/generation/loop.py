@@ -5,10 +5,12 @@ one pass; each further step runs one token of each stream through both decoder h
 has its caption. What is generated for an image depends on neither its place in the batch, nor the others, nor the mesh.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from coca_jax.errors import CocaError
 from coca_jax.generation import beams
@@ -17,7 +19,7 @@ from coca_jax.generation.options import GenerationOptions
 from coca_jax.generation.state import Special, State
 from coca_jax.models.coca import Coca, empty_cache, generation_parameters
 from coca_jax.models.text_decoder import causal_mask
-from coca_jax.sharding import Axis, constrain
+from coca_jax.sharding import RULES, Axis
 
 
 def generate(
@@ -149,12 +151,26 @@ def _read_tokens(
 def _choose(
     state: State, logits_BKV: jax.Array, options: GenerationOptions, special: Special, keys_B: jax.Array | None
 ) -> State:
-    """Appends a token to each stream, by its logits."""
+    """Appends a token to each stream, by its logits; on a mesh each device does so for its own images."""
+    choose = functools.partial(_chosen, options=options, special=special)
+    bare = state.replace(cache=None)
+    if not jax.sharding.get_abstract_mesh().empty:
+        # XLA gathers the logits of the whole batch for top_k, on every device and for every token, if it is let.
+        axes = RULES[Axis.BATCH]
+        rows, whole = PartitionSpec(axes), PartitionSpec()
+        specs = jax.tree.map(lambda x: rows if x.ndim else whole, bare)
+        choose = jax.shard_map(choose, in_specs=(specs, rows, rows), out_specs=specs, axis_names=set(axes))
+    return choose(bare, logits_BKV, keys_B).replace(cache=state.cache)
+
+
+def _chosen(
+    state: State, logits_BKV: jax.Array, keys_B: jax.Array | None, options: GenerationOptions, special: Special
+) -> State:
     logits_BKV = repetition_penalized(logits_BKV, state.tokens_BKT, options.repetition_penalty)
     never = jnp.array([special.bos_id, special.pad_id])
     logits_BKV = allowed(logits_BKV, never, special.eos_id, state.count >= options.min_tokens)
     if options.beams:
-        return _spread(beams.search(state, logits_BKV, special, options.length_penalty))
+        return beams.search(state, logits_BKV, special, options.length_penalty)
     logits_BV = logits_BKV[:, 0]
     if keys_B is not None:
         keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, state.count)
@@ -165,13 +181,7 @@ def _choose(
     count = state.count + 1
     done_B = state.done_B | (next_B == special.eos_id) | (count >= state.limit_B)
     tokens_BKT = state.tokens_BKT.at[:, 0, count - 1].set(next_B)
-    return _spread(state.replace(count=count, tokens_BKT=tokens_BKT, done_B=done_B))
-
-
-def _spread(state: State) -> State:
-    """Lays all but the cache, whose keys and values the model lays out, over the mesh's batch axes."""
-    rows = lambda x: constrain(x, Axis.BATCH, *[Axis.LENGTH] * (x.ndim - 1)) if x.ndim else x
-    return jax.tree.map(rows, state.replace(cache=None)).replace(cache=state.cache)
+    return state.replace(count=count, tokens_BKT=tokens_BKT, done_B=done_B)
 
 
 def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, length: int, pad_id: int) -> jax.Array:

@@ -16,6 +16,8 @@ def test_without_java_all_other_figures_are_given_and_what_to_install(monkeypatc
     found, missing = captioning.reference_scores(GENERATED, CAPTIONS, wanted)
     assert set(found) == {*(f"caption_bleu_{n}" for n in (1, 2, 3, 4)), "caption_cider", "caption_rouge_l"}
     assert [sentence.split(" needs ")[0] for sentence in missing] == ["METEOR", "SPICE"]
+    assert missing == captioning.lacking(wanted)
+    assert captioning.lacking(("bleu", "cider")) == [] and len(captioning.lacking({"spice"})) == 1
     found, missing = captioning.reference_scores(GENERATED, CAPTIONS, ("spice",))
     assert not found and len(missing) == 1
 

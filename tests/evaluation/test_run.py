@@ -215,6 +215,17 @@ def test_java_s_trouble_costs_no_other_score(monkeypatch):
     assert found["caption_bleu_1"] == pytest.approx(1) and found["caption_spice"] == 0.5 and "caption_cider" in found
 
 
+def test_what_scores_lack_is_said_once_and_first(monkeypatch, caplog):
+    monkeypatch.setattr(captioning, "lacking", lambda wanted: ["METEOR needs Java"] if "meteor" in wanted else [])
+    monkeypatch.setattr(captioning, "reference_scores", lambda *_: ({}, ["METEOR needs Java"]))
+    coca = FakeCoca(digit_set())
+    said, caption = [], coca.caption
+    coca.caption = lambda *args, **kwargs: said.append(caplog.text) or caption(*args, **kwargs)
+    asked = HeldOutConfig(tasks=("captioning",), caption_scores=("meteor",))
+    run.evaluate_sets(coca, [dataclasses.replace(digit_set(), asked=asked)], gallery=0)
+    assert "METEOR needs Java" in said[0] and caplog.text.count("METEOR needs Java") == 1
+
+
 def three(**tasks) -> list:
     return [dataclasses.replace(digit_set(), name=name, asked=HeldOutConfig(tasks=(task,), group="all"))
             for name, task in tasks.items()]
