@@ -166,7 +166,7 @@ class Mlp(nn.Module):
     config: ModelConfig
     mlp: int
     activation: Callable
-    transposed: bool
+    transposed: bool = False
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
