@@ -476,6 +476,8 @@ def check_held_out(one: HeldOutConfig, where: str) -> None:
          "of each, or leave class_names out"),
         (not one.described_by or not one.class_names,
          f"{where}.class_names and {where}.described_by both say what the classes are called: leave one of them out"),
+        (not one.described_by or "classification" in one.tasks,
+         f"{where}.described_by has no effect on {', '.join(one.tasks)}: ask for classification, too, or leave it out"),
         (not one.described_by or one.evaluation_files != ("*",),
          f"{where}.described_by takes names from records that are not evaluated, and {where}.evaluation_files leaves "
          "none: name fewer files there"),

@@ -4,6 +4,7 @@ A function that communicates is called by every process, in the same order; with
 anything. Process 0 is the one that writes what is not sharded, and that speaks.
 """
 
+import concurrent.futures
 import functools
 import hashlib
 import os
@@ -24,6 +25,7 @@ from coca_jax.errors import CocaError
 # the launcher starts all again. On CPUs a broken connection tells them at once.
 HEARTBEAT_SECONDS = 60
 _JOINING_SECONDS = 300  # how much later than the first process the last one may start
+_WORKING_SECONDS = 60  # after which process 0 tells those that wait for it that it is still at work
 _ADDRESS, _COUNT, _INDEX = VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -105,24 +107,35 @@ def abandon(status: int) -> None:
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` gives on process 0, the only one that calls it.
+    """What `make` gives on process 0, the only one that calls it, in a thread.
+
+    It may take hours: on CPUs a process that waits in one collective for 30 minutes gives up.
 
     Raises:
       CocaError: on every process, where `make` raises one.
     """
     if jax.process_count() == 1:
         return make()
-    answer = b""
-    if is_first():
-        try:
-            answer = b"+" + make()
-        except CocaError as error:
-            answer = b"-" + str(error).encode()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    making = [pool.submit(_answer, make)] if is_first() else []
+    pool.shutdown(wait=False)
+    done = False
+    while not done:
+        ended = concurrent.futures.wait(making, _WORKING_SECONDS).done  # at once, where there is nothing to wait for
+        done = bool(multihost_utils.broadcast_one_to_all(np.int32(len(ended))))
+    answer = making[0].result() if making else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
     answer = multihost_utils.broadcast_one_to_all(np.frombuffer(answer or bytes(size), np.uint8)).tobytes()
     if answer[:1] == b"-":
         raise CocaError(answer[1:].decode())
     return answer[1:]
+
+
+def _answer(make: Callable[[], bytes]) -> bytes:
+    try:
+        return b"+" + make()
+    except CocaError as error:
+        return b"-" + str(error).encode()
 
 
 def check_same(value: str, message: str) -> None:

@@ -62,7 +62,15 @@ def generate(
     return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def generation_parameters(config: ModelConfig, params: Any) -> Any:
-    """The parameters as `generate` and `log_likelihoods` read them, which they also make themselves at each call."""
-    return models.generation_parameters(params, config)
+    """The parameters as `generate` and `log_likelihoods` read them, which they also make themselves at each call.
+
+    What both forms have in common, such as the image encoder, is not copied.
+    """
+    decoder = {name: params[name] for name in ("unimodal", "multimodal", "softmax")}
+    return params | _generation_parameters(config, decoder)
+
+
+_generation_parameters = jax.jit(
+    lambda config, decoder: models.generation_parameters(decoder, config), static_argnums=0
+)

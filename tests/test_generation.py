@@ -523,6 +523,13 @@ def test_tokens_are_chosen_where_their_image_lies(options):
     assert set(specs) == {sharding.batch_sharding(mesh).spec}
 
 
+def test_a_batch_need_not_divide_over_the_mesh():
+    model, params = _model()
+    with jax.set_mesh(sharding.make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))):
+        generate = lambda images: generation.greedy(model, params, images, **SPECIAL)
+        assert jax.eval_shape(generate, _images(1)).shape == (1, L)
+
+
 class Watched:
     """The model, and what is asked of it."""
 

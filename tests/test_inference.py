@@ -67,6 +67,15 @@ def test_batches_of_any_size_equal_one_by_one(count):
     assert coca.classify(_pictures()[:count], LABELS) == coca.classify(_pictures(), LABELS)[:count]
 
 
+def test_generation_keeps_a_copy_of_the_decoder_alone():
+    coca = _coca()
+    ours, prepared = coca._params, coca._generation._params
+    kept = ours.keys() - {"unimodal", "multimodal", "softmax"}
+    assert {"image_encoder", "poolers"} <= kept
+    for name in kept:
+        assert all(a is b for a, b in zip(jax.tree.leaves(prepared[name]), jax.tree.leaves(ours[name]), strict=True))
+
+
 def test_pictures_differ_and_embeddings_are_normalised():
     embeddings, text_embeddings, captions = _one_by_one()
     for found in (embeddings, text_embeddings):

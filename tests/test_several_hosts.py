@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ def test_four_then_two_processes_stopped_and_killed_train_as_one(tmp_path):
     assert [status for status, _, _ in ends] == [0, 0], ends
     assert_begins(numbers(folder), expected)
     assert len(numbers(folder)) == STEPS and numbers(folder)[: len(killed)] == killed
+
+
+def test_no_process_waits_long_in_one_collective_for_what_the_first_makes(monkeypatch):
+    sent, asked = [], threading.Event()
+
+    def broadcast(value):
+        sent.append(value)
+        if len(sent) == 3:
+            asked.set()
+        return value
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(hosts, "_WORKING_SECONDS", 0.01)
+    assert hosts.from_first(lambda: b"made" if asked.wait(10) else b"waited in vain") == b"made"
+
+    def fail():
+        raise CocaError("no disk")
+
+    with pytest.raises(CocaError, match="no disk"):
+        hosts.from_first(fail)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def _with_folder(row: Any, source: SetConfig) -> Any:
 
 def _check_said(row: dict[str, Any], where: str, source: SetConfig) -> None:
     """Refuses files of boxes or key points, of which every picture would be a bad record."""
-    if source.text_fields or source.label_field or any(fields.lookup(row, name) for name in fields.TEXT_FIELDS):
+    said = (fields.lookup(row, name) is not None for name in fields.TEXT_FIELDS)  # an empty caption is one bad record's
+    if source.text_fields or source.label_field or any(said):
         return
     raise CocaError(f"{where} has no caption: take COCO's captions_*.json, or name what to read in data.text_fields or "
                     "data.label_field")

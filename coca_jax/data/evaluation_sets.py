@@ -12,7 +12,7 @@ from coca_jax.config import Config, EvaluationConfig, HeldOutConfig, check_held_
 from coca_jax.data import digit_scenes, held_out, scene_language
 from coca_jax.data.digit_scenes import Scene
 from coca_jax.data.evaluation_set import Classification, EvaluationSet, UnopenedSet
-from coca_jax.errors import CocaError
+from coca_jax.errors import CocaError, DataError
 
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # of a set that does not say how many
@@ -37,7 +37,7 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
             else:
                 found.append(held_out.own_set(name, source, examples, size))
         except CocaError as error:
-            if not config.data.mixture:
+            if not config.data.mixture or isinstance(error, DataError):  # a bucket is lost, not a set
                 raise
             errors.append(error)
             _log.warning("%s is trained on and not evaluated: %s", name, error)

@@ -82,6 +82,8 @@ class Manifest:
             return rows
         if not all(isinstance(row, dict) for row in rows):
             raise BadRecord("unreadable row")
+        if "image_id" in rows[0] or "image_id" not in rows[-1]:  # several rows of a file without annotations
+            return rows
         return [{**row, **rows[0]} for row in rows[1:]]
 
     def _parsed(self, data: bytes | BadRecord) -> Any:

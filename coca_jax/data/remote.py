@@ -7,6 +7,7 @@ record is lost to it, for `OUTAGE` seconds at most; then they end the run, as do
 read for as long.
 """
 
+import concurrent.futures
 import io
 import logging
 import math
@@ -60,7 +61,8 @@ class _Bucket:
         """Seconds since the first of the failures that no success has interrupted."""
         with self._lock:
             now = _clock()
-            if self._began == -math.inf or now - self._last > 2 * TIMEOUT:  # nobody has asked in between
+            # Longer than a wait, a question and a read that hang: nobody has asked in between.
+            if self._began == -math.inf or now - self._last > 3 * TIMEOUT:
                 self._began = now
             self._last = now
             return now - self._began
@@ -87,9 +89,9 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
 
     Raises:
       OSError: it failed to the end.
-      DataError: so did all that was asked of the bucket, for `OUTAGE` seconds.
+      DataError: so did all that was asked of the bucket, for `OUTAGE` seconds; or until the program ended.
     """
-    bucket, attempt = _bucket_of(path), 0
+    bucket, attempt, began = _bucket_of(path), 0, math.inf
     while True:
         attempt += 1
         # Asked before the last attempt, not behind it: an outage may end in between.
@@ -101,6 +103,9 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
             raise
         except Exception as error:  # drivers raise errors of their own kinds
             silent, reason = bucket.failed(), str(error) or type(error).__name__
+            began = min(began, _clock())
+            if _leaving():
+                raise DataError(f"{path} could not be read ({reason}) when the program ended: start again") from error
             if attempt <= len(WAITS):
                 wait = WAITS[attempt - 1]
                 _log.warning("%s failed at attempt %d (%s): again in %g s", path, attempt, reason, wait)
@@ -109,7 +114,7 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
                     f"nothing of {bucket.name} could be read for {silent:.0f} s ({path}: {reason}): when the network, "
                     "the bucket and your credentials are well again, start the same command, which goes on from the "
                     "last checkpoint") from error
-            elif alive:
+            elif alive or _clock() - began > OUTAGE:  # the bucket has answered others meanwhile
                 raise OSError(f"{path} failed {attempt} times: {reason}") from error
             else:
                 wait = WAITS[-1]
@@ -118,6 +123,16 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
         else:
             bucket.succeeded()
             return result
+
+
+def _leaving() -> bool:
+    """Whether the program has ended and only waits for its threads: from then on no pool takes work."""
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError as error:
+        return "shutdown" in str(error)  # and not a lack of threads
+    return False
 
 
 def _is_there(path: str) -> bool:

@@ -122,7 +122,13 @@ def _opened(one: EvaluationSet | UnopenedSet) -> EvaluationSet:
     try:
         held_out = one.open()
     except CocaError as error:
-        hosts.check_same(f"{one.name} failed", f"{one.name} cannot be opened on every host: {error}")
+        here = f"{one.name} cannot be opened on every host: {error}"
+        try:
+            hosts.check_same(f"{one.name} failed", here)
+        except CocaError:
+            if not hosts.is_first():  # which sees no more than a difference
+                _log.error("%s", here)
+            raise
         raise
     check_same_sets([held_out])
     return held_out

@@ -6,6 +6,7 @@ has its caption. What is generated for an image depends on neither its place in 
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -154,9 +155,9 @@ def _choose(
     """Appends a token to each stream, by its logits; on a mesh each device does so for its own images."""
     choose = functools.partial(_chosen, options=options, special=special)
     bare = state.replace(cache=None)
-    if not jax.sharding.get_abstract_mesh().empty:
+    axes, mesh = RULES[Axis.BATCH], jax.sharding.get_abstract_mesh()
+    if not mesh.empty and len(logits_BKV) % math.prod(mesh.shape[axis] for axis in axes) == 0:
         # XLA gathers the logits of the whole batch for top_k, on every device and for every token, if it is let.
-        axes = RULES[Axis.BATCH]
         rows, whole = PartitionSpec(axes), PartitionSpec()
         specs = jax.tree.map(lambda x: rows if x.ndim else whole, bare)
         choose = jax.shard_map(choose, in_specs=(specs, rows, rows), out_specs=specs, axis_names=set(axes))

@@ -116,6 +116,25 @@ def test_karpathys_splits_of_coco_name_the_pictures_folder(photos, tmp_path):
     assert opened(tmp_path / "dataset_coco.json", image_field="val2014/{filename}").read([1])[0].image == photos[1][0]
 
 
+def test_several_rows_of_a_picture_without_annotations_keep_their_captions(photos, tmp_path):
+    put(photos, tmp_path)
+    names = [row["file_name"] for _, row in photos]
+    path = tmp_path / "captions_x.json"
+    for extra in ({}, {"image_id": 7}):
+        rows = [{"id": i, "file_name": names[i // 2], "caption": f"text {i}", **extra} for i in range(4)]
+        path.write_text(json.dumps({"images": rows}))
+        assert said(opened(path)) == {names[0]: ("text 0", "text 1"), names[1]: ("text 2", "text 3")}
+
+
+def test_an_empty_caption_in_front_spoils_one_caption_alone(photos, tmp_path):
+    put(photos, tmp_path)
+    contents = coco(photos)
+    contents["annotations"][0]["caption"] = ""
+    path = tmp_path / "captions_val2017.json"
+    path.write_text(json.dumps(contents))
+    assert [len(captions) for captions in said(opened(path)).values()] == [4, 5, 5, 5, 5, 5]
+
+
 def test_pictures_without_captions_are_listed_for_a_server(photos, tmp_path):
     put(photos, tmp_path / "test2017")
     path = tmp_path / "image_info_test2017.json"

@@ -1,6 +1,10 @@
 """The held-out records of a store as an evaluation set."""
 
-from coca_jax.data import evaluation_sets
+import pytest
+
+from coca_jax.config import SourceConfig
+from coca_jax.data import evaluation_sets, held_out
+from coca_jax.errors import CocaError, DataError
 
 from tests.data import builders
 
@@ -19,3 +23,18 @@ def test_the_evaluation_set_of_a_store(tmp_path):
     assert [by_name.labels[t] for t in by_name.targets] == [f"shade {i}" for i in range(10)]
     few = builders.config(task="tars", path=str(tmp_path), evaluation_files=("b*",), examples=4)
     assert len(evaluation_sets.evaluation_sets(few)[0].images) == 3  # four chosen, evenly; the last one is the dirt
+
+def test_an_outage_leaves_no_source_of_a_mixture_out(monkeypatch, caplog):
+    """Else a run, or one host of several, would go on without its evaluation."""
+    def own_set(*_):
+        raise failure("nothing of gs://bucket could be read")
+
+    monkeypatch.setattr(held_out, "own_set", own_set)
+    mixture = {"scenes": SourceConfig(share=0.5), "web": SourceConfig(task="tars", path="x")}
+    config = builders.config(mixture=mixture, examples=2)
+    failure = CocaError
+    assert [found.name for found in evaluation_sets.evaluation_sets(config)] == ["scenes"]
+    assert "web is trained on and not evaluated: nothing" in caplog.text
+    failure = DataError
+    with pytest.raises(DataError, match="nothing of gs://bucket"):
+        evaluation_sets.evaluation_sets(config)

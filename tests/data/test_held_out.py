@@ -44,6 +44,7 @@ def test_a_description_that_no_record_has_is_an_error(tars):
 @pytest.mark.parametrize("changes, message", [
     ({"class_names": "names.txt", "classify": ("kind",)}, "both say what the classes are called"),
     ({"evaluation_files": ("*",)}, "evaluation_files leaves none"),
+    ({"tasks": ("likelihood_classification",)}, "described_by has no effect on likelihood_classification: ask for"),
 ])
 def test_a_description_that_contradicts_the_config(tars, changes, message):
     with pytest.raises(CocaError, match=message):

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import pathlib
+import subprocess
+import sys
 import threading
 
 import fsspec
@@ -165,11 +168,67 @@ def test_a_bucket_that_stays_silent_ends_the_run_within_a_known_time(bucket, clo
     assert 1_000 + remote.OUTAGE < clock.now < 1_000 + remote.OUTAGE + 10 and "\n" not in str(caught.value)
 
 
+def test_a_program_that_ends_does_not_wait_for_a_bucket():
+    """Such as a run that was asked to stop, and has saved its state."""
+    program = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from coca_jax.data import remote
+remote.WAITS, remote.OUTAGE, tried = (0.01,), 1_000.0, Event()
+remote.persistently("memory://bucket/a", int)
+def fail():
+    tried.set()
+    raise RuntimeError("no route to host")
+remote._is_there = lambda path: False
+waiting = ThreadPoolExecutor(1).submit(remote.persistently, "memory://bucket/a", fail)
+waiting.add_done_callback(lambda done: print(repr(done.exception()), flush=True))
+tried.wait()
+"""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, timeout=60)
+    assert ended.stdout.startswith("DataError('memory://bucket/a could not be read (no route to host) when the program")
+
+
 def test_a_bucket_that_never_answered_is_not_waited_for(bucket, clock):
     Flaky.down = (1_000, 10**9)
     with pytest.raises(BadRecord, match="unreadable file"):
         storage.read(f"{bucket}/a")
     assert clock.now == 1_010.5
+
+
+def test_reads_and_questions_that_hang_end_the_run_too(bucket, clock, monkeypatch):
+    put(f"{bucket}/a", b"abc")
+
+    def hang(work):
+        clock.sleep(remote.TIMEOUT)
+        if clock.now > 10_000:
+            pytest.fail("it is waited for without end")
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(remote, "_in_time", hang)
+    with pytest.raises(DataError, match="nothing of flaky://bucket could be read for 37. s"):
+        storage.read(f"{bucket}/a")
+    assert clock.now < 1_000 + 8 * 60
+
+
+def test_a_file_of_which_nothing_is_said_is_given_up_where_the_bucket_answers_others(bucket, clock, monkeypatch):
+    for name in "ab":
+        put(f"{bucket}/{name}", b"abc")
+
+    def others(seconds):
+        clock.sleep(seconds)
+        if clock.now > 10_000:
+            pytest.fail("it is waited for without end")
+        Flaky.failures = 0
+        assert storage.read(f"{bucket}/b") == b"abc"
+        Flaky.failures = 1
+
+    monkeypatch.setattr(remote, "_sleep", others)
+    monkeypatch.setattr(remote, "_is_there", lambda path: False)  # such as a prefix that these credentials may not read
+    Flaky.failures = 1
+    with pytest.raises(BadRecord, match="unreadable file"):
+        storage.read(f"{bucket}/a")
+    assert 0 < clock.now - 1_000 - remote.OUTAGE < 10
 
 
 def test_files_that_fail_alone_end_a_run_only_if_nothing_else_is_read(bucket, clock):

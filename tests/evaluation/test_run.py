@@ -274,6 +274,21 @@ def test_of_unopened_sets_one_is_open_at_a_time_and_one_that_cannot_be_opened_fa
     assert len(checked) == 3 and "b cannot be opened on every host: no field 'x'" in checked[1]
 
 
+def test_the_host_that_alone_cannot_open_a_set_says_why(caplog, monkeypatch):
+    def differ(value, message):
+        raise CocaError(message)
+
+    def fail():
+        raise CocaError("no disk")
+
+    monkeypatch.setattr(run.hosts, "check_same", differ)
+    monkeypatch.setattr(run.hosts, "is_first", lambda: False)
+    (held_out,) = three(a="retrieval")
+    sets = [UnopenedSet("a", held_out.asked, fail), held_out]
+    results = run.evaluate_sets(FakeCoca(held_out), sets, gallery=0)
+    assert results[0].failed == "a cannot be opened on every host: no disk" and results[0].failed in caplog.text
+
+
 def test_an_evaluation_that_fails_ends_no_training(caplog):
     held_out = dataclasses.replace(digit_set(), images=Unreadable(60))
     evaluated = object.__new__(run.RunEvaluation)

@@ -127,7 +127,7 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 def _parses(temporary: str) -> str:
     """The folder of what was parsed before: on this machine's disk, for it is mapped into memory."""
     if not is_remote(cache_folder()):
-        folder = os.path.join(cache_folder(), "spice")
+        folder = os.path.abspath(os.path.join(cache_folder(), "spice"))  # SPICE runs in another folder
         with contextlib.suppress(OSError):
             os.makedirs(folder, exist_ok=True)
             if os.access(folder, os.W_OK):

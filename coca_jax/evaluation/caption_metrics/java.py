@@ -18,9 +18,10 @@ _SHOWN = 300  # characters of what a program says of its failure
 
 
 def find_java() -> str | None:
-    """That of JAVA_HOME, or else the one on the PATH."""
+    """That of JAVA_HOME, or else the one on the PATH; absolute, for programs run in folders of their own."""
     home = os.environ.get("JAVA_HOME")
-    return (shutil.which("java", path=os.path.join(home, "bin")) if home else None) or shutil.which("java")
+    found = (shutil.which("java", path=os.path.join(home, "bin")) if home else None) or shutil.which("java")
+    return os.path.abspath(found) if found else None
 
 
 def java_version(java: str) -> int:

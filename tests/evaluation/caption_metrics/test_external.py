@@ -114,6 +114,16 @@ def test_each_image_gets_its_own_score(machine, tmp_path, name, program):
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_relative_folders_of_java_and_of_the_cache_are_those_of_the_caller(machine, tmp_path, monkeypatch):
+    note = f"open({str(tmp_path / 'seen')!r}, 'w').write(os.path.abspath(sys.argv[sys.argv.index('-cache') + 1]))"
+    machine(f"{note}\n{SPICE}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAVA_HOME", ".")
+    monkeypatch.setenv("COCA_CACHE", "cache")
+    assert score(CANDIDATES, REFERENCES, ["spice"]).corpus == {"spice": pytest.approx(0.17)}
+    assert (tmp_path / "seen").read_text() == str(tmp_path / "cache" / "spice")
+
+
 def test_no_caption_can_break_the_protocol(machine):
     machine(METEOR)
     captions = ["zoë's 犬 ☕", "one ||| two", "one\ntwo\r\nthree\rfour", "", "half \ud83d", "|||", "a\x85b\u2028c"]
