@@ -3,8 +3,11 @@ r"""MSR-VTT: text-video retrieval over the full test split, 2,990 clips with 20 
     python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/msrvtt.py --config.sets.msrvtt.path=FOLDER
 
 FOLDER holds the clips and captions.jsonl, a row for each clip of the split: {"file_name": "video7010.mp4", "captions": [...]};
-the "sentences" of test_videodatainfo.json by "video_id". A clip's embedding is the mean of its frames'. For the split 1k-A
-list its 1,000 clips with one caption each.
+the "sentences" of test_videodatainfo.json by "video_id". A clip's embedding is the mean of its frames'. The split 1k-A (1,000
+clips, one caption each) comes as a list that is read as it is, with the clips beside it:
+
+    --config.sets.msrvtt.path=FOLDER/MSRVTT_JSFUSION_test.csv "--config.sets.msrvtt.image_field={video_id}.mp4" \
+        "--config.sets.msrvtt.text_fields=('sentence',)"
 """
 
 from coca_jax import config as config_lib
