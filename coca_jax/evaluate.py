@@ -106,9 +106,11 @@ def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) ->
 
 def _run_folder(checkpoint: str) -> str:
     """The run's folder, where one of its checkpoints may be named: nothing of ours belongs into those."""
+    from coca_jax.trainer.checkpoint import FOLDER
+
     parts = checkpoint.rstrip("/").split("/")
     for depth in (1, 2):  # RUN/checkpoints, RUN/checkpoints/600
-        if len(parts) >= depth and parts[-depth] == "checkpoints":
+        if len(parts) >= depth and parts[-depth] == FOLDER:
             return "/".join(parts[:-depth]) or ("/" if checkpoint.startswith("/") else ".")
     return checkpoint
 

@@ -67,10 +67,7 @@ def generation_parameters(config: ModelConfig, params: Any) -> Any:
 
     What both forms have in common, such as the image encoder, is not copied.
     """
-    decoder = {name: params[name] for name in ("unimodal", "multimodal", "softmax")}
-    return params | _generation_parameters(config, decoder)
+    return params | _decoder_parameters(params, config)
 
 
-_generation_parameters = jax.jit(
-    lambda config, decoder: models.generation_parameters(decoder, config), static_argnums=0
-)
+_decoder_parameters = jax.jit(models.decoder_parameters, static_argnums=1)

@@ -50,6 +50,12 @@ def prompts(spec: str) -> tuple[str, ...]:
     return templates
 
 
+def templates(given: tuple[str, ...]) -> tuple[str, ...]:
+    """A set's prompts: those given, or those of the file that the only one names; errors as `prompts`."""
+    in_file = len(given) == 1 and "{}" not in given[0]
+    return prompts(given[0]) if in_file else given
+
+
 def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
     """The numbers of the classes that a label stands for.
 

@@ -65,7 +65,7 @@ def classification(
     return Classification(
         name=name,
         labels=[own[0] for own in names],
-        templates=templates(asked),
+        templates=class_files.templates(asked.prompts),
         indices=indices,
         targets=table[:, 0] if table.shape[1] == 1 else table,
         synonyms=names if several else (),
@@ -87,12 +87,6 @@ def _members(
         _log.warning("%s: no training record says which members %s has: its own label stands for it", name,
                      " or ".join(sorted(alone)[:3]))
     return found
-
-
-def templates(asked: HeldOutConfig) -> Sequence[str]:
-    """The prompts, which may lie in a file; raises CocaError where that holds none."""
-    in_file = len(asked.prompts) == 1 and "{}" not in asked.prompts[0]
-    return class_files.prompts(asked.prompts[0]) if in_file else asked.prompts
 
 
 def _classes(

@@ -34,10 +34,10 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
     Raises:
       BadRecord: as `images.open_header`.
     """
+    if not data.startswith(b"\xff\xd8"):
+        return None
     size = _plain_size(data)
     if size is None:
-        if not data.startswith(b"\xff\xd8"):
-            return None
         header = images.open_header(data)
         if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.orientation(header) != 1:
             return None
@@ -58,8 +58,6 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
     None says that Pillow has to look; doing so for every picture would cost a tenth of its decoding.
     """
-    if not data.startswith(b"\xff\xd8"):
-        return None
     size, components, at = None, 0, 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         kind = data[at + 1]

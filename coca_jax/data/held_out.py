@@ -44,14 +44,13 @@ def own_set(name: str, source: SetConfig, examples: int, size: int) -> Evaluatio
     if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
         pictures, found = _readable(pictures, found, source)
     names = [classes.labels_in(row.get(_OWN_CLASSES)) for row in found.metadata]
-    asked = HeldOutConfig()
+    asked, others = HeldOutConfig(), ()
     if source.label_field:
         texts = Texts(source, store)
+        others = texts.class_names  # of few records not all classes occur, but all are candidates
         names, asked = [tuple(texts.labels(row)) for row in found.metadata], HeldOutConfig(prompts=texts.prompts)
     classifications: tuple[Classification, ...] = ()
     if all(len(own) == 1 for own in names) and len(set(names)) > 1:
-        # Of few records not all classes occur; those that the set knows are candidates all the same.
-        others = _class_names(source, store) if source.label_field else ()
         classifications = (classes.classification(source.label_field or _OWN_CLASSES, names, asked, others=others),)
     return EvaluationSet(
         name=name,
@@ -62,14 +61,6 @@ def own_set(name: str, source: SetConfig, examples: int, size: int) -> Evaluatio
         sentences=_spread(found.captions),
         unreadable=found.unreadable,
     )
-
-
-def _class_names(source: SetConfig, store: records.Store) -> list[str]:
-    """The names of all classes, as the set's texts have them; empty where nothing says what they are."""
-    if not source.class_names:
-        return list(store.class_names or ())
-    found = class_files.class_names(source.class_names)
-    return [own[0] for own in (found.values() if isinstance(found, dict) else found)]
 
 
 def named_set(name: str, asked: HeldOutConfig, size: int, where: str = "sets") -> EvaluationSet:
@@ -119,7 +110,7 @@ def check_class_files(asked: HeldOutConfig) -> None:
         names = class_files.class_names(asked.class_names)
         if asked.class_ids:
             (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(asked.class_ids)
-    classes.templates(asked)
+    class_files.templates(asked.prompts)
 
 
 @contextlib.contextmanager

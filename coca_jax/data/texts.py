@@ -67,8 +67,12 @@ class Texts:
             if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
                 _log.warning("the class names of %s are WordNet's numbers, such as %s, of which a text says nothing: name "
                              "a file with words as class_names", source.path, next(iter(self._names.values())))
-            in_file = len(source.prompts) == 1 and "{}" not in source.prompts[0]
-            self.prompts = class_files.prompts(source.prompts[0]) if in_file else source.prompts
+            self.prompts = class_files.templates(source.prompts)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes; empty where nothing says what they are."""
+        return tuple(self._names.values())
 
     @property
     def fingerprint(self) -> str:

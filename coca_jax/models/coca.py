@@ -196,12 +196,17 @@ def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[s
     """
     if "blocks" not in params["unimodal"]["layers"]:
         return params
+    return params | decoder_parameters(params, config)
+
+
+def decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Of `generation_parameters` what differs from the parameters themselves."""
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
 
     halves = {name: params[name] | {"layers": unstacked(params[name]["layers"])} for name in ("unimodal", "multimodal")}
-    return params | jax.tree_util.tree_map_with_path(cast, halves | {"softmax": params["softmax"]})
+    return jax.tree_util.tree_map_with_path(cast, halves | {"softmax": params["softmax"]})
 
 
 def init(model: Coca, key: jax.Array) -> dict[str, Any]:
