@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["coca_jax", "coca_jax.*"]),
-    package_data={"coca_jax.evaluation": ["*.html*"], "coca_jax.data.tools": ["*.html"]},
+    package_data={"coca_jax.pages": ["templates/*.html"]},
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.90",
@@ -57,7 +57,7 @@ setup(
         "s3": ["s3fs>=2024.6"],  # data on s3://
         "captioning": ["pycocoevalcap>=1.2"],  # METEOR and SPICE, which need a Java runtime as well
         "video": [VIDEO],  # clips: mp4, mkv, webm, mov, avi
-        # Training from JPEGs at nearly the speed of their decoder; see coca_jax/data/fast_images.py.
+        # Training from JPEGs at nearly the speed of their decoder; see coca_jax/data/images/fast_jpeg.py.
         "fast": FAST,
         # importlib_resources: tensorflow-datasets' builders import it without requiring it.
         "test": ["hypothesis>=6.100", "importlib_resources>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", VIDEO, *FAST],

@@ -101,7 +101,9 @@ def _measure(model: coca.Coca, params: Any, batch: int, beams: int) -> str:
     size, steps, few = model.config.image.size, model.config.text.length - 1, _UNCACHED_STEPS.value
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
     options = GenerationOptions(beams=beams, min_tokens=steps, max_tokens=steps)
-    prepared = jax.jit(functools.partial(coca.generation_parameters, config=model.config))(params)  # as `Coca` keeps them
+    prepared = jax.jit(functools.partial(coca.generation_parameters, config=model.config))(
+        params
+    )  # as `Coca` keeps them
     cached, ids = _seconds(_cached.lower(model, options, prepared, images).compile(), prepared, images)
     del prepared
     row = [f"{f'{beams} beams' if beams else 'greedy'}, batch {batch}", f"{batch / cached[0]:.2f}", _show(cached)]
@@ -143,8 +145,10 @@ def _open_clip_seconds(open_clip: Any, batch: int, beams: int) -> np.ndarray:
     size = model.visual.image_size
     images = torch.rand(batch, 3, *(size if isinstance(size, tuple) else (size, size)))
     # Beyond the positions of its text tower it cannot go; EOS is held off until then.
-    kind = dict(generation_type="beam_search", num_beams=beams, num_beam_groups=1) if beams else dict(
-        generation_type="top_k", top_k=1
+    kind = (
+        dict(generation_type="beam_search", num_beams=beams, num_beam_groups=1)
+        if beams
+        else dict(generation_type="top_k", top_k=1)
     )
     arguments = dict(seq_len=_TOKENS.value, min_seq_len=_TOKENS.value - 1, fixed_output_length=True, **kind)
 

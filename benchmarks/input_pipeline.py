@@ -25,9 +25,10 @@ from absl import app, flags
 from PIL import Image
 
 from coca_jax.config import Config, DataConfig, ImageEncoderConfig, ModelConfig, TextConfig, TrainConfig
-from coca_jax.data import fast_images, images
-from coca_jax.data.pipeline import Batches, Pipeline
-from coca_jax.data.vocabulary import Vocabulary, train_vocabulary
+from coca_jax.data.images import decode as images
+from coca_jax.data.images import fast_jpeg as fast_images
+from coca_jax.data.pipeline.batches import Batches, Pipeline
+from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 
 _PICTURES = flags.DEFINE_integer("pictures", 240, "Pictures in the tars.", lower_bound=64)
 _QUALITY = flags.DEFINE_integer("quality", 95, "Of the JPEGs; 95 is what img2dataset writes.")
@@ -42,7 +43,26 @@ def write_tars(folder: pathlib.Path) -> tuple[list[bytes], list[str]]:
     source = pathlib.Path(sklearn.datasets.__file__).parent / "images"
     photographs = [Image.open(source / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
     rng, jpegs, captions = np.random.default_rng(0), [], []
-    words = "temple flower roof red garden sky leaf petal stone tree old bright morning small near a the in".split()
+    words = [
+        "temple",
+        "flower",
+        "roof",
+        "red",
+        "garden",
+        "sky",
+        "leaf",
+        "petal",
+        "stone",
+        "tree",
+        "old",
+        "bright",
+        "morning",
+        "small",
+        "near",
+        "a",
+        "the",
+        "in",
+    ]
     for i in range(_PICTURES.value):
         picture = photographs[i % 2]
         left, top = rng.integers(picture.width - _WIDTH), rng.integers(picture.height - _HEIGHT)
@@ -65,7 +85,7 @@ def pipeline(folder: pathlib.Path, size: int, vocabulary: Vocabulary) -> Pipelin
         model=ModelConfig(
             image=ImageEncoderConfig(size=size, patch=16), text=TextConfig(vocabulary_size=512, length=_LENGTH)
         ),
-        data=DataConfig(task="tars", path=str(folder), holdout=1e-9, augment="crop"),
+        data=DataConfig(format="tars", path=str(folder), holdout=1e-9, augment="crop"),
         train=TrainConfig(batch_size=_BATCH),
     )
     return Pipeline(config, vocabulary)
@@ -155,7 +175,7 @@ def compare(folder: pathlib.Path, jpegs: list[bytes], vocabulary: Vocabulary) ->
 def memory(batches: Batches, records: int) -> None:
     """Prints resident memory at ten points on the way."""
     every = max(1, records // _BATCH // 10)
-    for number, _ in zip(range(1, records // _BATCH + 1), batches):
+    for number, _ in zip(range(1, records // _BATCH + 1), batches, strict=False):
         if number % every == 0:
             pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
             print(f"{number * _BATCH:7,d} records: {pages * resource.getpagesize() / 2**20:.0f} MiB", flush=True)

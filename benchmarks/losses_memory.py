@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from coca_jax import command_line, losses
+from coca_jax.cli import app as command_line
+from coca_jax.objectives import losses
 
 _SVG = flags.DEFINE_string("svg", None, "Where to write the plot.")
 _EMBEDDING = flags.DEFINE_integer("width", 768, "Width of the embeddings and of the hidden states.")
@@ -51,7 +52,10 @@ def contrastive(batch: int) -> tuple[int, int]:
     """(ours, dense) in bytes."""
     embeddings = jax.ShapeDtypeStruct((batch, _EMBEDDING.value), jnp.float32)
     arguments = (embeddings, embeddings, jax.ShapeDtypeStruct((), jnp.float32))
-    ours = lambda *inputs: losses.contrastive_loss(*inputs)[0]
+
+    def ours(*inputs):
+        return losses.contrastive_loss(*inputs)[0]
+
     return temporary_bytes(ours, 3, *arguments), temporary_bytes(dense_contrastive, 3, *arguments)
 
 
@@ -66,7 +70,10 @@ def captioning(batch: int) -> tuple[int, int]:
         of((batch, length), jnp.int32),
         of((batch, length), jnp.bool_),
     )
-    ours = lambda *inputs: losses.captioning_loss(*inputs)[0]
+
+    def ours(*inputs):
+        return losses.captioning_loss(*inputs)[0]
+
     return temporary_bytes(ours, 3, *arguments), temporary_bytes(dense_captioning, 3, *arguments)
 
 
@@ -96,10 +103,18 @@ def plot(panels: Sequence[dict[str, Curve]]) -> str:
 def _panel(curves: dict[str, Curve], width: int, height: int, margin: int, left: int) -> str:
     batches = [batch for curve in curves.values() for batch, _ in curve]
     sizes = [max(size, 1) for curve in curves.values() for _, size in curve]
-    span = lambda values: (math.log2(min(values)), max(math.log2(max(values)), math.log2(min(values)) + 1))
+
+    def span(values):
+        return (math.log2(min(values)), max(math.log2(max(values)), math.log2(min(values)) + 1))
+
     (low_x, high_x), (low_y, high_y) = span(batches), span(sizes)
-    x = lambda batch: left + margin + (math.log2(batch) - low_x) / (high_x - low_x) * (width - margin - 16)
-    y = lambda size: height - 40 - (math.log2(max(size, 1)) - low_y) / (high_y - low_y) * (height - 80)
+
+    def x(batch):
+        return left + margin + (math.log2(batch) - low_x) / (high_x - low_x) * (width - margin - 16)
+
+    def y(size):
+        return height - 40 - (math.log2(max(size, 1)) - low_y) / (high_y - low_y) * (height - 80)
+
     drawn = []
     for index, (name, curve) in enumerate(curves.items()):
         colour = ("#0b6e99", "#c4501b")[index]

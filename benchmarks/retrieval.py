@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 
 _PAIRS = flags.DEFINE_list("pairs", ["1000", "4000", "16000"], "Numbers of images, each with one text.")
 _DENSE = flags.DEFINE_integer("dense_up_to", 16_000, "The most pairs whose whole matrix is made.")
@@ -23,14 +23,14 @@ _WIDTH = flags.DEFINE_integer("width", 768, "Of the embeddings.")
 
 
 def in_blocks(images: np.ndarray, texts: np.ndarray) -> None:
-    from coca_jax.evaluation.mutual_ranks import mutual_ranks
+    from coca_jax.evaluation.metrics.mutual_ranks import mutual_ranks
 
     labels = np.arange(len(images))[:, None]
     mutual_ranks(images, texts, labels, labels)
 
 
 def dense(images: np.ndarray, texts: np.ndarray) -> None:
-    from coca_jax.evaluation import ranking
+    from coca_jax.evaluation.metrics import ranking
 
     scores, right = images @ texts.T, np.eye(len(images), dtype=bool)
     ranking.ranks(scores, right)

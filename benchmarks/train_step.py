@@ -16,8 +16,9 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from coca_jax import chips, command_line, sharding
+from coca_jax.cli import app as command_line
 from coca_jax.config import Config
+from coca_jax.distributed import chips, sharding
 from coca_jax.trainer import program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
@@ -28,8 +29,8 @@ _COMPARE = flags.DEFINE_bool("compare-losses", False, "Also a captioner and a du
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """Attributes:
-      seconds: a step, the median.
-      peak_bytes: of the device that uses most; the compiler's figure where the device does not count.
+    seconds: a step, the median.
+    peak_bytes: of the device that uses most; the compiler's figure where the device does not count.
     """
 
     parameters: int
@@ -113,7 +114,10 @@ def show(title: str, config: Config, measured: Measurement) -> None:
 
 def compare(config: Config, steps: int) -> None:
     """Measures CoCa, captioning alone and the contrastive loss alone, and prints the ratios of time and of FLOPs."""
-    only = lambda **weights: dataclasses.replace(config, loss=dataclasses.replace(config.loss, **weights))
+
+    def only(**weights):
+        return dataclasses.replace(config, loss=dataclasses.replace(config.loss, **weights))
+
     variants = {
         "CoCa": config,
         "captioning only": only(contrastive_weight=0.0),
@@ -124,7 +128,10 @@ def compare(config: Config, steps: int) -> None:
         measured[name] = measure(variant, steps)
         show(name, variant, measured[name])
     least = measured["contrastive only"]
-    ratios = lambda cost: " : ".join(f"{cost(one) / cost(least):.2f}" for one in measured.values())
+
+    def ratios(cost):
+        return " : ".join(f"{cost(one) / cost(least):.2f}" for one in measured.values())
+
     print(" : ".join(variants))
     print(f"  by time          {ratios(lambda one: one.seconds)}")
     print(f"  by model FLOPs   {ratios(lambda one: one.model_flops)}")

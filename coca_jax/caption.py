@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 from coca_jax.errors import CocaError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if _PROMPT.value and _QUESTION.value:
         raise CocaError("--prompt and --question exclude each other: give one of them")
     import coca_jax
-    from coca_jax.data.images import load_image
+    from coca_jax.data.images.decode import load_image
     from coca_jax.generation import GenerationOptions
 
     options = GenerationOptions(**{flag.name: flag.value for flag in _OPTIONS if flag.value is not None})
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         texts = coca.answer(pictures, _QUESTION.value, options, seed=_SEED.value)
     else:
         texts = coca.caption(pictures, options, prompts=_PROMPT.value, seed=_SEED.value)
-    for (path, _), text in zip(readable, texts):
+    for (path, _), text in zip(readable, texts, strict=True):
         print(f"{path}\t{text}")
     return 2 if unreadable else 0
 

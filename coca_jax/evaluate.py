@@ -15,11 +15,11 @@ from pathlib import PurePath
 from absl import flags
 from ml_collections import config_flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 from coca_jax.config import Config, EvaluationConfig
 
 if typing.TYPE_CHECKING:
-    from coca_jax.data.evaluation_set import EvaluationSet
+    from coca_jax.evaluation.dataset import EvaluationSet
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/; override with --config.key=value.")
@@ -52,11 +52,12 @@ def evaluate(
     Raises:
       CocaError: something is missing; or some sets failed, after the results of the others are written.
     """
-    from coca_jax import hosts, inference
-    from coca_jax.data.evaluation_sets import named_sets
+    from coca_jax.distributed import processes as hosts
     from coca_jax.errors import CocaError
     from coca_jax.evaluation import results, run
-    from coca_jax.files import as_path
+    from coca_jax.evaluation.open_dataset import named_sets
+    from coca_jax.inference import model as inference
+    from coca_jax.storage.files import as_path
     from coca_jax.trainer.checkpoint import load_record
 
     # The sets first: what is missing must not show after a large model was loaded.
@@ -83,16 +84,17 @@ def evaluate(
     failed = [one for one in evaluated if one.failed]
     if failed:
         hosts.check_same("written", "the hosts do not agree")  # the first is done: none leaves before
-        raise CocaError(f"{', '.join(one.name for one in failed)} could not be evaluated, the rest is written: "
-                        f"{failed[0].failed}")
+        raise CocaError(
+            f"{', '.join(one.name for one in failed)} could not be evaluated, the rest is written: {failed[0].failed}"
+        )
 
 
 def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) -> "list[EvaluationSet]":
     """The held-out sets of a run's own config; those that are wanted, or all."""
     import dataclasses
 
-    from coca_jax.data.evaluation_sets import evaluation_sets
     from coca_jax.errors import CocaError
+    from coca_jax.evaluation.open_dataset import evaluation_sets
 
     if data_path:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))

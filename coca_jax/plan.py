@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
 
@@ -35,7 +35,9 @@ def plan(config: Config, name: str) -> int:
     # Imported here: jax takes seconds, which a mistyped flag need not wait for.
     import jax
 
-    from coca_jax.planning import report, search, topology
+    from coca_jax.planning import candidates as search
+    from coca_jax.planning import table as report
+    from coca_jax.planning import topology
 
     jax.config.update("jax_platforms", "cpu")  # the machine that this runs on does not matter, be it a TPU
     jax.config.update("jax_enable_compilation_cache", False)  # what is compiled without a TPU cannot be read back
@@ -56,15 +58,22 @@ def plan(config: Config, name: str) -> int:
 
 def _measurement(machine: Any) -> Callable[[Config], Any]:
     """What gives a config's `Cost` on the machine: the compiler for TPUs, arithmetic for all others."""
-    from coca_jax import sharding
-    from coca_jax.planning import cost, estimate, topology
+    from coca_jax.distributed import sharding
+    from coca_jax.planning import cost, topology
+    from coca_jax.planning import forecast as estimate
     from coca_jax.trainer import program
 
     if not machine.chip.torus:
-        mesh_of = lambda config: program.abstract_mesh(config, machine.devices)
+
+        def mesh_of(config):
+            return program.abstract_mesh(config, machine.devices)
+
         return lambda config: estimate.estimate(program.build(config, mesh_of(config)), machine)
     devices = topology.compile_only_devices(machine)
-    mesh_of = lambda config: sharding.make_mesh(config.train.mesh, config.model, devices)
+
+    def mesh_of(config):
+        return sharding.make_mesh(config.train.mesh, config.model, devices)
+
     return lambda config: cost.compiled(program.build(config, mesh_of(config)), machine)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 from coca_jax.errors import CocaError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
@@ -32,13 +32,18 @@ _log = logging.getLogger("coca_jax.search")  # __name__ is __main__ where this f
 
 def opened(coca, pictures: str | None, place: str | None):
     """The index, up to date where the folder of its pictures is given."""
-    from coca_jax.indexing import folder
+    from coca_jax.embedding_index import folder
 
     if not pictures:
         return coca.load_index(place)
     update = folder.update(coca, coca.config.model.image.size, pictures, place or Path(pictures, folder.PLACE))
-    _log.info("%s pictures in the index: %s new, %s as before, %s gone or changed", f"{len(update.index):,}",
-              f"{update.added:,}", f"{update.kept:,}", f"{update.removed:,}")
+    _log.info(
+        "%s pictures in the index: %s new, %s as before, %s gone or changed",
+        f"{len(update.index):,}",
+        f"{update.added:,}",
+        f"{update.kept:,}",
+        f"{update.removed:,}",
+    )
     if update.unreadable:
         files = "1 file" if len(update.unreadable) == 1 else f"{len(update.unreadable):,} files"
         more = "; …" if len(update.unreadable) > _NAMED else ""
@@ -49,7 +54,7 @@ def opened(coca, pictures: str | None, place: str | None):
 def search(index, queries: Sequence[str | Path], k: int, page: str | None) -> None:
     """Prints what is found for each query, and writes it into the HTML file `page` where one is named."""
     found = index.search(list(queries), k)
-    for query, hits in zip(queries, found):
+    for query, hits in zip(queries, found, strict=True):
         print(query)
         for hit in hits:
             print(f"{hit.score:.4f}\t{Path(index.pictures, hit.name)}")

@@ -10,7 +10,7 @@ it with --distributed, once a TPU host or GPU: see docs/launching.md.
 from absl import flags
 from ml_collections import config_flags
 
-from coca_jax import command_line
+from coca_jax.cli import app as command_line
 from coca_jax.config import Config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
@@ -22,8 +22,8 @@ flags.declare_key_flag("distributed")  # shown by --help
 def train(config: Config, workdir: str) -> int:
     """Runs `config` in `workdir` to its last step, evaluation and report; returns the exit status."""
     # Imported here: jax and tensorflow take seconds, which a mistyped flag need not wait for.
-    from coca_jax.files import as_path
-    from coca_jax.run_setup import prepared
+    from coca_jax.cli.training_run import prepared
+    from coca_jax.storage.files import as_path
     from coca_jax.trainer import preemption
 
     try:

@@ -5,10 +5,10 @@ r"""The paper's CoCa-Base (383M) on tars of one's own; `:res=576` is its second 
     python -m coca_jax.train --config=configs/coca_base.py:res=576 --workdir=runs/coca_base_576 \
         --config.data.path=FOLDER_OF_TARS --config.train.init_from=runs/coca_base
 
-The first needs no files: it trains on digit scenes. See coca_jax/recipes.py.
+The first needs no files: it trains on digit scenes. See coca_jax/presets/pretraining.py.
 """
 
-from coca_jax import recipes
+from coca_jax.presets import pretraining as recipes
 
 
 def get_config(arg=None):

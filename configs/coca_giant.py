@@ -5,10 +5,10 @@ r"""The paper's CoCa (2.1B) on tars of one's own; `:res=576` is its second stage
     python -m coca_jax.train --config=configs/coca_giant.py:res=576 --workdir=runs/coca_giant_576 \
         --config.data.path=FOLDER_OF_TARS --config.train.init_from=runs/coca_giant
 
-The first needs no files: it trains on digit scenes. See coca_jax/recipes.py.
+The first needs no files: it trains on digit scenes. See coca_jax/presets/pretraining.py.
 """
 
-from coca_jax import recipes
+from coca_jax.presets import pretraining as recipes
 
 
 def get_config(arg=None):

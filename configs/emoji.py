@@ -16,11 +16,17 @@ def get_config(arg=None):
     config.model.pooler.update(queries=0, hidden_multiple=1)
     config.model.text.update(vocabulary_size=1_024, length=28, unimodal_layers=2, multimodal_layers=2, mlp=256)
     config.optimizer.update(
-        name="muon", peak_learning_rate=1e-2, b1=0.95, b2=0.98, warmup_fraction=0.05, weight_decay=0.1, clip_norm=1.0,
+        name="muon",
+        peak_learning_rate=1e-2,
+        b1=0.95,
+        b2=0.98,
+        warmup_fraction=0.05,
+        weight_decay=0.1,
+        clip_norm=1.0,
         ema_decay=0.995,
     )
     config.data.update(
-        task="tars",
+        format="tars",
         name="emoji",
         train_files=("noto-*", "fluent-*", "emojitwo-*", "blobmoji-*"),
         evaluation_files=("twemoji-*",),

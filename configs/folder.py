@@ -5,7 +5,7 @@
 A small model, trained from scratch: thousands of pictures are the least it learns from.
 """
 
-from coca_jax import recipes
+from coca_jax.presets import pretraining as recipes
 
 
 def get_config(arg=None):

@@ -7,7 +7,8 @@ r"""Two sources, half of every batch each, as in the paper: pairs from web pages
 """
 
 from coca_jax import config as config_lib
-from coca_jax import recipes, sets
+from coca_jax.presets import datasets as sets
+from coca_jax.presets import pretraining as recipes
 
 
 def get_config(arg=None):

@@ -11,7 +11,13 @@ def get_config(arg=None):
     config.model.pooler.update(queries=0, hidden_multiple=1)
     config.model.text.update(vocabulary_size=256, length=24, unimodal_layers=2, multimodal_layers=2, mlp=192)
     config.optimizer.update(
-        name="muon", peak_learning_rate=1e-2, b1=0.95, b2=0.98, warmup_fraction=0.05, weight_decay=0.05, clip_norm=1.0,
+        name="muon",
+        peak_learning_rate=1e-2,
+        b1=0.95,
+        b2=0.98,
+        warmup_fraction=0.05,
+        weight_decay=0.05,
+        clip_norm=1.0,
         ema_decay=0.99,
     )
     config.train.update(steps=1_800, batch_size=128, checkpoint_every=200, log_every=20)

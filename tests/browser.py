@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --virtual-time-budget=3000 "
-    "--enable-logging=stderr --v=0"
-).split()
+_FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--virtual-time-budget=3000",
+    "--enable-logging=stderr",
+    "--v=0",
+]
 # Goes into a copy of the page, before anything else in it runs.
 _PROBE = """<script>
 window.probeErrors = [];
@@ -66,9 +75,18 @@ def open_page(path: str | os.PathLike, folder: Path, width: int = 1200) -> Page:
     page = Path(path).read_text(encoding="utf-8")
     copy.write_text(page.replace("<head>", "<head>" + _PROBE, 1), encoding="utf-8")
     done = subprocess.run(
-        [browser, *_FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000", "--dump-dom",
-         copy.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        [
+            browser,
+            *_FLAGS,
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},2000",
+            "--dump-dom",
+            copy.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     found = dict(re.findall(r'data-probe-(\w+)="([^"]*)"', done.stdout[:5000]))
     return Page(

@@ -37,8 +37,21 @@ FENCES = (  # (what, the only package that may import it)
 )
 # What a GPU box needs: jax, flax, optax, orbax-checkpoint, ml_collections (and with these absl and numpy).
 CORE = (
-    "errors", "files", "flops", "config", "chips", "sets", "sharding", "recipes", "evaluation_recipes", "hosts", "losses",
-    "models", "generation", "trainer", "planning",
+    "errors",
+    "files",
+    "flops",
+    "config",
+    "chips",
+    "sets",
+    "sharding",
+    "recipes",
+    "evaluation_recipes",
+    "hosts",
+    "losses",
+    "models",
+    "generation",
+    "trainer",
+    "planning",
 )
 NOT_IN_CORE = (*TENSORFLOW, "chex", "PIL", "sentencepiece", "sklearn", "tensorboardX", "tqdm")
 
@@ -125,8 +138,8 @@ def test_a_file_imports_only_from_the_floors_below(module):
         ("trainer.loop", "import coca_jax.evaluation.retrieval", "evaluation does not stand below trainer"),
         ("trainer.loop", "from ..evaluation import retrieval", "evaluation does not stand below trainer"),
         ("train", "from coca_jax import evaluate", "evaluate does not stand below train"),
-        ("data.tasks", "from coca_jax.data.__main__ import main", "data.__main__ does not stand below data"),
-        ("data.tasks", "from coca_jax.data.tools import look", "data.tools does not stand below data"),
+        ("data.tasks", "from coca_jax.tools.__main__ import main", "data.__main__ does not stand below data"),
+        ("data.tasks", "from coca_jax.tools import look", "data.tools does not stand below data"),
         ("models.coca", "from coca_jax import load", "__init__ does not stand below models"),
         ("losses", "from flax import linen as nn", "only coca_jax/models/ may"),
         ("losses", "import flax\nx = flax.linen.Dense", "only coca_jax/models/ may"),
@@ -144,8 +157,11 @@ def test_a_broken_rule_is_named(module, source, rule):
     "module, source",
     [
         ("data.tasks", "import seqio\nfrom coca_jax.data import images\nfrom . import vocabulary"),
-        ("data.__main__", "import tensorflow\nfrom coca_jax.data.vocabulary import train"),
-        ("data.tools.look", "import coca_jax\nfrom coca_jax.evaluation import pictures\nfrom coca_jax.data.tools import page"),
+        ("data.__main__", "import tensorflow\nfrom coca_jax.data.text.vocabulary import train"),
+        (
+            "data.tools.look",
+            "import coca_jax\nfrom coca_jax.evaluation import pictures\nfrom coca_jax.tools import page",
+        ),
         ("models.coca", "from flax import linen\nfrom coca_jax.models.layers import Block\nimport flax.struct"),
         ("train", "from coca_jax.evaluation import report\nimport coca_jax"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import AxisType
 
 from coca_jax import config as config_lib
-from coca_jax import sharding
+from coca_jax.distributed import sharding
 
 PAD = 0
 

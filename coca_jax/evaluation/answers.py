@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax import hosts
-from coca_jax.data.evaluation_set import Classification, EvaluationSet, Pictures
+from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import zero_shot
+from coca_jax.evaluation.dataset import Classification, EvaluationSet, Pictures
 from coca_jax.evaluation.model import Model
 from coca_jax.evaluation.progress import progress
 from coca_jax.generation import GenerationOptions

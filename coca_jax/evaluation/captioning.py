@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from coca_jax import hosts
+from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.caption_metrics import external, scores
 from coca_jax.evaluation.meaning import Meaning, canonical
+from coca_jax.evaluation.metrics.captions import external, scores
 
 _JAVA = tuple(name for name in scores.METRICS if name not in scores.WITHOUT_JAVA)
 
@@ -17,12 +17,10 @@ _JAVA = tuple(name for name in scores.METRICS if name not in scores.WITHOUT_JAVA
 def equivalents(generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning) -> np.ndarray:
     """bool [M]: whether each generated caption says the same as one of its image's true captions."""
     right = [{canonical(true, meaning) for true in own} for own in captions]
-    return np.array([canonical(text, meaning) in own for text, own in zip(generated, right)], dtype=bool)
+    return np.array([canonical(text, meaning) in own for text, own in zip(generated, right, strict=True)], dtype=bool)
 
 
-def caption_metrics(
-    generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning
-) -> dict[str, float]:
+def caption_metrics(generated: Sequence[str], captions: Sequence[Sequence[str]], meaning: Meaning) -> dict[str, float]:
     """Shares of the M images whose generated caption is right.
 
     Args:
@@ -36,7 +34,7 @@ def caption_metrics(
       `caption_parsed`: has a meaning at all, right or wrong.
     """
     true_words = [[true.split() for true in own] for own in captions]
-    exact = [text.split() in own for text, own in zip(generated, true_words)]
+    exact = [text.split() in own for text, own in zip(generated, true_words, strict=True)]
     parsed = [meaning(text) is not None for text in generated]
     return {
         "caption_equivalent": _share(equivalents(generated, captions, meaning)),

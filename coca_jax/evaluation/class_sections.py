@@ -8,9 +8,9 @@ import html
 import numpy as np
 
 from coca_jax.evaluation import zero_shot
-from coca_jax.evaluation.charts import percent
 from coca_jax.evaluation.classification import EMBEDDINGS, ClassificationOutcome
-from coca_jax.evaluation.pictures import picture
+from coca_jax.pages.charts import percent
+from coca_jax.pages.images import picture
 
 _TABLE_UP_TO = 20  # classes; beyond, the most confused pairs say more than a table
 _PAIRS = 12
@@ -41,14 +41,14 @@ def classification(outcome: ClassificationOutcome) -> str:
             for image, target, predicted in outcome.mistakes
         )
         parts.append(f'<h4>Most confident mistakes</h4><ul class="strip">{cards}</ul>')
-    return f'<article>{"".join(parts)}</article>'
+    return f"<article>{''.join(parts)}</article>"
 
 
 def _confusion_table(outcome: ClassificationOutcome) -> str:
     counts = zero_shot.confusion_matrix(np.asarray(outcome.targets), outcome.predicted, len(outcome.labels))
     labels = [html.escape(label) for label in outcome.labels]
     rows = []
-    for i, (label, row) in enumerate(zip(labels, counts)):
+    for i, (label, row) in enumerate(zip(labels, counts, strict=True)):
         cells = []
         for j, count in enumerate(row):
             if not count:
@@ -62,7 +62,7 @@ def _confusion_table(outcome: ClassificationOutcome) -> str:
     return (
         f'<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0"><table class="confusion">'
         f"<caption>Rows: what it is. Columns: what the model says.</caption>"
-        f'<thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
-from coca_jax.evaluation import ranking, zero_shot
+from coca_jax.evaluation import zero_shot
 from coca_jax.evaluation.answers import Answers
 from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.dataset import Classification, EvaluationSet
+from coca_jax.evaluation.metrics import ranking
 
 _TOP5_ABOVE, _TOP10_ABOVE = 10, 1_000  # classes; among fewer, so many guesses say little
 _MISTAKES = 6
@@ -113,7 +114,7 @@ def _found(
         accuracy=metrics[key],
         mistakes=[
             (picture, task.labels[targets[i]], task.labels[prediction.predicted[i]])
-            for picture, i in zip(pictures, wrong)
+            for picture, i in zip(pictures, wrong, strict=True)
         ],
         way=way,
         per_class=per_class,

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from coca_jax import hosts
-from coca_jax.data.evaluation_set import Classification
+from coca_jax.distributed import processes as hosts
+from coca_jax.evaluation.dataset import Classification
 from coca_jax.evaluation.model import Model
-from coca_jax.inference import text_classifier
+from coca_jax.inference.model import text_classifier
 
 _log = logging.getLogger(__name__)
 _WORTH_KEEPING = 10_000  # prompts, which take longer to embed than a file to read
@@ -70,7 +70,10 @@ class Classifiers:
     def _build(self, names: list[list[str]], templates: Sequence[str], long_text: str) -> np.ndarray:
         if len(names) * len(templates) >= _WORTH_KEEPING:
             _log.info("embedding %d classes with %d prompts each", len(names), len(templates))
-        embed = lambda texts: self._coca.embed_texts(texts, long_text)
+
+        def embed(texts):
+            return self._coca.embed_texts(texts, long_text)
+
         each = [name for own in names for name in own]
         place = {name: i for i, name in enumerate(dict.fromkeys(each))}  # equal names get one vector, to the last digit
         vectors = text_classifier(embed, list(place), templates)[[place[name] for name in each]]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.data.evaluation_set import Pictures
+from coca_jax.evaluation.dataset import Pictures
 
 _MISTAKES = 6
 
@@ -63,7 +63,7 @@ class Gallery:
         pictures = self._images[self._rows[places]]
         if pictures.ndim == 5:
             pictures = pictures[:, pictures.shape[1] // 2]
-        return [self._example(place, picture) for place, picture in zip(places.tolist(), pictures)]
+        return [self._example(place, picture) for place, picture in zip(places.tolist(), pictures, strict=True)]
 
     def _example(self, place: int, picture: np.ndarray) -> Example:
         example = Example(picture, self._captions[place][0])

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.data.evaluation_set import EvaluationSet, UnopenedSet
+from coca_jax.evaluation.dataset import EvaluationSet, UnopenedSet
 from coca_jax.evaluation.suite import EvaluationResult
-from coca_jax.evaluation_recipes import ALEXNET_ERRORS, SEVERITIES
+from coca_jax.presets.imagenet import ALEXNET_ERRORS, SEVERITIES
 
 _COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreadable")  # metrics that have no mean
 _ACCURACY = "zero_shot_class"  # of which the corruption error is
@@ -20,7 +20,7 @@ def group_results(
     A group has no result where one of its sets failed: the mean of the others would pass for that of all.
     """
     groups: dict[str, list[EvaluationResult]] = {}
-    for held_out, result in zip(sets, results):
+    for held_out, result in zip(sets, results, strict=True):
         if held_out.asked is not None and held_out.asked.group:
             groups.setdefault(held_out.asked.group, []).append(result)
     whole = {group: members for group, members in groups.items() if not any(one.failed for one in members)}

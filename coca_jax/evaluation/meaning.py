@@ -53,6 +53,6 @@ def pool_of(captions: Sequence[Sequence[str]], meaning: Meaning) -> Pool:
             labels[text] = ids.setdefault(canonical(text, meaning), len(ids))
     rows = [sorted({labels[text] for text in own}) for own in captions]
     image_labels = np.full((len(rows), max(map(len, rows), default=0)), NO_LABEL, np.int64)
-    for row, own in zip(image_labels, rows):
+    for row, own in zip(image_labels, rows, strict=True):
         row[: len(own)] = own
     return Pool(list(labels), np.fromiter(labels.values(), np.int64, len(labels)), image_labels, ids)

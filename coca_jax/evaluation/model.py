@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Model(Protocol):
-    """What an evaluation needs of `coca_jax.inference.Coca`; pictures are an array, or are indexed like one."""
+    """What an evaluation needs of `coca_jax.inference.model.Coca`; pictures are an array, or are indexed like one."""
 
     can_embed: bool  # False where the model was trained without the contrastive loss
     can_caption: bool  # False where it was trained without the captioning loss

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coca_jax.evaluation.charts import Line, column, line_chart, number, percent
 from coca_jax.evaluation.sections import anchor, result_section, spoken
 from coca_jax.evaluation.suite import EvaluationResult
-from coca_jax.files import write_atomically
+from coca_jax.pages.charts import Line, column, line_chart, number, percent
+from coca_jax.storage.files import write_atomically
 
 _LOSSES = [
     Line("contrastive", "contrastive_loss", "line-1"),
@@ -44,14 +44,12 @@ def write_report(
       info: what else to say of the model and the run, shown as it is.
     """
     rows = _by_step(history)
-    template = string.Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
+    template = string.Template((Path(__file__).parents[1] / "pages/templates/report.html").read_text(encoding="utf-8"))
     results = sorted(results, key=lambda result: f"{result.name}/sets" not in result.metrics)  # means of groups first
     body = [result_section(result) for result in results]
     body += [_training(rows, [result.name for result in results]), _info(info)]
     navigation = _navigation(results, rows, info)
-    page = template.substitute(
-        kind="evaluation report", title=html.escape(title), nav=navigation, body="".join(body)
-    )
+    page = template.substitute(kind="evaluation report", title=html.escape(title), nav=navigation, body="".join(body))
     write_atomically(path, page)
 
 

@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from etils import epath
 
 from coca_jax.errors import CocaError
-from coca_jax.files import as_path, write_atomically
+from coca_jax.storage.files import as_path, write_atomically
 
 Value = float | int | str | None
 
 _SHARES = (
-    "zero_shot_", "likelihood_", "caption_equivalent", "caption_exact", "caption_parsed", "mean_corruption_error"
+    "zero_shot_",
+    "likelihood_",
+    "caption_equivalent",
+    "caption_exact",
+    "caption_parsed",
+    "mean_corruption_error",
 )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.evaluation import ranking
 from coca_jax.evaluation.meaning import NO_LABEL
-from coca_jax.evaluation.mutual_ranks import mutual_ranks
+from coca_jax.evaluation.metrics import ranking
+from coca_jax.evaluation.metrics.mutual_ranks import mutual_ranks
 
 RECALL_AT = (1, 5, 10)
 

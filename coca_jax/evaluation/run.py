@@ -8,21 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from coca_jax import hosts
 from coca_jax.config import Config
-from coca_jax.data.evaluation_set import EvaluationSet, UnopenedSet
-from coca_jax.data.evaluation_sets import evaluation_sets
+from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import captioning
-from coca_jax.evaluation.caption_metrics import result_files
 from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.dataset import EvaluationSet, UnopenedSet
 from coca_jax.evaluation.groups import group_results
+from coca_jax.evaluation.metrics.captions import result_files
+from coca_jax.evaluation.open_dataset import evaluation_sets
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import Value, read_evaluation, write_evaluation
 from coca_jax.evaluation.suite import EvaluationResult, evaluate, refusal
-from coca_jax.files import as_path
-from coca_jax.inference import Coca
-from coca_jax.trainer.metrics import read_history
+from coca_jax.inference.model import Coca
+from coca_jax.storage.files import as_path
+from coca_jax.trainer.writers import read_history
 
 _log = logging.getLogger(__name__)
 
@@ -137,12 +137,12 @@ def _opened(one: EvaluationSet | UnopenedSet) -> EvaluationSet:
 def _possible(coca: Coca, sets: Sequence[EvaluationSet | UnopenedSet]) -> list[EvaluationSet | UnopenedSet]:
     """Without those that ask only for what the model cannot do; decided before the first one's hours."""
     whys = [refusal(coca, one.asked, isinstance(one, UnopenedSet) or bool(one.classifications)) for one in sets]
-    refused = [(one.name, why) for one, why in zip(sets, whys) if why]
+    refused = [(one.name, why) for one, why in zip(sets, whys, strict=True) if why]
     if refused and len(refused) == len(sets):
         raise CocaError(": ".join(refused[0]))
     for name, why in refused if hosts.is_first() else ():
         _log.warning("%s is left out: %s", name, why)
-    return [one for one, why in zip(sets, whys) if not why]
+    return [one for one, why in zip(sets, whys, strict=True) if not why]
 
 
 def _lacking(sets: Sequence[EvaluationSet | UnopenedSet]) -> set[str]:

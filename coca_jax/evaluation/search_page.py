@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from coca_jax.data.images import BadRecord, decode
+from coca_jax.data.images.decode import BadRecord, decode
+from coca_jax.embedding_index.index import Hit
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.pictures import picture
-from coca_jax.files import write_atomically
-from coca_jax.indexing.index import Hit
+from coca_jax.pages.images import picture
+from coca_jax.storage.files import write_atomically
 
 _THUMBNAIL = 224  # pixels that a JPEG is decoded at, at least
 
@@ -36,8 +36,10 @@ def write_search_page(
     Raises:
       CocaError: the file cannot be written.
     """
-    template = string.Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
-    sections = [_section(i, query, hits, Path(pictures)) for i, (query, hits) in enumerate(zip(queries, found))]
+    template = string.Template((Path(__file__).parents[1] / "pages/templates/report.html").read_text(encoding="utf-8"))
+    sections = [
+        _section(i, query, hits, Path(pictures)) for i, (query, hits) in enumerate(zip(queries, found, strict=True))
+    ]
     links = [f'<a href="#query-{i}">{_spoken(query)}</a>' for i, query in enumerate(queries)]
     searched = f"The most similar of {count:,} pictures, the best first, with their cosine similarity."
     page = template.substitute(

@@ -9,24 +9,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from coca_jax.evaluation import class_sections
-from coca_jax.evaluation.charts import percent
 from coca_jax.evaluation.class_sections import spoken
 from coca_jax.evaluation.classification import EMBEDDINGS
 from coca_jax.evaluation.gallery import Example, Search
-from coca_jax.evaluation.pictures import picture
 from coca_jax.evaluation.results import shown
 from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.pages.charts import percent
+from coca_jax.pages.images import picture
 
 _SCORES = [  # of captions, below `<set>/caption_`
     *((f"bleu_{order}", f"BLEU-{order}") for order in (1, 2, 3, 4)),
-    ("rouge_l", "ROUGE-L"), ("cider", "CIDEr"), ("meteor", "METEOR"), ("spice", "SPICE"),
+    ("rouge_l", "ROUGE-L"),
+    ("cider", "CIDEr"),
+    ("meteor", "METEOR"),
+    ("spice", "SPICE"),
 ]
 
 
 def result_section(result: EvaluationResult) -> str:
     """All that the report says of one set, as a `<section>`."""
     parts = [
-        f'<h2>{html.escape(spoken(result.name))}</h2>',
+        f"<h2>{html.escape(spoken(result.name))}</h2>",
         _pool(result),
         _group(result),
         _tiles(result),
@@ -70,7 +73,8 @@ def _group(result: EvaluationResult) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(spoken(key.rpartition("/")[2]))}</th><td>{shown(key, value)}</td></tr>'
-        for key, value in result.metrics.items() if key != f"{result.name}/sets"
+        for key, value in result.metrics.items()
+        if key != f"{result.name}/sets"
     )
     return (
         f'<p class="pool">The mean of {sets:,} sets.</p><div class="scroll" role="region" aria-label="Means" '
@@ -113,8 +117,10 @@ def _tile(label: str, detail: str, value: float, chance: float | None, baseline:
 def _retrieval_table(result: EvaluationResult) -> str:
     rows = []
     for way, words in (
-        ("image_to_text", "Picture to caption"), ("text_to_image", "Caption to picture"),
-        ("video_to_text", "Clip to caption"), ("text_to_video", "Caption to clip"),
+        ("image_to_text", "Picture to caption"),
+        ("text_to_image", "Caption to picture"),
+        ("video_to_text", "Clip to caption"),
+        ("text_to_video", "Caption to clip"),
     ):
         cells = []
         for k in (1, 5, 10):
@@ -129,8 +135,10 @@ def _retrieval_table(result: EvaluationResult) -> str:
         for words, key in [
             ("generated captions word for word as the truth:", "caption_exact"),
             ("generated captions that are well-formed:", "caption_parsed"),
-            *((f"{spoken(o.name)}, right class among the first five:", f"{o.key}_top5")
-              for o in result.classifications),
+            *(
+                (f"{spoken(o.name)}, right class among the first five:", f"{o.key}_top5")
+                for o in result.classifications
+            ),
             *((f"{spoken(o.name)}, mean of the classes:", f"{o.key}_mean_per_class") for o in result.classifications),
         ]
         if (value := _get(result, key)) is not None
@@ -188,7 +196,7 @@ def _searches(searches: Sequence[Search]) -> str:
     for search in searches:
         found = "".join(
             f"<li>{picture(example.image, example.caption)}{_mark(True, 'match') if hit else ''}</li>"
-            for example, hit in zip(search.examples, search.right)
+            for example, hit in zip(search.examples, search.right, strict=True)
         )
         held = "the set has no such picture"
         if search.matching:

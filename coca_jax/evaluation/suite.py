@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.config import HeldOutConfig
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
+from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.errors import CocaError
-from coca_jax.evaluation import captioning, classification, ranking, retrieval
+from coca_jax.evaluation import captioning, classification, retrieval
 from coca_jax.evaluation.answers import Answers, ask
 from coca_jax.evaluation.classification import ClassificationOutcome
 from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.dataset import Classification, EvaluationSet
 from coca_jax.evaluation.gallery import Example, Gallery, Search, spread
 from coca_jax.evaluation.meaning import NO_LABEL, canonical, pool_of
+from coca_jax.evaluation.metrics import ranking
 from coca_jax.evaluation.model import Model
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class _Plan:
     notes: tuple[str, ...]
 
 
-def _plan(coca: Model, asked: HeldOutConfig | None, classifiable: bool) -> _Plan:
+def _plan(coca: Model, asked: EvaluationDatasetConfig | None, classifiable: bool) -> _Plan:
     tasks = _PLAIN if asked is None else asked.tasks
     notes = []
 
@@ -81,7 +82,7 @@ def _plan(coca: Model, asked: HeldOutConfig | None, classifiable: bool) -> _Plan
     )
 
 
-def refusal(coca: Model, asked: HeldOutConfig | None, classifiable: bool = True) -> str:
+def refusal(coca: Model, asked: EvaluationDatasetConfig | None, classifiable: bool = True) -> str:
     """Why the model can do nothing that is asked of it on a set; empty where it can do some of it."""
     plan = _plan(coca, asked, classifiable)
     if asked is None or plan.embeds or plan.captions or plan.scores:
@@ -142,7 +143,7 @@ class _Evaluation:
         self._gallery = Gallery(held_out.images, self._answers.rows, self._captions)
         self._metrics: dict[str, float] = {"images": len(self._captions)}
         self._captioned = any(text for own in self._captions for text in own)  # or else nobody says what is right
-        if asked is None or self._captioned and (self._ranks or self.captions):
+        if asked is None or (self._captioned and (self._ranks or self.captions)):
             self._metrics |= {"distinct_captions": len(self._pool.texts), "distinct_meanings": len(self._pool.ids)}
         if self._answers.unreadable:
             self._metrics["unreadable"] = sum(self._answers.unreadable.values())
@@ -196,7 +197,7 @@ class _Evaluation:
         generated, meaning = self._answers.generated, self._set.meaning
         if self._set.image_ids:
             ids = [self._set.image_ids[row] for row in self._answers.rows]
-            self._by_id = dict(zip(ids, generated))
+            self._by_id = dict(zip(ids, generated, strict=True))
         if not self._captioned:
             return
         self._metrics |= captioning.caption_metrics(generated, self._captions, meaning)
@@ -212,7 +213,7 @@ class _Evaluation:
     def _search(self) -> None:
         pool, images_ME = self._pool, self._answers.embeddings_ME
         found, _ = ranking.top(self._embed_texts(list(self._set.sentences)), images_ME, _SEARCH_RESULTS)
-        for sentence, places in zip(self._set.sentences, found):
+        for sentence, places in zip(self._set.sentences, found, strict=True):
             label = pool.ids.get(canonical(sentence, self._set.meaning), NO_LABEL)
             same = (pool.image_labels == label).any(axis=1) & (label != NO_LABEL)
             examples = self._gallery.examples(places)

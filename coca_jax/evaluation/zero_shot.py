@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
-from coca_jax.data.evaluation_set import Classification
-from coca_jax.evaluation import ranking
-from coca_jax.indexing.nearest import block_size, filled, similarities
+from coca_jax.embedding_index.nearest import block_size, filled, similarities
+from coca_jax.evaluation.dataset import Classification
+from coca_jax.evaluation.metrics import ranking
 
 _CLASSES = 8_192  # of a block of scores
 _FEWEST = 16  # images of one; a product of fewer may round differently
@@ -82,8 +82,9 @@ _similarities = jax.jit(similarities)
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """The predictions of several lots of images as one."""
-    return Predictions(*(np.concatenate([getattr(part, field.name) for part in parts])
-                         for field in dataclasses.fields(Predictions)))
+    return Predictions(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Predictions))
+    )
 
 
 def from_scores(

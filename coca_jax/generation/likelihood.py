@@ -40,7 +40,10 @@ def log_likelihoods(model: Coca, params: Any, images: jax.Array, ids_CL: jax.Arr
         slots = together * length
         one = jnp.eye(together, dtype=bool)[:, None, :, None] & causal_mask(ids_KL != pad_id)[:, 0, :, None, :]
         mask_BLS = jnp.broadcast_to(one.reshape(slots, slots), (batch, slots, slots))
-        spread = lambda x: jnp.broadcast_to(x.reshape(slots), (batch, slots))
+
+        def spread(x):
+            return jnp.broadcast_to(x.reshape(slots), (batch, slots))
+
         positions = jnp.broadcast_to(jnp.arange(length), ids_KL.shape)
         hidden_BSD, cache = model.apply(
             decoder, spread(ids_KL), spread(positions), mask_BLS, 0, cache, tokens_BQD, method="extend"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from coca_jax.distributed.sharding import RULES, Axis
 from coca_jax.errors import CocaError
 from coca_jax.generation import beams
 from coca_jax.generation.logits import allowed, repetition_penalized, sample
@@ -20,7 +21,6 @@ from coca_jax.generation.options import GenerationOptions
 from coca_jax.generation.state import Special, State
 from coca_jax.models.coca import Coca, empty_cache, generation_parameters
 from coca_jax.models.text_decoder import causal_mask
-from coca_jax.sharding import RULES, Axis
 
 
 def generate(
@@ -82,9 +82,7 @@ def generate(
     return _texts(prompts_BP, lengths_B, tokens_BT, config.text.length, pad_id)
 
 
-def greedy(
-    model: Coca, params: Any, images: jax.Array, *, bos_id: int, eos_id: int, pad_id: int
-) -> jax.Array:
+def greedy(model: Coca, params: Any, images: jax.Array, *, bos_id: int, eos_id: int, pad_id: int) -> jax.Array:
     """The most likely next token at each position, until EOS: `generate` with its defaults."""
     return generate(model, params, images, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
 
@@ -187,7 +185,10 @@ def _chosen(
 
 def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, length: int, pad_id: int) -> jax.Array:
     """Prompts with the generated tokens behind them, [B, L]."""
-    pad_to = lambda x: jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
+
+    def pad_to(x):
+        return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
+
     behind_BL = jnp.arange(length) - lengths_B[:, None]  # how many tokens behind the prompt each position is
     generated_BL = jnp.take_along_axis(pad_to(tokens_BT), jnp.maximum(behind_BL, 0), axis=1)
     return jnp.where(behind_BL < 0, pad_to(prompts_BP), generated_BL).astype(jnp.int32)

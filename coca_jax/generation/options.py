@@ -51,14 +51,17 @@ class GenerationOptions:
         rules = [
             (self.repetition_penalty > 0, "repetition_penalty must be above 0 (1 switches it off)"),
             (0 < self.top_p <= 1, f"top_p = {self.top_p} must be above 0 and at most 1"),
-            (not self.max_tokens or self.min_tokens <= self.max_tokens,
-             f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}: change one of them"),
-            (not (self.temperature and self.beams),
-             "temperature samples and beams search: set one of the two to 0"),
+            (
+                not self.max_tokens or self.min_tokens <= self.max_tokens,
+                f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}: change one of them",
+            ),
+            (not (self.temperature and self.beams), "temperature samples and beams search: set one of the two to 0"),
             (self.temperature or not self.top_k, "top_k has no effect without sampling: set a temperature, such as 1"),
             (self.temperature or self.top_p == 1, "top_p has no effect without sampling: set a temperature, such as 1"),
-            (self.beams or self.length_penalty == GenerationOptions.length_penalty,
-             "length_penalty has no effect without beam search: set beams, such as 6"),
+            (
+                self.beams or self.length_penalty == GenerationOptions.length_penalty,
+                "length_penalty has no effect without beam search: set beams, such as 6",
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -68,11 +71,15 @@ class GenerationOptions:
         """Raises CocaError where a model cannot generate so."""
         text, most = model.text, max(self.min_tokens, self.max_tokens)
         rules = [
-            (self.top_k <= text.vocabulary_size,
-             f"top_k = {self.top_k} is more than the model's vocabulary of {text.vocabulary_size}: lower it"),
-            (most < text.length,
-             f"{most} tokens do not fit the model's {text.length} positions, one of which is BOS: ask for at most "
-             f"{text.length - 1}"),
+            (
+                self.top_k <= text.vocabulary_size,
+                f"top_k = {self.top_k} is more than the model's vocabulary of {text.vocabulary_size}: lower it",
+            ),
+            (
+                most < text.length,
+                f"{most} tokens do not fit the model's {text.length} positions, one of which is BOS: ask for at most "
+                f"{text.length - 1}",
+            ),
         ]
         for holds, message in rules:
             if not holds:

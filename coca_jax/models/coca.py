@@ -14,11 +14,11 @@ from flax import struct
 from jax.sharding import PartitionSpec
 
 from coca_jax.config import Config, ModelConfig
+from coca_jax.distributed.sharding import Axis, constrain
 from coca_jax.models.image_encoder import image_encoder, token_count
 from coca_jax.models.layers import BlockCache, CachedKeysValues, unstacked
-from coca_jax.models.pooler import PooledImage, Poolers
+from coca_jax.models.poolers import PooledImage, Poolers
 from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder, UnimodalText
-from coca_jax.sharding import Axis, constrain
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
@@ -105,10 +105,7 @@ class Coca(nn.Module):
 
     def encode_image(self, images: jax.Array) -> PooledImage:
         """Poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or for precomputed tokens [B, N, D]."""
-        if images.ndim == 3:
-            tokens_BND = images.astype(self.config.dtype)
-        else:
-            tokens_BND = self.image_encoder(images)
+        tokens_BND = images.astype(self.config.dtype) if images.ndim == 3 else self.image_encoder(images)
         return self.poolers(tokens_BND)
 
     def embed_images(self, images: jax.Array) -> jax.Array:
@@ -183,8 +180,13 @@ def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
         return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
 
     head_dim = config.width // config.heads
-    block = lambda: BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
-    blocks = lambda layers: tuple(block() for _ in range(layers))
+
+    def block():
+        return BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
+
+    def blocks(layers):
+        return tuple(block() for _ in range(layers))
+
     return DecoderCache(blocks(config.text.unimodal_layers), blocks(config.text.multimodal_layers))
 
 
@@ -217,8 +219,13 @@ def init(model: Coca, key: jax.Array) -> dict[str, Any]:
 def abstract_parameters(model: Coca) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes; allocates nothing."""
     boxed = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
-    is_spec = lambda node: isinstance(node, PartitionSpec)
-    logical = jax.tree.map(lambda names: tuple(Axis(name) for name in names), nn.get_partition_spec(boxed), is_leaf=is_spec)
+
+    def is_spec(node):
+        return isinstance(node, PartitionSpec)
+
+    logical = jax.tree.map(
+        lambda names: tuple(Axis(name) for name in names), nn.get_partition_spec(boxed), is_leaf=is_spec
+    )
     return nn.unbox(boxed), logical
 
 

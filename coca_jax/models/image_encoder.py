@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coca_jax.config import ImageEncoderConfig, ModelConfig
+from coca_jax.distributed.sharding import Axis, constrain
 from coca_jax.models.layers import Dense, Mlp, Stack, layer_norm, named
-from coca_jax.sharding import Axis, constrain
 
-exact_gelu = lambda x: jax.nn.gelu(x, approximate=False)  # the paper's public code uses erf; jax's default is tanh
+
+def exact_gelu(x):
+    return jax.nn.gelu(x, approximate=False)  # the paper's public code uses erf; jax's default is tanh
 
 
 def token_count(config: ImageEncoderConfig) -> int:

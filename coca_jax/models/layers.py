@@ -19,7 +19,7 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from coca_jax.config import ModelConfig
-from coca_jax.sharding import Axis, constrain
+from coca_jax.distributed.sharding import Axis, constrain
 
 _KEPT = "attention"  # names what remat = attention keeps for the backward pass
 
@@ -104,13 +104,14 @@ class CachedKeysValues:
     def updated(self, kv: KeysValues, index: jax.Array) -> "CachedKeysValues":
         """With `kv` written at slots index, index + 1, …"""
         new = self.of(kv)
-        put = lambda old, part, axis: jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis)
+
+        def put(old, part, axis):
+            return jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis)
+
         return CachedKeysValues(put(self.key_BHKS, new.key_BHKS, 3), put(self.value_BHSK, new.value_BHSK, 2))
 
 
-def attend(
-    query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None, cap: float
-) -> jax.Array:
+def attend(query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None, cap: float) -> jax.Array:
     """Scaled queries to attention output [B, L, H, K]; logits capped at ±cap, softmax in float32.
 
     Args:
@@ -144,12 +145,12 @@ class Attention(nn.Module):
             self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
 
     def keys_values(self, x_BSD: jax.Array) -> KeysValues:
-        keep = lambda x: checkpoint_name(self._constrain(x), _KEPT)
+        def keep(x):
+            return checkpoint_name(self._constrain(x), _KEPT)
+
         return KeysValues(keep(self.key(x_BSD)), keep(self.value(x_BSD)))
 
-    def __call__(
-        self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None) -> jax.Array:
         scale = 1 / math.sqrt(self.head_dim)
         if self.per_dim_scale:
             scale = scale * jax.nn.softplus(self.scale) / math.log(2)  # softplus(0) = log 2: starts at 1/sqrt(K)
@@ -290,7 +291,8 @@ def unstacked(params: dict[str, Any]) -> dict[str, Any]:
     read a quarter faster.
     """
     layers = jax.tree.leaves(params["blocks"])[0].shape[0]
-    transposed = {name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)}
-                  for name, dense in params["blocks"]["mlp"].items()}
+    transposed = {
+        name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)} for name, dense in params["blocks"]["mlp"].items()
+    }
     blocks = params["blocks"] | {"mlp": transposed}
     return {f"blocks_{i}": jax.tree.map(lambda x: x[i], blocks) for i in range(layers)}

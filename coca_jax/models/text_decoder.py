@@ -7,8 +7,8 @@ from flax import linen as nn
 from flax import struct
 
 from coca_jax.config import ModelConfig
+from coca_jax.distributed.sharding import Axis, constrain
 from coca_jax.models.layers import BlockCache, Stack, layer_norm, named
-from coca_jax.sharding import Axis, constrain
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:

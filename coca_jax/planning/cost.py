@@ -12,8 +12,8 @@ from jax.errors import JaxRuntimeError
 
 from coca_jax.errors import CocaError
 from coca_jax.planning import collectives
-from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
 from coca_jax.planning.topology import Topology
+from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
 
 COMFORTABLE = 0.9  # of the chip's memory; the rest is for fragmentation, for batches under way, for a newer compiler
 

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from coca_jax import chips
+from coca_jax.distributed import chips
 from coca_jax.errors import CocaError
 
 

@@ -20,10 +20,10 @@ from etils import epath
 
 from coca_jax import config as config_lib
 from coca_jax.config import Config
+from coca_jax.distributed.sharding import shardings
 from coca_jax.errors import CocaError
-from coca_jax.files import as_path
 from coca_jax.models import coca
-from coca_jax.sharding import shardings
+from coca_jax.storage.files import as_path
 from coca_jax.trainer.state import TrainState
 
 FOLDER = "checkpoints"
@@ -193,7 +193,9 @@ def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
 def _record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
     run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
     if run["format"] != _FORMAT:
-        raise CocaError(f"the checkpoint has format {run['format']}, this version of coca_jax reads {_FORMAT}: update it")
+        raise CocaError(
+            f"the checkpoint has format {run['format']}, this version of coca_jax reads {_FORMAT}: update it"
+        )
     return RunRecord(
         config=config_lib.from_config_dict(run["config"]),
         vocabulary=base64.b64decode(run["vocabulary"]),

@@ -26,16 +26,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from coca_jax import chips, hosts
 from coca_jax.config import Config
+from coca_jax.distributed import chips
+from coca_jax.distributed import processes as hosts
+from coca_jax.distributed.sharding import batch_sharding
 from coca_jax.errors import CocaError, DataError
-from coca_jax.sharding import batch_sharding
 from coca_jax.trainer import program as programs
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
-from coca_jax.trainer.metrics import Writer
+from coca_jax.trainer.initialization import initial_state
 from coca_jax.trainer.preemption import Preempted, Preemption
 from coca_jax.trainer.state import TrainState
-from coca_jax.trainer.warm_start import initial_state
+from coca_jax.trainer.writers import Writer
 
 _log = logging.getLogger(__name__)
 Pending = collections.deque[tuple[int, Any]]  # steps whose metrics have not been read yet, and these
@@ -104,7 +105,9 @@ class Loop:
           CocaError: the loss is not finite; the last good checkpoint is as it was.
         """
         last = self.checkpoints.latest_step()
-        state = initial_state(self.config, self.program.plan, self.program.mesh) if last is None else self._restore(last)
+        state = (
+            initial_state(self.config, self.program.plan, self.program.mesh) if last is None else self._restore(last)
+        )
         start = last or 0
         if start >= self.config.train.steps:
             return state

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
-from coca_jax import flops, sharding
 from coca_jax.config import Config, MeshConfig
+from coca_jax.distributed import sharding
 from coca_jax.models import coca as models
-from coca_jax.trainer import objective, optimizer, state, step
+from coca_jax.objectives import pretraining as objective
+from coca_jax.trainer import flops, optimizer, state, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,10 @@ def _counted(config: Config, forward: bool) -> float:
     """FLOPs of the step, or of its forward pass alone, on one device."""
     mesh = abstract_mesh(config, 1)
     program = build(config, mesh)
-    loss = lambda params, batch: program.objective.loss(params, batch, jax.random.key(0))[0]
+
+    def loss(params, batch):
+        return program.objective.loss(params, batch, jax.random.key(0))[0]
+
     with jax.sharding.use_abstract_mesh(mesh):
         if forward:
             return flops.count(loss, program.plan.abstract.params, program.batch)

@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from coca_jax.distributed.sharding import Axis, check_parameters, replicated, shardings
 from coca_jax.models import coca
-from coca_jax.sharding import Axis, check_parameters, replicated, shardings
 
 
 @struct.dataclass
 class TrainState:
     """Attributes:
-      step: int32 scalar, the number of steps taken.
-      params: plain nested dict, float32.
-      average: exponential moving average of `params`, None where `ema_decay` is 0.
-      opt_state: optax' state.
+    step: int32 scalar, the number of steps taken.
+    params: plain nested dict, float32.
+    average: exponential moving average of `params`, None where `ema_decay` is 0.
+    opt_state: optax' state.
     """
 
     step: jax.Array
@@ -53,7 +53,9 @@ class StatePlan:
         return jax.jit(lambda: _init(self.model, self.optimizer, self.average, seed), out_shardings=out)()
 
 
-def plan(model: coca.Coca, optimizer: optax.GradientTransformation, average: bool, mesh: jax.sharding.Mesh) -> StatePlan:
+def plan(
+    model: coca.Coca, optimizer: optax.GradientTransformation, average: bool, mesh: jax.sharding.Mesh
+) -> StatePlan:
     """Shapes and shardings of the whole state on `mesh`; allocates nothing.
 
     Raises:
@@ -70,7 +72,10 @@ def plan(model: coca.Coca, optimizer: optax.GradientTransformation, average: boo
         average=param_shardings if average else None,
         opt_state=opt_shardings,
     )
-    with_sharding = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
+    def with_sharding(x, s):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+
     return StatePlan(model, optimizer, average, jax.tree.map(with_sharding, abstract, placed), logical)
 
 
@@ -86,8 +91,13 @@ def _init(model: coca.Coca, optimizer: optax.GradientTransformation, average: bo
 
 def _optimizer_axes(optimizer: optax.GradientTransformation, opt_state: Any, params: Any, logical: Any) -> Any:
     """Logical axes of the optimiser's arrays: a moment has its parameter's, a factored one those that it kept."""
-    masked = lambda node: isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
-    axes_of = lambda x, param, axes: x if masked(x) else _kept_axes(x.shape, param.shape, axes.names)
+
+    def masked(node):
+        return isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
+
+    def axes_of(x, param, axes):
+        return x if masked(x) else _kept_axes(x.shape, param.shape, axes.names)
+
     boxed = jax.tree.map(_Names, logical, is_leaf=lambda node: isinstance(node, tuple))
     return optax.tree.map_params(
         optimizer, axes_of, opt_state, params, boxed, transform_non_params=lambda _: (), is_leaf=masked

@@ -7,8 +7,8 @@ import jax
 import optax
 
 from coca_jax.config import Config
+from coca_jax.objectives.pretraining import Pretraining
 from coca_jax.trainer import optimizer as optimizers
-from coca_jax.trainer.objective import Pretraining
 from coca_jax.trainer.state import TrainState
 
 TrainStep = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]

@@ -1,6 +1,6 @@
 r"""The embedded digit scenes, which need no files: any model that reads their captions can be asked.
 
-    python -m coca_jax.evaluate --checkpoint=runs/quickstart --config=configs/eval/digit_scenes.py
+python -m coca_jax.evaluate --checkpoint=runs/quickstart --config=configs/eval/digit_scenes.py
 """
 
 from coca_jax import config as config_lib
@@ -8,7 +8,7 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     scenes = config_lib.held_out(
-        task="digit_scenes",
+        format="digit_scenes",
         examples=1_000,
         tasks=("retrieval", "classification", "captioning"),
         prompts=("{}",),

@@ -14,14 +14,17 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     def tars(**changes):
-        return config_lib.held_out(task="tars", path=arg or "", evaluation_files=("twemoji-*",), **changes)
+        return config_lib.held_out(format="tars", path=arg or "", evaluation_files=("twemoji-*",), **changes)
 
     every = ("*",)
     tasks = ("retrieval", "classification", "captioning")
     unseen = ("split=heldout_concept",)
     return config_lib.evaluation(
         emoji=tars(
-            tasks=tasks, classify=("name", "group", "subgroup"), candidate_files=every, described_by="name",
+            tasks=tasks,
+            classify=("name", "group", "subgroup"),
+            candidate_files=every,
+            described_by="name",
             exclude=unseen,
         ),
         emoji_labels=tars(tasks=("classification",), classify=("group", "subgroup")),

@@ -13,7 +13,7 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     flickr30k = config_lib.held_out(
-        task="folder",
+        format="folder",
         tasks=("retrieval",),
         captions_per_image=5,
         match="image",

@@ -7,7 +7,7 @@ imagenet_c/zero_shot_class, and mCE imagenet_c/mean_corruption_error: the errors
 mCE is 100 %. Both are of what one command evaluates, and mCE needs all 75 sets.
 """
 
-from coca_jax import evaluation_recipes
+from coca_jax.presets import imagenet as evaluation_recipes
 
 
 def get_config(arg=None):

@@ -15,7 +15,7 @@ from coca_jax import config as config_lib
 
 def get_config(arg=None):
     msrvtt = config_lib.held_out(
-        task="folder",
+        format="folder",
         frames=16,
         tasks=("video_retrieval",),
         match="image",

@@ -14,7 +14,7 @@ from coca_jax import config as config_lib
 def get_config(arg=None):
     def split():
         return config_lib.held_out(
-            task="folder",
+            format="folder",
             image_id="id",
             tasks=("captioning",),
             caption_scores=(),

@@ -123,21 +123,28 @@ def write_array_record(path: pathlib.Path, payloads: list[bytes]) -> None:
 
 def write_tfds(folder: pathlib.Path, file_format: str, **splits) -> pathlib.Path:
     """A prepared TFDS set "shades" of pictures, two captions each and a class; returns its version's folder."""
-    from coca_jax.data.quiet_tensorflow import tf  # before tensorflow_datasets, which imports tensorflow too
     import tensorflow_datasets as tfds
 
-    features = tfds.features.FeaturesDict({
-        "image": tfds.features.Image(encoding_format="png"),
-        "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": tfds.features.Scalar(tf.int64)}),
-        "label": tfds.features.ClassLabel(names=["dark", "light"]),
-    })
+    from coca_jax.data.quiet_tensorflow import tf  # before tensorflow_datasets, which imports tensorflow too
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(encoding_format="png"),
+            "captions": tfds.features.Sequence({"text": tfds.features.Text(), "id": tfds.features.Scalar(tf.int64)}),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+    )
 
     def row(i: int) -> dict:
         texts = [{"text": f"shade {i}", "id": i}, {"text": f"grey {i}", "id": -i}]
         return {"image": np.full((20, 20, 3), i, np.uint8), "captions": texts, "label": int(i > 127)}
 
     builder = tfds.dataset_builders.AdhocBuilder(
-        name="shades", version="1.0.0", features=features, data_dir=folder, file_format=file_format,
+        name="shades",
+        version="1.0.0",
+        features=features,
+        data_dir=folder,
+        file_format=file_format,
         split_datasets={split: [(i, row(i)) for i in numbers] for split, numbers in splits.items()},
     )
     builder.download_and_prepare()

@@ -1,6 +1,6 @@
 """Batches of every kind of store, digested; as a program: what a process makes that starts at each of some steps.
 
-    python -m tests.data.fresh_process FOLDER > found.json
+python -m tests.data.fresh_process FOLDER > found.json
 """
 
 import hashlib
@@ -12,9 +12,8 @@ import sys
 import numpy as np
 
 from coca_jax.config import Config, SourceConfig
-from coca_jax.data.pipeline import Batch, Pipeline
-from coca_jax.data.vocabulary import Vocabulary
-
+from coca_jax.data.pipeline.batches import Batch, Pipeline
+from coca_jax.data.text.vocabulary import Vocabulary
 from tests.data import builders
 
 HOSTS = (1, 2, 4)
@@ -26,14 +25,14 @@ _PROMPTS = ("shade {}", "{} shade")
 
 def config(folder: pathlib.Path, kind: str) -> Config:
     """Of a set that test_fresh_process.py writes: augmented, several texts each; some read a few neighbours at once."""
-    task, path = {
+    format, path = {
         "jsonl": ("folder", "folder/list.jsonl"),
         "csv": ("folder", "folder/list.csv"),
         "clips": ("tars", "clips"),
         "tfds_tfrecord": ("tfds", "tfrecord"),
         "tfds_array_record": ("tfds", "array_record"),
     }.get(kind, (kind, kind))
-    shown = {"task": task, "path": str(folder / path), "holdout": 1e-9, "augment": "crop", "mirror": True}
+    shown = {"format": format, "path": str(folder / path), "holdout": 1e-9, "augment": "crop", "mirror": True}
     match kind:
         case "digit_scenes":
             own = {}
@@ -42,12 +41,15 @@ def config(folder: pathlib.Path, kind: str) -> Config:
         case "csv":
             own = {**shown, "label_field": "label", "prompts": _PROMPTS}
         case "mixture":
-            pictures = {**shown, "task": "folder", "path": str(folder / "folder"), "share": 0.5}
-            web = {**shown, "task": "tars", "path": str(folder / "tars"), "share": 0.3, "clean": "alt_text"}
-            own = {"mixture": {
-                "own": SourceConfig(**pictures, label_field="stem", prompts=_PROMPTS),
-                "scenes": SourceConfig(share=0.25),
-                "web": SourceConfig(**{**web, "augment": "drawing"})}}
+            pictures = {**shown, "format": "folder", "path": str(folder / "folder"), "share": 0.5}
+            web = {**shown, "format": "tars", "path": str(folder / "tars"), "share": 0.3, "clean": "alt_text"}
+            own = {
+                "mixture": {
+                    "own": SourceConfig(**pictures, label_field="stem", prompts=_PROMPTS),
+                    "scenes": SourceConfig(share=0.25),
+                    "web": SourceConfig(**{**web, "augment": "drawing"}),
+                }
+            }
         case _:
             own = shown
     ahead = kind in ("mixture", "tars", "tfrecords", "array_records")  # not all: each block costs time
@@ -65,8 +67,10 @@ def digests(batch: Batch, hosts: int = 1) -> list[str]:
 
 def schedule(steps: list[int], length: int) -> dict[int, list[tuple[int, int]]]:
     """Starts for each number of hosts, (step, how many batches): the first step for all of them, others in turn."""
-    return {hosts: [(steps[0], length), *((step, 1) for step in steps[1 + turn :: len(HOSTS)])]
-            for turn, hosts in enumerate(HOSTS)}
+    return {
+        hosts: [(steps[0], length), *((step, 1) for step in steps[1 + turn :: len(HOSTS)])]
+        for turn, hosts in enumerate(HOSTS)
+    }
 
 
 def _started(pipeline: Pipeline, step: int, count: int) -> list[str]:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import running
 
-from coca_jax.data import digit_scenes, examples
-from coca_jax.data.pipeline import Pipeline
-from coca_jax.data.vocabulary import train_vocabulary
-
-from tests.data import builders, fresh_process, test_video
+from coca_jax.data.digit_scenes import scenes as digit_scenes
+from coca_jax.data.pipeline import examples
+from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.text.vocabulary import train_vocabulary
+from tests.data import builders, fresh_process
+from tests.data.images import test_video
 
 COUNT = 131  # records of each set: a prime
 FIRST, RUN = 1_000_016, 8  # a start that is followed for some steps, across the end of an epoch of COUNT records
@@ -33,19 +34,28 @@ def write_sets(folder: pathlib.Path) -> None:
     captions = [[f"shade {i}", f"{i} shade"] for i in numbers]
     said = [json.dumps({"captions": several}).encode() for several in captions]
     for first, end in ((0, 50), (50, COUNT)):
-        builders.write_tar(folder / f"tars/{first}.tar", [
-            member for i in numbers[first:end]
-            for member in ((f"{i:03d}.png", picture(i, "PNG")), (f"{i:03d}.json", said[i]))])
+        builders.write_tar(
+            folder / f"tars/{first}.tar",
+            [
+                member
+                for i in numbers[first:end]
+                for member in ((f"{i:03d}.png", picture(i, "PNG")), (f"{i:03d}.json", said[i]))
+            ],
+        )
     for i in numbers:
         (folder / f"folder/{i:03d}.jpg").write_bytes(picture(i, "JPEG"))
         (folder / f"folder/{i:03d}.txt").write_text("\n".join(captions[i]))
-    (folder / "folder/list.jsonl").write_text("".join(
-        json.dumps({"file_name": f"{i:03d}.jpg", "captions": captions[i]}) + "\n" for i in numbers))
-    (folder / "folder/list.csv").write_text("file_name,caption,label\n" + "".join(
-        f"{i:03d}.jpg,shade,{i}\n" for i in numbers))
+    (folder / "folder/list.jsonl").write_text(
+        "".join(json.dumps({"file_name": f"{i:03d}.jpg", "captions": captions[i]}) + "\n" for i in numbers)
+    )
+    (folder / "folder/list.csv").write_text(
+        "file_name,caption,label\n" + "".join(f"{i:03d}.jpg,shade,{i}\n" for i in numbers)
+    )
     clips = [test_video.clip("mp4", length=length, size=(32, 20)) for length in (3, 5, 8)]
-    builders.write_tar(folder / "clips/0.tar", [
-        member for i in numbers for member in ((f"{i:03d}.mp4", clips[i % 3]), (f"{i:03d}.json", said[i]))])
+    builders.write_tar(
+        folder / "clips/0.tar",
+        [member for i in numbers for member in ((f"{i:03d}.mp4", clips[i % 3]), (f"{i:03d}.json", said[i]))],
+    )
     payloads = [builders.example(image=picture(i, "PNG"), caption=captions[i]) for i in numbers]
     builders.write_tfrecord(folder / "tfrecords/a.tfrecord", payloads)
     builders.write_array_record(folder / "array_records/a.array_record", payloads)
@@ -65,11 +75,17 @@ def made(config, vocabulary, steps: list[int]) -> dict:
         assert np.bincount(batch["source"]).tolist() == list(pipeline.layout.quotas)
     assert not pipeline.skipped.by_cause
     assert len({fresh_process.digests(batch)[0] for batch in whole.values()}) == len(whole)
-    return {"fingerprint": pipeline.fingerprint, "hosts": {
-        f"{host} of {hosts}": [
-            [fresh_process.digests(whole[step], hosts)[host] for step in range(first, first + count)]
-            for first, count in starts[hosts]]
-        for hosts in starts for host in range(hosts)}}
+    return {
+        "fingerprint": pipeline.fingerprint,
+        "hosts": {
+            f"{host} of {hosts}": [
+                [fresh_process.digests(whole[step], hosts)[host] for step in range(first, first + count)]
+                for first, count in starts[hosts]
+            ]
+            for hosts in starts
+            for host in range(hosts)
+        },
+    }
 
 
 def test_a_process_that_starts_at_a_step_makes_the_batch_of_that_step(tmp_path):

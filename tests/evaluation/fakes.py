@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 
 from coca_jax.config import EvaluationConfig
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
-from coca_jax.data.evaluation_sets import named_sets
+from coca_jax.evaluation.dataset import Classification, EvaluationSet
+from coca_jax.evaluation.open_dataset import named_sets
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -40,7 +40,7 @@ class FakeCoca:
     def __init__(self, known: EvaluationSet, wrong_every: int = 0, can_embed: bool = True, can_caption: bool = True):
         self.can_embed, self.can_caption = can_embed, can_caption
         self._known = known
-        self._captions = {image.tobytes(): own[0] for image, own in zip(known.images, known.captions)}
+        self._captions = {image.tobytes(): own[0] for image, own in zip(known.images, known.captions, strict=True)}
         self._wrong_every = wrong_every
 
     def caption(self, images: np.ndarray, options=None, *, prompts: str = "") -> list[str]:

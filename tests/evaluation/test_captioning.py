@@ -5,7 +5,7 @@ import json
 import pytest
 
 from coca_jax.evaluation import captioning
-from coca_jax.evaluation.caption_metrics import java, scores
+from coca_jax.evaluation.metrics.captions import java, scores
 
 GENERATED, CAPTIONS = ["a red thing", "two cats"], [("a red thing", "one"), ("a dog", "a cat")]
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from coca_jax.config import HeldOutConfig
-from coca_jax.data import class_files
-from coca_jax.data.evaluation_set import Classification, EvaluationSet
-from coca_jax.evaluation import ranking, zero_shot
+from coca_jax.config import EvaluationDatasetConfig
+from coca_jax.data.text import class_names as class_files
+from coca_jax.evaluation import zero_shot
 from coca_jax.evaluation.classifiers import Classifiers
+from coca_jax.evaluation.dataset import Classification, EvaluationSet
+from coca_jax.evaluation.metrics import ranking
 from coca_jax.evaluation.suite import evaluate
 
 CLASSES, IMAGES = 12, 200
@@ -44,9 +45,9 @@ def random_task():
     pictures = np.broadcast_to(np.arange(IMAGES, dtype=np.uint8)[:, None, None, None], (IMAGES, 4, 4, 3)).copy()
     task = Classification("class", names, ("{}",), np.arange(IMAGES), targets)
     held_out = EvaluationSet(
-        "random", pictures, [("x",)] * IMAGES, str, (task,), asked=HeldOutConfig(tasks=("classification",))
+        "random", pictures, [("x",)] * IMAGES, str, (task,), asked=EvaluationDatasetConfig(tasks=("classification",))
     )
-    return Axes(images_ME, dict(zip(names, texts_CE))), held_out, images_ME @ texts_CE.T
+    return Axes(images_ME, dict(zip(names, texts_CE, strict=True))), held_out, images_ME @ texts_CE.T
 
 
 def with_task(held_out: EvaluationSet, **changes) -> EvaluationSet:
@@ -68,7 +69,8 @@ def test_top_k_and_classes_equal_scikit_learn(random_task, monkeypatch):
     assert np.isnan(outcome.per_class[-1])
     assert result.metrics["random/zero_shot_class_mean_per_class"] == pytest.approx(recalls.mean())
     assert set(result.metrics) == {
-        "random/images", *(f"random/zero_shot_class{key}" for key in ("", "_top5", "_top10", "_mean_per_class"))
+        "random/images",
+        *(f"random/zero_shot_class{key}" for key in ("", "_top5", "_top10", "_mean_per_class")),
     }
 
 
@@ -92,7 +94,9 @@ def test_of_several_right_classes_any_counts(random_task):
     hit = (both == scores.argmax(axis=1)[:, None]).any(axis=1)
     assert hit.mean() > np.mean(targets == scores.argmax(axis=1))
     assert result.metrics["random/zero_shot_class"] == pytest.approx(hit.mean())
-    assert np.mean(result.classifications[0].targets == result.classifications[0].predicted) == pytest.approx(hit.mean())
+    assert np.mean(result.classifications[0].targets == result.classifications[0].predicted) == pytest.approx(
+        hit.mean()
+    )
 
 
 def test_ties_count_as_wrong_in_scores_too():
@@ -122,8 +126,9 @@ def test_a_classifier_is_built_once_and_kept_for_its_model_alone(random_task, tm
 
 def test_synonyms_count_alike(random_task):
     coca, held_out, _ = random_task
-    task = dataclasses.replace(held_out.classifications[0], labels=["a", "b"],
-                               synonyms=[("class 0", "class 1"), ("class 2",)])
+    task = dataclasses.replace(
+        held_out.classifications[0], labels=["a", "b"], synonyms=[("class 0", "class 1"), ("class 2",)]
+    )
     table = {name: coca.embed_texts([name])[0] for name in ("class 0", "class 1", "class 2")}
     expected = normalised(np.stack([table["class 0"] + table["class 1"], table["class 2"]]))
     np.testing.assert_allclose(Classifiers(coca)(task), expected, atol=1e-6)
@@ -143,9 +148,16 @@ def test_a_class_of_several_members_is_as_probable_as_all_of_them(random_task):
         assert outcome.candidates == 4 and outcome.accuracy == np.mean(expected == targets % 4)
         predicted.append(expected)
     assert (predicted[0] != predicted[1]).any()  # the warmer, the more the other members count
-    (among,) = evaluate(coca, with_task(held_out, **task | dict(
-        candidates=np.array([1, 3]), indices=np.flatnonzero(targets % 2), targets=targets[targets % 2 == 1] % 4
-    ))).classifications
+    (among,) = evaluate(
+        coca,
+        with_task(
+            held_out,
+            **task
+            | dict(
+                candidates=np.array([1, 3]), indices=np.flatnonzero(targets % 2), targets=targets[targets % 2 == 1] % 4
+            ),
+        ),
+    ).classifications
     assert set(among.predicted) == {1, 3} and among.candidates == 2
 
 
@@ -173,10 +185,10 @@ def test_of_equal_names_the_first_is_right_and_other_texts_count_against_the_mod
 def test_imagenet_s_equal_names_cost_two_classes_and_not_four(shared_data, caplog):
     names = [own[0] for own in class_files.class_names(f"{shared_data}/data/classnames/en_classnames.json:imagenet1k")]
     vectors = normalised(np.random.default_rng(0).normal(size=(len(names), 24)))
-    table = dict(zip(reversed(names), vectors[::-1]))  # of equal names, the first one's vector
+    table = dict(zip(reversed(names), vectors[::-1], strict=True))  # of equal names, the first one's vector
     pictures = np.zeros((len(names), 1, 1, 3), np.uint8)
     task = Classification("class", names, ("{}",), np.arange(len(names)), np.arange(len(names)))
-    asked = HeldOutConfig(tasks=("classification",))
+    asked = EvaluationDatasetConfig(tasks=("classification",))
     coca = Axes(np.stack([table[name] for name in names]), table)
     coca.embed_images = lambda images: coca._images_ME[: len(images)]
     coca.batch_size = len(names)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from coca_jax import config as config_lib
-from coca_jax import evaluation_recipes
 from coca_jax.evaluation import groups
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import table
 from coca_jax.evaluation.suite import EvaluationResult
-from coca_jax.evaluation_recipes import ALEXNET_ERRORS
+from coca_jax.presets import imagenet as evaluation_recipes
+from coca_jax.presets.imagenet import ALEXNET_ERRORS
 from tests.evaluation.fakes import digit_set
 
 SPREAD = np.array([0.6, 0.8, 1.0, 1.2, 1.4])  # of a corruption's error over its severities
@@ -57,5 +57,5 @@ def test_a_group_s_figures_stand_first_on_the_page_and_in_percent(tmp_path):
     write_report(tmp_path / "x.html", title="x", results=[one, group], history=[], info={})
     page = (tmp_path / "x.html").read_text()
     assert page.index('id="set-imagenet-c"') < page.index('id="set-fog-1"') and "The mean of 75 sets." in page
-    assert "<th scope=\"row\">mean corruption error</th><td>100.00 %</td>" in page
+    assert '<th scope="row">mean corruption error</th><td>100.00 %</td>' in page
     assert "100.00 %" in table(group.metrics, {})

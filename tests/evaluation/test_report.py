@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from coca_jax.config import HeldOutConfig
-from coca_jax.evaluation.charts import Line, line_chart, number, percent
-from coca_jax.evaluation.pictures import picture
+from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.suite import EvaluationResult, evaluate
+from coca_jax.pages.charts import Line, line_chart, number, percent
+from coca_jax.pages.images import picture
 from tests.browser import open_page
 from tests.evaluation.fakes import FakeCoca, digit_set
 
@@ -19,9 +19,17 @@ HOSTILE = '"><script>document.title="owned"</script></script><img src=x onerror=
 def _history(rows: int = 500) -> list[dict]:
     steps = [10 * (i + 1) for i in range(rows)]
     return [
-        {"step": s, "loss": 15 / s, "contrastive_loss": 5 / s, "captioning_loss": 5 / s,
-         "pairs_per_second": 900.0 + s % 7, "data_wait": 0.02, "temperature": 0.07,
-         "learning_rate": 1e-3 * (1 - s / (10 * rows)), "note": "text"}
+        {
+            "step": s,
+            "loss": 15 / s,
+            "contrastive_loss": 5 / s,
+            "captioning_loss": 5 / s,
+            "pairs_per_second": 900.0 + s % 7,
+            "data_wait": 0.02,
+            "temperature": 0.07,
+            "learning_rate": 1e-3 * (1 - s / (10 * rows)),
+            "note": "text",
+        }
         for s in steps
     ]
 
@@ -119,8 +127,13 @@ def test_the_page_asks_for_nothing_from_elsewhere(tmp_path):
 
 
 def test_of_two_rows_of_a_step_the_later_counts(tmp_path):
-    rows = [{"step": 1, "loss": 9.0}, {"step": 2, "loss": 8.0}, {"step": 3, "loss": 7.0}, {"step": 2, "loss": 5.0},
-            {"step": 3, "loss": 4.0}]
+    rows = [
+        {"step": 1, "loss": 9.0},
+        {"step": 2, "loss": 8.0},
+        {"step": 3, "loss": 7.0},
+        {"step": 2, "loss": 5.0},
+        {"step": 3, "loss": 4.0},
+    ]
     write_report(tmp_path / "report.html", title="x", results=[], history=rows, info={})
     chart = json.loads(re.search(r'application/json">(.*?)</script>', (tmp_path / "report.html").read_text())[1])
     assert chart["step"] == ["1", "2", "3"] and chart["lines"][0]["text"] == ["9", "5", "4"]
@@ -142,7 +155,12 @@ def test_a_flat_line_and_negative_values_have_an_axis():
 
 def test_numbers_for_people():
     assert [number(v) for v in (0, 12345.6, 123.4, 1.2345, 0.01234, 1.2e-5)] == [
-        "0", "12,346", "123", "1.23", "0.0123", "1.2e-05"
+        "0",
+        "12,346",
+        "123",
+        "1.23",
+        "0.0123",
+        "1.2e-05",
     ]
     assert [percent(v) for v in (0, 0.0023, 0.7119, 1, float("nan"))] == ["0.0%", "0.2%", "71.2%", "100%", "–"]
 
@@ -159,7 +177,7 @@ def test_pictures_stay_small():
 
 @pytest.mark.parametrize("images, listed", [(10, False), (20, True)])
 def test_classes_of_one_picture_each_are_not_listed(images, listed, tmp_path):
-    held_out = dataclasses.replace(digit_set(images), asked=HeldOutConfig(tasks=("classification",)))
+    held_out = dataclasses.replace(digit_set(images), asked=EvaluationDatasetConfig(tasks=("classification",)))
     result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=0)
     write_report(tmp_path / "x.html", title="x", results=[result], history=[], info={})
     assert ("Class by class" in (tmp_path / "x.html").read_text()) == listed
@@ -169,7 +187,7 @@ def test_classes_of_one_picture_each_are_not_listed(images, listed, tmp_path):
 def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     held_out = dataclasses.replace(
         digit_set(),
-        asked=HeldOutConfig(tasks=("retrieval", "classification", "captioning"), caption_scores=("bleu",)),
+        asked=EvaluationDatasetConfig(tasks=("retrieval", "classification", "captioning"), caption_scores=("bleu",)),
         unreadable={"not a picture": 2},
     )
     result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=6)
@@ -178,6 +196,11 @@ def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     write_report(path, title="A set", results=[result], history=[], info={})
     page = open_page(path, tmp_path)
     _assert_clean(page, images=6)
-    for words in ("BLEU-4", "Class by class: all classes", "Records that could not be used: 2 not a picture",
-                  "METEOR needs &lt;Java&gt;", "digit, mean of the classes: 66.7%"):
+    for words in (
+        "BLEU-4",
+        "Class by class: all classes",
+        "Records that could not be used: 2 not a picture",
+        "METEOR needs &lt;Java&gt;",
+        "digit, mean of the classes: 66.7%",
+    ):
         assert words in page.dom, words

@@ -5,7 +5,7 @@ import pytest
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.results import read_evaluation, write_evaluation
-from coca_jax.files import write_atomically
+from coca_jax.storage.files import write_atomically
 
 
 def test_what_is_written_is_read(tmp_path):

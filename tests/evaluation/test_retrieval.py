@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from coca_jax.evaluation import mutual_ranks, ranking, retrieval
+from coca_jax.evaluation import retrieval
 from coca_jax.evaluation.meaning import NO_LABEL, canonical, pool_of
+from coca_jax.evaluation.metrics import mutual_ranks, ranking
 
 
 def _unit(rng, count, width=16):
@@ -13,7 +14,7 @@ def _unit(rng, count, width=16):
 
 def _brute_force(queries, candidates, right, k):
     hits = []
-    for query, own in zip(queries, right):
+    for query, own in zip(queries, right, strict=True):
         order = sorted(range(len(candidates)), key=lambda i: -float(query @ candidates[i]))
         hits.append(any(own[i] for i in order[:k]))
     return np.mean(hits)

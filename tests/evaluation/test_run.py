@@ -11,16 +11,18 @@ import pytest
 from PIL import Image
 
 from coca_jax import config as config_lib
-from coca_jax import evaluate, evaluation_recipes, inference
-from coca_jax.config import HeldOutConfig
-from coca_jax.data.evaluation_set import UnopenedSet
-from coca_jax.data.evaluation_sets import evaluation_sets
+from coca_jax import evaluate
+from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import captioning, run
-from coca_jax.evaluation.caption_metrics.result_files import read_results
+from coca_jax.evaluation.dataset import UnopenedSet
+from coca_jax.evaluation.metrics.captions.result_files import read_results
+from coca_jax.evaluation.open_dataset import evaluation_sets
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import read_evaluation, table, write_evaluation
 from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.inference import model as inference
+from coca_jax.presets import imagenet as evaluation_recipes
 from coca_jax.trainer import checkpoint
 from tests.data import builders
 from tests.evaluation import tiny_coca
@@ -35,18 +37,23 @@ def photos(path, count: int = 6):
         file = io.BytesIO()
         Image.new("RGB", (20, 20), (i, i, i)).save(file, "PNG")
         (path / f"{i}.png").write_bytes(file.getvalue() if i != 2 else b"<html>")
-        row = {"file_name": f"{i}.png", "captions": [f"a thing {i}", "a red one"], "image_id": 7 + i, "kind": "ab"[i % 2]}
+        row = {
+            "file_name": f"{i}.png",
+            "captions": [f"a thing {i}", "a red one"],
+            "image_id": 7 + i,
+            "kind": "ab"[i % 2],
+        }
         rows.append(json.dumps(row))
     (path / "captions.jsonl").write_text("\n".join(rows))
     return str(path)
 
 
-def evaluation(**sets: HeldOutConfig) -> config_lib.EvaluationConfig:
+def evaluation(**sets: EvaluationDatasetConfig) -> config_lib.EvaluationConfig:
     return config_lib.EvaluationConfig(sets=sets)
 
 
 def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
-    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), match="image")
+    asked = EvaluationDatasetConfig(format="folder", path=photos(tmp_path / "photos"), match="image")
     (held_out,) = opened_sets(evaluation(things=asked), ["things"], tiny_coca.SIZE)
     assert held_out.images.shape == (6, 16, 16, 3) and held_out.captions[1] == ("a thing 1", "a red one")
     np.testing.assert_array_equal(held_out.images[np.array([3, 2, 3])][:, 0, 0, 0], [3, 0, 3])  # 2 is no picture
@@ -59,7 +66,7 @@ def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
 
 def test_examples_captions_and_conditions_choose(tmp_path):
     path = photos(tmp_path / "photos")
-    asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, only=("kind=b",))
+    asked = EvaluationDatasetConfig(format="folder", path=path, captions_per_image=1, only=("kind=b",))
     (held_out,) = opened_sets(evaluation(things=asked), ["things"], 16)
     assert [own[0] for own in held_out.captions] == ["a thing 1", "a thing 3", "a thing 5"]
     few = dataclasses.replace(asked, only=(), examples=2)
@@ -77,14 +84,14 @@ def test_examples_captions_and_conditions_choose(tmp_path):
         (["things"], {"tasks": ("video_retrieval",)}, "sets.things.frames"),
         (["things"], {"likelihood_prompt": "a"}, "sets.things.likelihood_prompt"),
         (["things"], {"caption_scores": ("blue",)}, "sets.things.caption_scores .*choose among bleu"),
-        (["things"], {"task": "tfds"}, "sets.things.evaluation_files .*the split train: name the split"),
+        (["things"], {"format": "tfds"}, "sets.things.evaluation_files .*the split train: name the split"),
         (["things"], {"class_subset": True, "examples": 3}, "sets.things asks for the classes that occur"),
         (["things"], {"path": "nowhere"}, "set --config.sets.things.path to"),
         (["things"], {"text_fields": ("words",)}, r"none of the 6 .* can be read \(6 empty caption\)"),
     ],
 )
 def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes, message):
-    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), download="get it")
+    asked = EvaluationDatasetConfig(format="folder", path=photos(tmp_path / "photos"), download="get it")
     with pytest.raises(CocaError, match=message) as caught:
         opened_sets(evaluation(things=dataclasses.replace(asked, **changes)), names, 16)
     assert "\n" not in str(caught.value)
@@ -92,8 +99,8 @@ def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes
 
 def test_sets_of_a_training_config_follow_its_own(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(8)))
-    values = config_lib.to_config_dict(builders.config(task="tars", path=str(tmp_path), name="greys"))
-    values.evaluation.sets = {"more": config_lib.held_out(task="tars", path=str(tmp_path)).to_dict()}
+    values = config_lib.to_config_dict(builders.config(format="tars", path=str(tmp_path), name="greys"))
+    values.evaluation.sets = {"more": config_lib.held_out(format="tars", path=str(tmp_path)).to_dict()}
     values.data.holdout = 0.5
     config = config_lib.from_config_dict(values.to_dict())
     own, more = evaluation_sets(config)
@@ -106,8 +113,12 @@ def test_sets_of_a_training_config_follow_its_own(tmp_path):
 def test_classes_of_metadata_and_of_other_tars(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(4), kind="x"))
     builders.write_tar(tmp_path / "b.tar", builders.members(range(2, 9), kind="y"))
-    asked = HeldOutConfig(
-        task="tars", path=str(tmp_path), evaluation_files=("b*",), tasks=("classification",), classify=("name", "kind"),
+    asked = EvaluationDatasetConfig(
+        format="tars",
+        path=str(tmp_path),
+        evaluation_files=("b*",),
+        tasks=("classification",),
+        classify=("name", "kind"),
         candidate_files=("*",),
     )
     (held_out,) = opened_sets(evaluation(greys=asked), ["greys"], 16)
@@ -118,7 +129,9 @@ def test_classes_of_metadata_and_of_other_tars(tmp_path):
 
 def test_a_group_gives_the_mean_of_its_sets():
     sets = [
-        dataclasses.replace(digit_set(images), name=name, asked=HeldOutConfig(group="both", tasks=("retrieval",)))
+        dataclasses.replace(
+            digit_set(images), name=name, asked=EvaluationDatasetConfig(group="both", tasks=("retrieval",))
+        )
         for name, images in (("a", 60), ("b", 30))
     ]
     a, b, both = run.evaluate_sets(FakeCoca(sets[0], wrong_every=4), sets, gallery=0)
@@ -129,7 +142,7 @@ def test_a_group_gives_the_mean_of_its_sets():
 
 def test_what_meteor_and_spice_need_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    asked = HeldOutConfig(tasks=("captioning",), caption_scores=("bleu", "meteor", "spice"))
+    asked = EvaluationDatasetConfig(tasks=("captioning",), caption_scores=("bleu", "meteor", "spice"))
     sets = [dataclasses.replace(digit_set(), name=name, asked=asked) for name in ("a", "b")]
     with caplog.at_level(logging.WARNING):
         first, second = run.evaluate_sets(FakeCoca(sets[0]), sets, gallery=0)
@@ -142,13 +155,15 @@ def test_what_meteor_and_spice_need_is_said_once(monkeypatch, caplog):
 
 
 def test_a_model_that_cannot_do_what_is_asked_is_refused():
-    held_out = dataclasses.replace(digit_set(), asked=HeldOutConfig(tasks=("captioning",)))
+    held_out = dataclasses.replace(digit_set(), asked=EvaluationDatasetConfig(tasks=("captioning",)))
     with pytest.raises(CocaError, match="squares: the model was trained without its captioning loss"):
         run.evaluate_sets(FakeCoca(held_out, can_caption=False), [held_out], gallery=0)
 
 
 def test_what_is_written_says_which_model_it_was(tmp_path):
-    asked = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=())
+    asked = EvaluationDatasetConfig(
+        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=()
+    )
     coca, folder = tiny_coca.coca(), tmp_path / "out"
     folder.mkdir()
     results = run.evaluate_sets(coca, opened_sets(evaluation(things=asked), ["things"], 16), gallery=2)
@@ -166,14 +181,22 @@ def test_what_is_written_says_which_model_it_was(tmp_path):
 
 def test_the_table_is_for_people():
     found = table(
-        {"a/images": 1_200, "a/image_to_text_r1": 0.5, "a/image_to_text_mean_rank": 1_234.0, "a/caption_cider": 1.25,
-         "a/zero_shot_x": float("nan")},
+        {
+            "a/images": 1_200,
+            "a/image_to_text_r1": 0.5,
+            "a/image_to_text_mean_rank": 1_234.0,
+            "a/caption_cider": 1.25,
+            "a/zero_shot_x": float("nan"),
+        },
         {"a/image_to_text_r1": 0.001},
     )
     assert [line.split() for line in found.splitlines()] == [
-        ["set", "figure", "value", "chance"], ["a", "images", "1,200"],
-        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"], ["a", "image_to_text_mean_rank", "1,234.0"],
-        ["a", "caption_cider", "1.2500"], ["a", "zero_shot_x", "–"],
+        ["set", "figure", "value", "chance"],
+        ["a", "images", "1,200"],
+        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"],
+        ["a", "image_to_text_mean_rank", "1,234.0"],
+        ["a", "caption_cider", "1.2500"],
+        ["a", "zero_shot_x", "–"],
     ]
 
 
@@ -193,7 +216,9 @@ def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it(
 
 def test_references_of_captions_are_all_and_ranked_ones_the_first_few(tmp_path):
     path = photos(tmp_path / "photos")
-    asked = HeldOutConfig(task="folder", path=path, captions_per_image=1, match="image", caption_scores=("bleu",))
+    asked = EvaluationDatasetConfig(
+        format="folder", path=path, captions_per_image=1, match="image", caption_scores=("bleu",)
+    )
     sets = opened_sets(evaluation(one=asked, all=dataclasses.replace(asked, captions_per_image=0)), ["one", "all"], 16)
     one, every = run.evaluate_sets(tiny_coca.coca(), sets, gallery=0)
     assert one.metrics["one/texts"] == 5 and every.metrics["all/texts"] == 10
@@ -221,14 +246,16 @@ def test_what_scores_lack_is_said_once_and_first(monkeypatch, caplog):
     coca = FakeCoca(digit_set())
     said, caption = [], coca.caption
     coca.caption = lambda *args, **kwargs: said.append(caplog.text) or caption(*args, **kwargs)
-    asked = HeldOutConfig(tasks=("captioning",), caption_scores=("meteor",))
+    asked = EvaluationDatasetConfig(tasks=("captioning",), caption_scores=("meteor",))
     run.evaluate_sets(coca, [dataclasses.replace(digit_set(), asked=asked)], gallery=0)
     assert "METEOR needs Java" in said[0] and caplog.text.count("METEOR needs Java") == 1
 
 
 def three(**tasks) -> list:
-    return [dataclasses.replace(digit_set(), name=name, asked=HeldOutConfig(tasks=(task,), group="all"))
-            for name, task in tasks.items()]
+    return [
+        dataclasses.replace(digit_set(), name=name, asked=EvaluationDatasetConfig(tasks=(task,), group="all"))
+        for name, task in tasks.items()
+    ]
 
 
 def test_a_set_beyond_the_model_is_left_out_before_the_others_begin(caplog):
@@ -314,16 +341,20 @@ class Unreadable:
         return self._black[rows]
 
 
-@pytest.mark.parametrize("changes, why", [
-    ({5: {"image_id": 7}}, "7 is the number of several pictures"), ({5: {"image_id": "7b"}}, "'7b' is no whole number"),
-    ({5: {"image_id": None}}, "1 records have no 'image_id'"),
-])
+@pytest.mark.parametrize(
+    "changes, why",
+    [
+        ({5: {"image_id": 7}}, "7 is the number of several pictures"),
+        ({5: {"image_id": "7b"}}, "'7b' is no whole number"),
+        ({5: {"image_id": None}}, "1 records have no 'image_id'"),
+    ],
+)
 def test_a_server_s_file_that_cannot_be_written_is_said_before_the_work(tmp_path, caplog, changes, why):
     path = photos(tmp_path / "photos")
     manifest = tmp_path / "photos" / "captions.jsonl"
     rows = [json.loads(row) for row in manifest.read_text().splitlines()]
     manifest.write_text("\n".join(json.dumps(row | changes.get(i, {})) for i, row in enumerate(rows)))
-    asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
+    asked = EvaluationDatasetConfig(format="folder", path=path, tasks=("captioning",), caption_scores=())
     with pytest.raises(CocaError, match=f"things: captions cannot be written for a server, for {why}"):
         opened_sets(evaluation(things=asked), ["things"], 16)
     scored = dataclasses.replace(asked, caption_scores=("bleu",))
@@ -333,7 +364,7 @@ def test_a_server_s_file_that_cannot_be_written_is_said_before_the_work(tmp_path
 
 def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
     path = photos(tmp_path / "photos")
-    asked = HeldOutConfig(task="folder", path=path, tasks=("captioning",), caption_scores=())
+    asked = EvaluationDatasetConfig(format="folder", path=path, tasks=("captioning",), caption_scores=())
     results = run.evaluate_sets(tiny_coca.coca(), opened_sets(evaluation(things=asked), ["things"], 16), gallery=0)
     run.write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine", checkpoint="runs/x")
     assert "captions_things_results.json lacks 1 pictures" in caplog.text
@@ -354,7 +385,11 @@ def test_classes_of_a_run_s_own_set_do_not_shrink_with_its_examples(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(12)))
     (tmp_path / "names.txt").write_text("\n".join(f"grey {i}" for i in range(30)))
     config = builders.config(
-        task="tars", path=str(tmp_path), evaluation_files=("*",), label_field="number", examples=4,
+        format="tars",
+        path=str(tmp_path),
+        evaluation_files=("*",),
+        label_field="number",
+        examples=4,
         class_names=str(tmp_path / "names.txt"),
     )
     (held_out,) = evaluation_sets(config)
@@ -369,7 +404,9 @@ def test_hosts_that_see_other_records_are_told_apart(monkeypatch):
     own = digit_set()
     (task,) = own.classifications
     others = [
-        own, dataclasses.replace(own, captions=[*own.captions[:-1], ("a three, too",)]), digit_set(30),
+        own,
+        dataclasses.replace(own, captions=[*own.captions[:-1], ("a three, too",)]),
+        digit_set(30),
         dataclasses.replace(own, classifications=(dataclasses.replace(task, targets=(task.targets + 1) % 10),)),
     ]
     for held_out in [*others, digit_set()]:
@@ -391,17 +428,27 @@ def test_sets_evaluated_one_after_the_other_stay_together_while_the_model_is_the
     assert "a/images" not in read_evaluation(tmp_path / "evaluation_mine.json")
 
 
-@pytest.mark.parametrize("checkpoint, folder", [
-    ("runs/x", "runs/x"), ("/runs/x/", "/runs/x/"), ("runs/x/checkpoints/600", "runs/x"), ("runs/x/checkpoints", "runs/x"),
-    ("gs://b/x/checkpoints/600/", "gs://b/x"), ("checkpoints/600", "."), ("/checkpoints", "/"),
-])
+@pytest.mark.parametrize(
+    "checkpoint, folder",
+    [
+        ("runs/x", "runs/x"),
+        ("/runs/x/", "/runs/x/"),
+        ("runs/x/checkpoints/600", "runs/x"),
+        ("runs/x/checkpoints", "runs/x"),
+        ("gs://b/x/checkpoints/600/", "gs://b/x"),
+        ("checkpoints/600", "."),
+        ("/checkpoints", "/"),
+    ],
+)
 def test_results_lie_in_the_run_s_folder_whichever_checkpoint_is_named(checkpoint, folder):
     assert evaluate._run_folder(checkpoint) == folder
 
 
 def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypatch, capsys):
     coca = tiny_coca.coca()
-    good = HeldOutConfig(task="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=())
+    good = EvaluationDatasetConfig(
+        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=()
+    )
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/x.png").write_bytes(b"<html>")
     (tmp_path / "bad/captions.jsonl").write_text(json.dumps({"file_name": "x.png", "caption": "a", "image_id": 1}))
@@ -410,7 +457,9 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
     monkeypatch.setattr(inference, "load", lambda *_, **__: coca)
-    with pytest.raises(CocaError, match="bad could not be evaluated, the rest is written: none of the 1 .* can be read"):
+    with pytest.raises(
+        CocaError, match="bad could not be evaluated, the rest is written: none of the 1 .* can be read"
+    ):
         evaluate.evaluate(
             f"{tmp_path}/x/checkpoints/7", str(tmp_path / "out"), config=evaluation(bad=bad, good=good), name="mine"
         )

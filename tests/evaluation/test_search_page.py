@@ -3,8 +3,8 @@ import html.parser
 import numpy as np
 from PIL import Image
 
+from coca_jax.embedding_index.index import Hit
 from coca_jax.evaluation.search_page import write_search_page
-from coca_jax.indexing.index import Hit
 
 HOSTILE = "<script>alert('x')</script>\" & “quoted”"
 

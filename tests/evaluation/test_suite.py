@@ -60,6 +60,8 @@ def test_captions_are_judged_by_meaning_and_by_word():
     generated = ["one three", "a  three", "a four", "xyzzy", "A dog"]
     captions = [("a three",), ("a three",), ("a three",), ("a three",), ("two cats", "a dog")]
     assert captioning.caption_metrics(generated, captions, meaning) == {
-        "caption_equivalent": 2 / 5, "caption_exact": 1 / 5, "caption_parsed": 2 / 5
+        "caption_equivalent": 2 / 5,
+        "caption_exact": 1 / 5,
+        "caption_parsed": 2 / 5,
     }
     assert captioning.constant_answer(captions, meaning) == 4 / 5

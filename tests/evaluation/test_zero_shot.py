@@ -3,8 +3,9 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from coca_jax.errors import CocaError
-from coca_jax import inference
-from coca_jax.evaluation import ranking, zero_shot
+from coca_jax.evaluation import zero_shot
+from coca_jax.evaluation.metrics import ranking
+from coca_jax.inference import model as inference
 
 
 def _embed(texts):

@@ -4,11 +4,12 @@ import functools
 
 import jax
 import numpy as np
-
 import tiny
+
 from coca_jax import config as config_lib
-from coca_jax import inference, sharding
-from coca_jax.data.vocabulary import train_vocabulary
+from coca_jax.data.text.vocabulary import train_vocabulary
+from coca_jax.distributed import sharding
+from coca_jax.inference import model as inference
 from coca_jax.models import coca as models
 
 SIZE, BATCH = 16, 8

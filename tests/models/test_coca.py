@@ -8,9 +8,9 @@ import pytest
 from flax.core import meta
 
 from coca_jax import config as config_lib
-from coca_jax import losses
+from coca_jax.distributed.sharding import Axis, spec
 from coca_jax.models import coca, image_encoder, layers, text_decoder
-from coca_jax.sharding import Axis, spec
+from coca_jax.objectives import losses
 
 # Every size is its own number, so that a shape says what an axis is.
 B, N, Q, L, D, V = 4, 4, 3, 8, 16, 37
@@ -143,7 +143,10 @@ MILLIONS = {  # coca_paper.md §1: ViT, unimodal layers, multimodal layers, text
 @pytest.mark.parametrize("name", MILLIONS)
 def test_parameter_counts_are_table_1(name):
     params, logical = coca.abstract_parameters(coca.build(config_lib.Config(model=config_lib.variant(name))))
-    count = lambda *parts: sum(math.prod(x.shape) for part in parts for x in jax.tree.leaves(part)) / 1e6
+
+    def count(*parts):
+        return sum(math.prod(x.shape) for part in parts for x in jax.tree.leaves(part)) / 1e6
+
     vit, unimodal, multimodal, text, total, with_poolers = MILLIONS[name]
     image = count(params["image_encoder"])
     words = count(params["unimodal"], params["multimodal"], params["softmax"])
@@ -205,7 +208,10 @@ def test_an_encoder_maps_images_to_tokens_and_takes_bytes_or_floats(encoder):
 
     tokens, grads = encode(params["image_encoder"], images)
     assert tokens.shape == (B, N, D) == (B, image_encoder.token_count(model.config.image), D)
-    encoded = lambda images: encode(params["image_encoder"], images)[0]
+
+    def encoded(images):
+        return encode(params["image_encoder"], images)[0]
+
     np.testing.assert_allclose(tokens, encoded(images.astype(np.float32) / 255), atol=1e-5)
     np.testing.assert_allclose(tokens[::-1], encoded(images[::-1]), atol=1e-5)
     assert np.abs(tokens - encoded(255 - images)).max() > 1e-2
@@ -214,7 +220,10 @@ def test_an_encoder_maps_images_to_tokens_and_takes_bytes_or_floats(encoder):
 
 def test_stems_are_convolutions():
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
-    dense = lambda params, size: params["kernel"].reshape(size, size, -1, D)
+
+    def dense(params, size):
+        return params["kernel"].reshape(size, size, -1, D)
+
     conv = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     model, params = _main()
     stem = params["image_encoder"]["stem"]
@@ -298,7 +307,9 @@ def test_without_generative_queries_both_kinds_agree():
 
 
 def test_a_branch_that_is_off_has_no_pooler():
-    poolers = lambda **changes: set(coca.abstract_parameters(_coca(changes))[0]["poolers"])
+    def poolers(**changes):
+        return set(coca.abstract_parameters(_coca(changes))[0]["poolers"])
+
     both, contrastive, generative = {"generative", "contrastive"}, {"contrastive"}, {"generative"}
     for kind, alone in (("cascade", both), ("parallel", contrastive)):
         assert poolers(model__pooler__kind=kind, loss__captioning_weight=0.0) == alone
@@ -324,7 +335,9 @@ def _np_layer_norm(p, x):
 
 
 def _np_attention(p, x, source, scale=None, mask=None, cap=50.0):
-    project = lambda name, y: np.einsum("bld,dhk->blhk", y, p[name]["kernel"]) + p[name]["bias"]
+    def project(name, y):
+        return np.einsum("bld,dhk->blhk", y, p[name]["kernel"]) + p[name]["bias"]
+
     q, k, v = project("query", x), project("key", source), project("value", source)
     logits = np.einsum("blhk,bshk->bhls", q * (q.shape[-1] ** -0.5 if scale is None else scale), k)
     logits = cap * np.tanh(logits / cap)
@@ -368,7 +381,10 @@ def test_decoder_equals_a_plain_float64_one():
     embedding = _np_layer_norm(u["norm"], x[:, -1])
     embedding /= np.linalg.norm(embedding, axis=-1, keepdims=True)
     np.testing.assert_allclose(output.text_embedding_BE, embedding, atol=1e-5)
-    project = lambda x: x @ p["softmax"]["kernel"] + p["softmax"]["bias"]
+
+    def project(x):
+        return x @ p["softmax"]["kernel"] + p["softmax"]["bias"]
+
     np.testing.assert_allclose(unimodal_logits, project(x[:, :L]), atol=1e-4, rtol=1e-4)
     x = stack(p["multimodal"], x[:, :L], valid, pooled)
     np.testing.assert_allclose(logits, project(_np_layer_norm(p["multimodal"]["norm"], x)), atol=1e-4, rtol=1e-4)
@@ -388,7 +404,7 @@ def test_what_stands_under_a_pad_changes_nothing():
         found, found_logits = _forward(model, params, images, other, valid)
         np.testing.assert_array_equal(found.text_embedding_BE, output.text_embedding_BE)
         np.testing.assert_array_equal(found.image_embedding_BE, output.image_embedding_BE)
-        for a, b in zip(found_logits, logits):
+        for a, b in zip(found_logits, logits, strict=True):
             np.testing.assert_array_equal(a[valid], b[valid])
             assert not np.array_equal(a, b)  # the ids really changed
         other_loss, other_grads = _value_and_grad(model, params, images, other, valid)
@@ -410,7 +426,7 @@ def test_logits_depend_on_their_own_and_earlier_tokens_alone():
     for t in range(L):
         changed = ids.copy()
         changed[:, t] = (changed[:, t] + 1) % V
-        for a, b in zip(_forward(model, params, images, changed, valid)[1], logits):
+        for a, b in zip(_forward(model, params, images, changed, valid)[1], logits, strict=True):
             differs = (np.abs(a - b) > 1e-4).any(axis=-1)
             np.testing.assert_array_equal(a[:, :t], b[:, :t])
             assert differs[:, t].all() and differs[:, t:].any(axis=0).all()
@@ -440,7 +456,10 @@ def test_branches_read_what_they_should():
     np.testing.assert_array_equal(other_unimodal_logits, unimodal_logits)
     assert (np.abs(other_logits - logits) > 1e-4).any(axis=-1).all()  # every position sees the image
     np.testing.assert_allclose(other.image_embedding_BE, output.image_embedding_BE[::-1], atol=1e-6)
-    embed = lambda method, *args: _jit(functools.partial(model.apply, method=method))({"params": params}, *args)
+
+    def embed(method, *args):
+        return _jit(functools.partial(model.apply, method=method))({"params": params}, *args)
+
     _close(embed("embed_images", images), output.image_embedding_BE)
     _close(embed("embed_texts", ids, valid), output.text_embedding_BE)
 
@@ -499,7 +518,10 @@ def test_rematerialisation_changes_no_value_and_no_gradient():
     def run(remat):
         model, params = _model(model__remat=remat)
         stack = layers.Stack(model.config, 2, 40, jax.nn.relu, cross=True)
-        loss = lambda p, x: jnp.sum(jnp.sin(stack.apply({"params": p}, x, mask, tokens)[0]))
+
+        def loss(p, x):
+            return jnp.sum(jnp.sin(stack.apply({"params": p}, x, mask, tokens)[0]))
+
         function = jax.value_and_grad(loss, argnums=(0, 1))
         found = _jit(function)(params["multimodal"]["layers"], x)
         return found, str(jax.make_jaxpr(function)(params["multimodal"]["layers"], x))
@@ -531,8 +553,10 @@ def test_what_a_block_keeps_for_the_backward_pass(remat, widths):
     kept = [
         leaf.size
         for leaf in jax.tree.leaves(pullback)
-        if leaf.shape[0] == layer_count and leaf.shape not in parameters
-        and leaf.shape[-1] != tokens and leaf.size >= layer_count * 2 * tokens * width
+        if leaf.shape[0] == layer_count
+        and leaf.shape not in parameters
+        and leaf.shape[-1] != tokens
+        and leaf.size >= layer_count * 2 * tokens * width
     ]
     assert sum(kept) / (layer_count * 2 * tokens * width) == widths
 
@@ -570,7 +594,7 @@ def test_contrastive_weight_0_is_a_captioner():
     removed = full_params.keys() - params.keys()
     assert removed == {"temperature"}
     assert set(params["unimodal"]) == {"embedding", "layers"} and set(params["poolers"]) == {"generative"}
-    output, (logits, _) = _forward(model, params, *_batch())
+    output, (_logits, _) = _forward(model, params, *_batch())
     assert output.image_embedding_BE is output.text_embedding_BE is output.temperature is None
     shared = full_params | {
         "unimodal": {key: full_params["unimodal"][key] for key in ("embedding", "layers")},
@@ -588,7 +612,7 @@ def test_the_language_model_alone_has_no_image_branch():
         loss__contrastive_weight=0.0, loss__captioning_weight=0.0, loss__unimodal_language_model_weight=1.0
     )
     assert params.keys() == {"unimodal", "softmax"}
-    output, (logits, unimodal_logits) = _forward(model, params, *_batch())
+    _output, (logits, unimodal_logits) = _forward(model, params, *_batch())
     assert logits is None and unimodal_logits.shape == (B, L, V)
 
 

@@ -52,7 +52,9 @@ def test_loops_within_loops(mesh):
 
 
 def test_a_loop_of_unknown_length(mesh):
-    until = lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 1, lambda x: jax.lax.psum(x, "data") + 1, x)
+    def until(x):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 1, lambda x: jax.lax.psum(x, "data") + 1, x)
+
     with pytest.raises(ValueError, match="trip count"):
         traffic(mesh, until)
 

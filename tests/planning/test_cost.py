@@ -6,10 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from coca_jax import chips, config, sharding
+from coca_jax import config
 from coca_jax.config import Config, ImageEncoderConfig, MeshConfig, ModelConfig, PoolerConfig, TextConfig, TrainConfig
+from coca_jax.distributed import chips, sharding
 from coca_jax.errors import CocaError
-from coca_jax.planning import cost, estimate, report, search, topology
+from coca_jax.planning import candidates as search
+from coca_jax.planning import cost, topology
+from coca_jax.planning import forecast as estimate
+from coca_jax.planning import table as report
 from coca_jax.planning.collectives import Traffic
 from coca_jax.trainer import program
 
@@ -43,8 +47,16 @@ def test_chips_as_their_makers_describe_them():
 
 @pytest.mark.parametrize(
     "kind, name",
-    [("TPU v4", "v4"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v5 lite", "v5e"), ("TPU v5e", "v5e"),
-     ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200")],
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5", "v5p"),
+        ("TPU v5p", "v5p"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5e", "v5e"),
+        ("TPU v6 lite", "v6e"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+    ],
 )
 def test_chips_by_the_names_that_jax_gives_them(kind, name):
     assert chips.of_device_kind(kind) == chips.chip(name)
@@ -135,7 +147,9 @@ def test_what_does_not_fit_says_so():
 def test_bytes_a_device_are_those_of_the_arrays_laid_out():
     tiny = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, mesh=MeshConfig(2, 4, 1)))
     built = program.build(tiny, sharding.make_mesh(tiny.train.mesh, tiny.model))
-    laid_out = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), built.plan.abstract.params)
+    laid_out = jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), built.plan.abstract.params
+    )
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(laid_out))
     assert program.bytes_per_device(built.plan.abstract.params) == held
     assert program.bytes_per_device(built.batch) == 64 // 8 * (16 * 16 * 3 + 8 * 4)

@@ -7,14 +7,17 @@ import types
 
 import jax
 import numpy as np
-
 import tiny
-from coca_jax import command_line, config as config_lib, hosts, sharding
-from coca_jax.files import as_path
+
+from coca_jax import config as config_lib
+from coca_jax.cli import app as command_line
+from coca_jax.distributed import processes as hosts
+from coca_jax.distributed import sharding
+from coca_jax.storage.files import as_path
 from coca_jax.trainer import preemption, program
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.loop import Loop
-from coca_jax.trainer.metrics import MetricsWriter, Writer
+from coca_jax.trainer.writers import MetricsWriter, Writer
 
 
 def config(steps: int, fsdp: int = 1, tensor: int = 1) -> config_lib.Config:
@@ -34,13 +37,19 @@ def train(folder: pathlib.Path, c: config_lib.Config) -> int:
     hosts.check_shared(folder)
     checkpoints = Checkpoints(folder, keep=2)
     start = checkpoints.latest_step() or 0
-    new = lambda: MetricsWriter(folder, start_step=start, steps=c.train.steps, tensorboard=False)
+
+    def new():
+        return MetricsWriter(folder, start_step=start, steps=c.train.steps, tensorboard=False)
+
     writer = new() if hosts.is_first() else Writer()
     rows = hosts.local_rows(sharding.batch_sharding(mesh), c.train.batch_size)
     record = RunRecord(c, hosts.from_first(lambda: b"the first one's"), "data")
     try:
         with preemption.Preemption() as stop, jax.set_mesh(mesh):
-            of_step = lambda at: batches(c, rows, at)
+
+            def of_step(at):
+                return batches(c, rows, at)
+
             Loop(program.build(c, mesh), record, of_step, checkpoints, writer, stop, lambda *_: None).run()
     except preemption.Preempted:
         return preemption.EXIT_STATUS

@@ -6,14 +6,13 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from trainer import host_worker
 
-from coca_jax import sharding
-from coca_jax.files import as_path
+from coca_jax.distributed import sharding
 from coca_jax.models import coca
+from coca_jax.storage.files import as_path
 from coca_jax.trainer import checkpoint, optimizer, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
-
-from trainer import host_worker
 
 
 def plan_on(*shape: int) -> state.StatePlan:
@@ -47,7 +46,7 @@ def test_a_checkpoint_of_1x8_is_read_on_any_mesh(saved, shape):
     restored = checkpoints.restore(checkpoints.latest_step(), plan.abstract)
     checkpoints.close()
     assert jax.tree.structure(restored) == jax.tree.structure(original)
-    for new, old, wanted in zip(*map(jax.tree.leaves, (restored, original, plan.abstract))):
+    for new, old, wanted in zip(*map(jax.tree.leaves, (restored, original, plan.abstract)), strict=True):
         np.testing.assert_array_equal(np.asarray(new), np.asarray(old))
         assert new.sharding == wanted.sharding
 
@@ -56,7 +55,7 @@ def test_load_gives_the_parameters_on_one_device_or_on_a_mesh(saved):
     folder, original = saved
     one, spread = checkpoint.load(folder), checkpoint.load(folder / "checkpoints" / "7", plan_mesh(2, 4, 1))
     assert one.step == spread.step == 7 and one.record == record()
-    for a, b, old in zip(*map(jax.tree.leaves, (one.params, spread.params, original.params))):
+    for a, b, old in zip(*map(jax.tree.leaves, (one.params, spread.params, original.params)), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(old))
         np.testing.assert_array_equal(np.asarray(b), np.asarray(old))
         assert len(a.devices()) == 1 and len(b.devices()) == 8

@@ -5,9 +5,9 @@ import time
 
 import jax
 import pytest
-
 import tiny
-from coca_jax import chips
+
+from coca_jax.distributed import chips
 from coca_jax.trainer import loop, program
 
 

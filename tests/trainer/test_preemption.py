@@ -24,12 +24,10 @@ def test_a_request_is_noticed_and_repeating_it_changes_nothing():
 
 def test_a_wait_ends_at_once():
     with Preemption() as stop:
-        with pytest.raises(Preempted):
-            with stop.immediate():
-                signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(Preempted):
-            with stop.immediate():
-                raise AssertionError("not reached: the request stands")
+        with pytest.raises(Preempted), stop.immediate():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Preempted), stop.immediate():
+            raise AssertionError("not reached: the request stands")
 
 
 SAVING = """
@@ -45,10 +43,13 @@ with Preemption() as stop:
 """
 
 
-@pytest.mark.parametrize("first, second, status", [
-    (signal.SIGTERM, signal.SIGTERM, 0),
-    (signal.SIGINT, signal.SIGINT, -signal.SIGINT),
-])
+@pytest.mark.parametrize(
+    "first, second, status",
+    [
+        (signal.SIGTERM, signal.SIGTERM, 0),
+        (signal.SIGINT, signal.SIGINT, -signal.SIGINT),
+    ],
+)
 def test_a_second_signal_during_the_save(first, second, status):
     with subprocess.Popen([sys.executable, "-c", SAVING], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"

@@ -4,7 +4,6 @@ import random
 import signal
 
 import pytest
-
 import running
 
 STEPS = 60

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import optax
 import pytest
-
 import tiny
+
 from coca_jax import config as config_lib
-from coca_jax import sharding
+from coca_jax.distributed import sharding
 from coca_jax.models import coca
-from coca_jax.trainer import objective, optimizer, state, step
+from coca_jax.objectives import pretraining as objective
+from coca_jax.trainer import optimizer, state, step
 
 BATCH, STEPS = 16, 5
 
@@ -161,7 +162,10 @@ def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
     model = coca.build(config)
     loss = jax.jit(objective.Pretraining(model, config.loss, tiny.PAD).loss)
     arguments = (coca.abstract_parameters(model)[0], tiny.batch(config), jax.random.key(0))
-    found = lambda: collections.Counter(map(tuple, tiny.constraints(loss.trace(*arguments).jaxpr.jaxpr)))
+
+    def found():
+        return collections.Counter(map(tuple, tiny.constraints(loss.trace(*arguments).jaxpr.jaxpr)))
+
     assert not found()
     with jax.set_mesh(tiny.mesh(2, 2, 2)):
         assert found()[STREAM] == 10

@@ -8,9 +8,10 @@ import pytest
 import tiny
 
 from coca_jax import config as config_lib
-from coca_jax import sharding
+from coca_jax.distributed import sharding
 from coca_jax.models import coca
-from coca_jax.trainer import objective, program
+from coca_jax.objectives import pretraining as objective
+from coca_jax.trainer import program
 
 SOURCE = np.array([1, 0, 1, 1, 0, 1, 1, 0], np.int32)
 
@@ -29,7 +30,9 @@ def test_it_is_the_loss_of_the_sources_rows(trained):
     _, loss, _, batch = trained
     metrics = loss(batch)
     for number, name in enumerate("ab"):
-        text = np.where((SOURCE[:, None] == number) | (np.arange(8) == 0), batch["text"], tiny.PAD)  # no label elsewhere
+        text = np.where(
+            (SOURCE[:, None] == number) | (np.arange(8) == 0), batch["text"], tiny.PAD
+        )  # no label elsewhere
         alone = loss(batch | {"text": text})
         np.testing.assert_allclose(metrics[f"captioning_loss/{name}"], alone["captioning_loss"], rtol=1e-5)
     assert metrics["captioning_loss/a"] != metrics["captioning_loss/b"]

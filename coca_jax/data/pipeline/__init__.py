@@ -1,0 +1,1 @@
+"""Batches as a function of the step: order, mixture, read-ahead, examples."""

@@ -1,0 +1,54 @@
+"""How the sources of a mixture share each batch: exact quotas, spread evenly over the rows."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from coca_jax.errors import CocaError
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which source each row of every batch comes from; the same for all steps and on all hosts.
+
+    Attributes:
+      names: of the sources.
+      quotas: rows of each of them in a batch; their sum is the batch size.
+      source: int32 [B], the source of each row.
+      place: int64 [B], the how-manieth of its source's rows it is: row r at step n holds the source's position
+        n * quota + place[r].
+    """
+
+    names: tuple[str, ...]
+    quotas: tuple[int, ...]
+    source: np.ndarray
+    place: np.ndarray
+
+
+def layout(shares: Mapping[str, float], batch_size: int) -> Layout:
+    """The layout of batches whose rows are shared out by the largest remainder.
+
+    Args:
+      shares: of each source by name, above 0; only their proportions count.
+      batch_size: B.
+
+    Raises:
+      CocaError: a source would get no row.
+    """
+    wanted = np.array(list(shares.values()), np.float64)
+    wanted *= batch_size / wanted.sum()
+    quotas = np.floor(wanted + 1e-9).astype(np.int64)  # a third of 96 is 32, whatever the floats say
+    missing = batch_size - int(quotas.sum())
+    quotas[np.argsort(-(wanted - quotas), kind="stable")[:missing]] += 1
+    for name, quota in zip(shares, quotas, strict=True):
+        if not quota:
+            raise CocaError(
+                f"data.mixture.{name} would get none of the {batch_size} rows of a batch: raise its share or "
+                f"train.batch_size, or leave it out"
+            )
+    source = np.repeat(np.arange(len(quotas), dtype=np.int32), quotas)
+    place = np.concatenate([np.arange(quota) for quota in quotas])
+    # Row k of a source with quota n belongs at (k + 1/2) / n of the batch.
+    rows = np.argsort((place + 0.5) / quotas[source], kind="stable")
+    return Layout(tuple(shares), tuple(quotas.tolist()), source[rows], place[rows])

@@ -1,0 +1,1 @@
+"""Records by index: one store for each split of a dataset, whatever its format."""

@@ -1,0 +1,222 @@
+"""Where the records of a shard lie: scanned once, kept beside the shard or in a cache folder, checked before use."""
+
+import array
+import dataclasses
+import functools
+import io
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from coca_jax.data.images.decode import BadRecord
+from coca_jax.errors import CocaError, DataError
+from coca_jax.storage import reading as storage
+from coca_jax.storage.files import is_remote
+from coca_jax.storage.reading import File
+
+_FORMAT = "coca_jax shard index 2"  # raise it where what is kept changes
+_LARGEST = 2**36  # bytes of an index
+_CHUNK = 100_000  # strings hashed at a time
+_log = logging.getLogger(__name__)
+# What numpy raises on a file that is damaged or none of ours.
+DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, BadRecord)
+
+
+class Strings:
+    """Many strings in two arrays: a Python list of them would take ten times the memory, copied by every fork."""
+
+    def __init__(self, data: np.ndarray, ends: np.ndarray):
+        """`data`: uint8, UTF-8 of all of them. `ends`: int64 [n], where each ends."""
+        self.data, self.ends = data, ends
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Strings":
+        buffer, ends = bytearray(), array.array("q")
+        for text in texts:
+            buffer += text.encode("utf-8", "surrogateescape")
+            ends.append(len(buffer))
+        return cls(np.frombuffer(bytes(buffer), np.uint8), np.frombuffer(ends, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = int(self.ends[index - 1]) if index else 0
+        return self.data[start : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
+
+    def hashes(self) -> np.ndarray:
+        """uint64 [n], one hash a string: a polynomial of its bytes modulo 2^64, mixed as splitmix64 does."""
+        parts = []
+        for first in range(0, len(self), _CHUNK):
+            ends = self.ends[first : first + _CHUNK]
+            origin = int(self.ends[first - 1]) if first else 0
+            starts = np.concatenate([[origin], ends[:-1]])
+            lengths = ends - starts
+            data = self.data[origin : int(ends[-1])]
+            place = np.arange(len(data)) - np.repeat(starts - origin, lengths)
+            powers = _powers(int(lengths.max(initial=0)))
+            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_TABLE[data] * powers[place], dtype=np.uint64)])
+            parts.append(_mixed(sums[ends - origin] - sums[starts - origin] + lengths.astype(np.uint64)))
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+_TABLE = _mixed(np.arange(1, 257, dtype=np.uint64))
+
+
+@functools.lru_cache(maxsize=8)
+def _powers(count: int) -> np.ndarray:
+    return np.cumprod(np.full(count, 0x5851F42D4C957F2D, np.uint64), dtype=np.uint64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """Where the records of one shard lie.
+
+    Attributes:
+      spans: int64 [rows, columns]: pairs of offset and size, (-1, 0) for a member that is not there.
+      keys: the records' names, where the shard holds any.
+      ends: int64 [records], where several rows make a record: the row after its last one.
+      damage: losses found, counted by cause.
+      digest: changes where the shard's contents do, as far as the scan sees them.
+    """
+
+    spans: np.ndarray
+    keys: Strings | None = None
+    ends: np.ndarray | None = None
+    damage: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.spans) if self.ends is None else len(self.ends)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        return self.spans.nbytes + (self.keys.data.nbytes + self.keys.ends.nbytes if self.keys else 0) + 1_000
+
+
+def index_of(
+    file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, keep: bool = True, beside: bool = False
+) -> Index:
+    """The index of a shard: a kept one that fits its size and version, or else a new one, which is then kept.
+
+    Args:
+      file: the shard.
+      kind: what `scan` looks for; indices of several kinds may be kept of one shard. "" for the usual one.
+      scan: makes the index.
+      columns: of its spans; a kept index with others is none of `scan`'s.
+      keep: whether a new one is worth keeping.
+      beside: keep it beside the shard even in a bucket; else there in the cache folder.
+
+    Raises:
+      CocaError: the shard has changed since it was listed, or what `scan` raises.
+    """
+    name = f"{kind}.index" if kind else "index"
+    near = f"{file.path}.{name}"
+    far = f"{storage.cache_folder()}/indices/{_address(file)}.{name}"
+    for path in (far, near) if is_remote(file.path) else (near, far):
+        found = _load(path, file, kind, columns)
+        if found is not None:
+            if path == near and is_remote(near):
+                _keep([far], _dump(found, file, kind))
+            return found
+    now = storage.stat(file.path)
+    if now is None or now.size != file.size or (now.version != file.version and not is_remote(file.path)):
+        raise CocaError(f"{file.path} was changed or removed after it was listed: start again when it is complete")
+    index = scan(file)
+    if keep:
+        here = beside or (not is_remote(file.path) and storage.is_writable(os.path.dirname(file.path) or "."))
+        _keep([near, far] if here else [far], _dump(index, file, kind))
+    return index
+
+
+def _address(file: File) -> str:
+    return storage.digest(file.path if is_remote(file.path) else os.path.abspath(file.path))
+
+
+def _keep(places: list[str], data: bytes) -> None:
+    for path in places:
+        try:
+            storage.write(path, data)
+            return
+        except (OSError, CocaError) as error:
+            _log.info("the index %s cannot be written: %s", path, error)
+
+
+def _about(file: File, kind: str) -> dict[str, str | int]:
+    return {"format": _FORMAT, "kind": kind, "size": file.size, "version": file.version}
+
+
+def _dump(index: Index, file: File, kind: str) -> bytes:
+    about = {**_about(file, kind), "damage": dict(index.damage), "digest": index.digest}
+    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "spans": index.spans}
+    if index.keys is not None:
+        arrays |= {"keys": index.keys.data, "key_ends": index.keys.ends}
+    if index.ends is not None:
+        arrays["ends"] = index.ends
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
+    """The index that the file holds; None where it is not there, damaged, or another shard's."""
+    try:
+        data = storage.read(path, largest=_LARGEST)
+    except DataError:
+        raise
+    except (BadRecord, CocaError):
+        return None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            if {key: about.get(key) for key in _about(file, kind)} != _about(file, kind):
+                return None
+            keys = Strings(arrays["keys"], arrays["key_ends"]) if "keys" in arrays else None
+            index = Index(
+                arrays["spans"],
+                keys,
+                arrays.get("ends", None),
+                {str(cause): int(count) for cause, count in about["damage"].items()},
+                str(about["digest"]),
+            )
+    except (*DAMAGE, AttributeError, RecursionError) as error:
+        _log.warning("the index %s is damaged (%s): made anew", path, error)
+        return None
+    if _is_sound(index, file, columns):
+        return index
+    _log.warning("the index %s does not fit its file: made anew", path)
+    return None
+
+
+def _is_sound(index: Index, file: File, columns: int) -> bool:
+    spans, keys, ends = index.spans, index.keys, index.ends
+    if spans.dtype != np.int64 or spans.ndim != 2 or spans.shape[1] != columns:
+        return False
+    offsets, sizes = spans[:, ::2], spans[:, 1::2]
+    if (offsets < -1).any() or (sizes < 0).any() or (offsets > file.size - sizes).any():
+        return False
+    if ends is not None and not _are_ends(ends, len(spans)):
+        return False
+    return keys is None or (
+        len(keys) == len(index) and keys.data.dtype == np.uint8 and _are_ends(keys.ends, len(keys.data))
+    )
+
+
+def _are_ends(ends: np.ndarray, total: int) -> bool:
+    if ends.dtype != np.int64 or ends.ndim != 1 or (np.diff(ends, prepend=0) < 0).any():
+        return False
+    return (ends[-1] if len(ends) else 0) == total

@@ -1,0 +1,1 @@
+"""Vocabularies, captions and the names of classes."""

@@ -1,0 +1,170 @@
+"""SentencePiece vocabularies: training, loading, special ids. Needs only sentencepiece and numpy."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from coca_jax.config import TextConfig
+from coca_jax.errors import CocaError
+
+# Below this size the 256 byte pieces would crowd out words; from it on they make every text encodable without UNK.
+_BYTE_FALLBACK_FROM = 4_096
+_TRAINING_THREADS = 2  # fixed: the pieces depend on how the corpus is split over threads
+
+
+class Vocabulary:
+    """A SentencePiece model with its special ids.
+
+    Attributes:
+      model_bytes: the serialised model, which `from_bytes` loads.
+      size: number of ids.
+      pad_id, bos_id, eos_id, unk_id: pairwise distinct.
+    """
+
+    def __init__(self, model_bytes: bytes, origin: str = "the vocabulary"):
+        """Loads a serialised model.
+
+        Raises:
+          CocaError: the bytes are no SentencePiece model, or a special id is missing; `origin` is named.
+        """
+        self.model_bytes = model_bytes
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model_bytes)
+        except RuntimeError as error:
+            raise CocaError(
+                f"{origin} is not a SentencePiece model: name a .model file, or train one with "
+                "python -m coca_jax.tools vocabulary"
+            ) from error
+        self.size = self._processor.GetPieceSize()
+        self.pad_id, self.bos_id = self._processor.pad_id(), self._processor.bos_id()
+        self.eos_id, self.unk_id = self._processor.eos_id(), self._processor.unk_id()
+        special = {"pad": self.pad_id, "bos": self.bos_id, "eos": self.eos_id, "unk": self.unk_id}
+        missing = [name for name, value in special.items() if value < 0]
+        if missing or len(set(special.values())) < 4:
+            raise CocaError(
+                f"{origin} has the special ids {special}, but all four must exist and differ: train it "
+                "with python -m coca_jax.tools vocabulary, or with explicit ids (--pad_id=0 --eos_id=1 …)"
+            )
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Vocabulary":
+        """Loads a `.model` file.
+
+        Raises:
+          CocaError: the file cannot be read, or is no usable SentencePiece model.
+        """
+        try:
+            return cls(Path(path).read_bytes(), str(path))
+        except OSError as error:
+            raise CocaError(f"the vocabulary {path} cannot be read ({error.strerror}): check the path") from error
+
+    @classmethod
+    def from_bytes(cls, model_bytes: bytes) -> "Vocabulary":
+        """Loads `model_bytes` of another vocabulary."""
+        return cls(model_bytes)
+
+    def encode(self, texts: Sequence[str], length: int, long_text: str = "error") -> np.ndarray:
+        """Token ids, int32 [len(texts), length]; each row is BOS, the text's tokens, EOS, pads.
+
+        Args:
+          texts: any strings.
+          length: tokens a row, with BOS and EOS.
+          long_text: "truncate" keeps the first tokens and EOS; "error" refuses.
+
+        Raises:
+          CocaError: a text takes more than `length` tokens under "error"; the first such text is named.
+        """
+        rows = np.full((len(texts), length), self.pad_id, np.int32)
+        # One by one: for a list SentencePiece starts a thread, even for one.
+        for row, text, tokens in zip(rows, texts, map(self._processor.encode, texts), strict=True):
+            if len(tokens) + 2 > length:
+                if long_text == "error":
+                    raise CocaError(too_long(text, len(tokens) + 2, length))
+                tokens = tokens[: length - 2]
+            row[0] = self.bos_id
+            row[1 : len(tokens) + 1] = tokens
+            row[len(tokens) + 1] = self.eos_id
+        return rows
+
+    def decode(self, ids: np.ndarray) -> list[str]:
+        """The texts of ids [n, L], each up to its first EOS; special ids say nothing."""
+        silent = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
+        texts = []
+        for row in np.asarray(ids).tolist():
+            end = row.index(self.eos_id) if self.eos_id in row else len(row)
+            texts.append(self._processor.decode([i for i in row[:end] if i not in silent and 0 <= i < self.size]))
+        return texts
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text takes, with BOS and EOS."""
+        return [len(tokens) + 2 for tokens in self._processor.encode(list(texts), num_threads=1)]
+
+    def piece(self, token: int) -> str:
+        """What an id stands for; a space is shown as "▁"."""
+        return self._processor.id_to_piece(token) if 0 <= token < self.size else "?"
+
+
+def too_long(text: str, tokens: int, length: int) -> str:
+    """What to say of a text of `tokens` tokens (with BOS and EOS) where the model reads `length`."""
+    shown = text if len(text) <= 60 else text[:57] + "…"
+    return (
+        f"the text {shown!r} takes {tokens} tokens and the model reads {length}: raise model.text.length, "
+        "shorten the text, or set data.long_text = truncate"
+    )
+
+
+def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
+    """Trains a SentencePiece model (BPE); the same texts give the same model.
+
+    Args:
+      texts: the corpus.
+      size: number of ids wanted, special ones included. A corpus that supports fewer gives a smaller vocabulary
+        (its `size` says how small).
+
+    Raises:
+      CocaError: no text at all, or `size` is too small even for the corpus' characters.
+    """
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise CocaError("there is no caption to train a vocabulary from: check data.path and its captions")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=size,
+            model_type="bpe",
+            hard_vocab_limit=False,
+            character_coverage=1.0 if size < _BYTE_FALLBACK_FROM else 0.9995,
+            byte_fallback=size >= _BYTE_FALLBACK_FROM,
+            normalization_rule_name="nmt_nfkc",
+            pad_id=0,  # pad, eos, unk as seqio and T5 have them
+            eos_id=1,
+            unk_id=2,
+            bos_id=3,
+            num_threads=_TRAINING_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().rpartition("] ")[2].rstrip(".")  # after the source line that raised it
+        raise CocaError(
+            f"a vocabulary of {size} pieces cannot be trained on {len(texts)} captions ({reason}): choose another size"
+        ) from error
+    return Vocabulary(model.getvalue())
+
+
+def check_against_model(vocabulary: Vocabulary, text_config: TextConfig) -> None:
+    """Checks that every id has its row in the model's embedding.
+
+    Raises:
+      CocaError: the model's vocabulary is smaller than this one.
+    """
+    if vocabulary.size > text_config.vocabulary_size:
+        raise CocaError(
+            f"the vocabulary has {vocabulary.size} pieces but model.text.vocabulary_size is "
+            f"{text_config.vocabulary_size}: set it to at least {vocabulary.size}"
+        )

@@ -1,0 +1,1 @@
+"""Device meshes, sharding of parameters, and several processes."""

@@ -1,0 +1,1 @@
+"""Pure functions from predictions and ground truth to figures."""

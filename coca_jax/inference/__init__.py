@@ -1,0 +1,1 @@
+"""A restored model: embed, classify, caption, search."""

@@ -1,0 +1,1 @@
+"""What a run trains for: the batch, the loss, and the trainable parameters."""

@@ -1,0 +1,1 @@
+"""Configs that several files of configs/ share."""

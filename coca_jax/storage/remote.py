@@ -1,0 +1,213 @@
+"""What lies in buckets, through fsspec: gs://, s3://, memory://, …
+
+A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever its
+driver's own timeouts are) and repeated after each of `WAITS`. What fails then is one file, if its bucket still says
+something of it. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that no
+record is lost to it, for `OUTAGE` seconds at most; then they end the run, as does a bucket of which nothing could be
+read for as long.
+"""
+
+import concurrent.futures
+import io
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from coca_jax.errors import CocaError, DataError
+
+TIMEOUT = 60.0  # seconds for one attempt
+WAITS = (0.5, 2.0, 8.0)  # seconds between attempts; the last of them goes on in an outage
+OUTAGE = 300.0  # seconds without a successful read, after which a run is not kept waiting any longer
+_REPORT = 30.0  # seconds between two lines of log about an outage
+_clock, _sleep = time.monotonic, time.sleep
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again would not help
+_DRIVERS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def system_of(path: str) -> tuple[Any, str]:
+    """The file system of an address, and the path that it has there."""
+    import fsspec  # here, because most runs read from disks alone
+
+    protocol = path.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        driver = _DRIVERS.get(protocol)
+        todo = f"pip install {driver}" if driver else str(error)
+        raise CocaError(f"{path} needs a driver for {protocol}:// that is not installed: {todo}") from error
+    except ValueError as error:
+        raise CocaError(f"{path} cannot be opened ({error}): write gs://, s3:// or a folder of a disk") from error
+
+
+class _Bucket:
+    """What several threads' reads of a bucket have come to."""
+
+    def __init__(self, name: str):
+        self.name, self.answered = name, False
+        self._began = self._last = self._reported = -math.inf  # first and last failure in a row, last line of log
+        self._lock = threading.Lock()
+
+    def succeeded(self) -> None:
+        self.answered, self._began = True, -math.inf
+
+    def failed(self) -> float:
+        """Seconds since the first of the failures that no success has interrupted."""
+        with self._lock:
+            now = _clock()
+            # Longer than a wait, a question and a read that hang: nobody has asked in between.
+            if self._began == -math.inf or now - self._last > 3 * TIMEOUT:
+                self._began = now
+            self._last = now
+            return now - self._began
+
+    def report(self, seconds: float, reason: str) -> None:
+        with self._lock:
+            if _clock() - self._reported < _REPORT:
+                return
+            self._reported = _clock()
+        _log.warning(
+            "%s has not been readable for %.0f s (%s): waiting for it, for at most %.0f s",
+            self.name,
+            seconds,
+            reason,
+            OUTAGE,
+        )
+
+
+_buckets: dict[str, _Bucket] = {}
+
+
+def _bucket_of(path: str) -> _Bucket:
+    name = "/".join(path.split("/", 3)[:3])
+    return _buckets.setdefault(name, _Bucket(name))
+
+
+def persistently(path: str, work: Callable[[], _T]) -> _T:
+    """What a network operation returns, repeated where it fails.
+
+    Raises:
+      OSError: it failed to the end.
+      DataError: so did all that was asked of the bucket, for `OUTAGE` seconds; or until the program ended.
+    """
+    bucket, attempt, began = _bucket_of(path), 0, math.inf
+    while True:
+        attempt += 1
+        # Asked before the last attempt, not behind it: an outage may end in between.
+        alive = attempt <= len(WAITS) or not bucket.answered or _is_there(path)
+        try:
+            result = _in_time(work)
+        except _FINAL:  # an answer, too
+            bucket.succeeded()
+            raise
+        except Exception as error:  # drivers raise errors of their own kinds
+            silent, reason = bucket.failed(), str(error) or type(error).__name__
+            began = min(began, _clock())
+            if _leaving():
+                raise DataError(f"{path} could not be read ({reason}) when the program ended: start again") from error
+            if attempt <= len(WAITS):
+                wait = WAITS[attempt - 1]
+                _log.warning("%s failed at attempt %d (%s): again in %g s", path, attempt, reason, wait)
+            elif silent > OUTAGE:
+                raise DataError(
+                    f"nothing of {bucket.name} could be read for {silent:.0f} s ({path}: {reason}): when the network, "
+                    "the bucket and your credentials are well again, start the same command, which goes on from the "
+                    "last checkpoint"
+                ) from error
+            elif alive or _clock() - began > OUTAGE:  # the bucket has answered others meanwhile
+                raise OSError(f"{path} failed {attempt} times: {reason}") from error
+            else:
+                wait = WAITS[-1]
+                bucket.report(silent, reason)
+            _sleep(wait)
+        else:
+            bucket.succeeded()
+            return result
+
+
+def _leaving() -> bool:
+    """Whether the program has ended and only waits for its threads: from then on no pool takes work."""
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError as error:
+        return "shutdown" in str(error)  # and not a lack of threads
+    return False
+
+
+def _is_there(path: str) -> bool:
+    """Whether the bucket says anything of a file, even that there is none."""
+    system, inner = system_of(path)
+
+    def ask() -> None:
+        system.invalidate_cache(inner)  # a listing from before would answer for the bucket
+        system.info(inner)
+
+    try:
+        _in_time(ask)
+    except _FINAL:
+        return True
+    except Exception:
+        return False
+    return True
+
+
+def _in_time(work: Callable[[], _T]) -> _T:
+    answer: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put((work(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    # A daemon: a thread that hangs for ever keeps nobody from leaving.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = answer.get(timeout=TIMEOUT)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {TIMEOUT:g} s") from None
+    if error is not None:
+        raise error
+    return value
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file of a known size, each read of which is repeated where it fails."""
+
+    def __init__(self, path: str, size: int):
+        self._path, self._size, self._place = path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._place + len(buffer), self._size)
+        if end <= self._place:
+            return 0
+        data = read_range(self._path, self._place, end)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+
+def read_range(path: str, start: int, end: int) -> bytes:
+    """Bytes start to end; raises OSError where they cannot be read."""
+    system, inner = system_of(path)
+    return persistently(path, lambda: system.cat_file(inner, start=start, end=end))

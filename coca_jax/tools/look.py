@@ -1,0 +1,129 @@
+"""Shows samples of a batch exactly as the model sees them, on a page.
+
+    python -m coca_jax.tools look --config=configs/x.py --output=look.html --step=0 --count=24
+
+After augmentation and tokenisation: the picture at its size and enlarged, the text that the ids decode to, every piece
+with its id, pads, where a text was cut, and which record of which set it is. The rows are evenly spread over the batch,
+so that a mixture shows its proportions.
+"""
+
+import html
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from absl import flags
+
+from coca_jax.config import Config
+from coca_jax.data.records import open as records
+from coca_jax.data.text.vocabulary import Vocabulary
+from coca_jax.errors import CocaError
+from coca_jax.tools import page, sets
+
+_ENLARGED = 320  # pixels that a side is enlarged to, about
+
+
+def write(
+    path: str, config: Config, vocabulary: Vocabulary, *, step: int = 0, count: int = 24, split: str = "train"
+) -> str:
+    """Writes the page; returns what it shows, in a sentence.
+
+    Raises:
+      CocaError: records cannot be found or read, or the file cannot be written.
+    """
+    from coca_jax.data.pipeline.batches import Pipeline
+
+    rows = sets.spread(config.train.batch_size, count)
+    pipeline = Pipeline(config, vocabulary, split=split, rows=rows)
+    batch, origins = pipeline.batch(step), pipeline.origins(step)
+    samples = [
+        _sample(vocabulary, image, text, origin, step)
+        for image, text, origin in zip(batch["image"], batch["text"], origins, strict=True)
+    ]
+    quotas = ", ".join(
+        f"{quota:,} of {name}" for name, quota in zip(pipeline.layout.names, pipeline.layout.quotas, strict=True)
+    )
+    size, length = config.model.image.size, config.model.text.length
+    summary = (
+        f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: pictures of "
+        f"{size} x {size} pixels, texts of {length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
+    )
+    page.write(
+        path,
+        kind="coca_jax data, as the model sees them",
+        summary=summary,
+        title=config.data.name or ", ".join(pipeline.layout.names),
+        body="".join(samples) + _skipped(pipeline.skipped),
+    )
+    return summary
+
+
+def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> str:
+    (said,) = vocabulary.decode(ids[None])
+    (tokens,) = vocabulary.lengths([origin.text])
+    cut = (
+        f'<p class="warning">Cut: the text takes {tokens:,} tokens. All of it: {html.escape(origin.text)}</p>'
+        if (tokens > len(ids))
+        else ""
+    )
+    facts = [
+        ("Set", origin.source),
+        ("Record", origin.record),
+        ("Place", f"row {origin.row:,} of step {step:,}, position {origin.position:,} of the set's order"),
+    ]
+    listed = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in facts)
+    return (
+        f'<section class="sample"><div class="views">{_views(image, said)}</div><div>'
+        f'<p class="caption">{html.escape(said)}</p>{cut}<dl><dt>Tokens</dt>'
+        f'<dd class="pieces">{_pieces(vocabulary, ids)}</dd>{listed}</dl></div></section>'
+    )
+
+
+def _views(image: np.ndarray, alt: str) -> str:
+    """The picture and its enlargement; of a clip every frame."""
+    if image.ndim == 4:
+        return "".join(page.exact(frame, f"frame {number} of: {alt}") for number, frame in enumerate(image))
+    scale = _ENLARGED // max(image.shape[:2])
+    return page.exact(image, alt) + (page.exact(image, f"enlarged: {alt}", scale) if scale > 1 else "")
+
+
+def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> str:
+    special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id}
+    shown = []
+    for token, run in itertools.groupby(ids.tolist()):
+        times = len(list(run))
+        if token == vocabulary.pad_id:
+            shown.append((token, f"{vocabulary.piece(token)} × {times}"))
+        else:
+            shown += [(token, vocabulary.piece(token))] * times
+    return "".join(
+        f"<span{' class=special' * (token in special)}>{html.escape(piece)}<small>{token}</small></span>"
+        for token, piece in shown
+    )
+
+
+def _skipped(skipped) -> str:
+    if not skipped.by_cause:
+        return ""
+    rows = [
+        (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ()))) for cause, count in skipped.by_cause.items()
+    ]
+    return f"<section><h2>Skipped on the way</h2>{page.facts(rows)}</section>"
+
+
+def define(values: flags.FlagValues) -> Callable[[Config], None]:
+    """Adds the command's flags; gives what runs it."""
+    output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
+    step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", lower_bound=0, flag_values=values)
+    count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", lower_bound=1, flag_values=values)
+    split = flags.DEFINE_enum("split", "train", list(records.SPLITS), "Which records.", flag_values=values)
+
+    def run(config: Config) -> None:
+        if not output.value:
+            raise CocaError("--output is missing: name an .html file")
+        summary = write(
+            output.value, config, sets.vocabulary(config), step=step.value, count=count.value, split=split.value
+        )
+        print(f"{output.value}: {summary}")
+
+    return run

@@ -1,0 +1,343 @@
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import jax
+import ml_collections
+import pytest
+
+from coca_jax import config as config_lib
+from coca_jax.config import Config, from_config_dict
+from coca_jax.errors import CocaError
+
+CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+
+
+def _nested(key: str, value) -> dict:
+    """_nested("a.b", 1) is {"a": {"b": 1}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _with(changes: dict) -> ml_collections.ConfigDict:
+    values = config_lib.default()
+    values.update_from_flattened_dict(changes)
+    return values
+
+
+def _refusal(values) -> str:
+    with pytest.raises(CocaError) as caught:
+        from_config_dict(values)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def _changed_everywhere(config):
+    """A config in which no value is its default, except names, which keep to their choices."""
+
+    def other(field, value):
+        if dataclasses.is_dataclass(value):
+            return _changed_everywhere(value)
+        if isinstance(value, bool):
+            return not value
+        if field.name == "sets":
+            return {
+                "more": config_lib.EvaluationDatasetConfig(
+                    format="folder", path="a", examples=3, beams=2, classify=("b", "c")
+                )
+            }
+        if isinstance(value, dict):
+            return {"one": _changed_everywhere(config_lib.SourceConfig())}
+        if isinstance(value, tuple):
+            return (*value, "other {}", "and another {}")
+        if isinstance(value, str):
+            choices = [c for c in field.metadata.get("choices", ()) if c != value]
+            return choices[0] if choices else value + "changed"
+        return value * 2 if value else value + (1 if isinstance(value, int) else 0.25)
+
+    fields = {f.name: other(f, getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return dataclasses.replace(config, **fields)
+
+
+def test_a_mixture_is_open_to_flags_and_refuses_what_it_does_not_know():
+    values = config_lib.default()
+    values.data.mixture = {"web": config_lib.source(format="tars", path="a", share=3), "scenes": config_lib.source()}
+    values.data.mixture.web.path = "b"
+    config = from_config_dict(values)
+    assert list(config.data.sources) == ["scenes", "web"]
+    assert config.data.sources["web"] == config_lib.SourceConfig(format="tars", path="b", share=3.0)
+    assert from_config_dict(config_lib.to_config_dict(config)) == config
+    assert "config.data.mixture.web has no key 'pat': did you mean config.data.mixture.web.path" in _refusal(
+        {"data": {"mixture": {"web": {"pat": "a"}}}}
+    )
+    assert "data.mixture.web.format = tars needs a folder" in _refusal(
+        {"data": {"mixture": {"web": {"format": "tars"}}}}
+    )
+    assert "share must be above 0" in _refusal({"data": {"mixture": {"a": {"share": 0}}}})
+    assert "has the name 'a b'" in _refusal({"data": {"mixture": {"a b": {}}}})
+
+
+def test_a_set_alone_is_its_own_source():
+    config = from_config_dict({"data": {"format": "tars", "path": "a", "name": "emoji"}})
+    assert config.data.sources == {"emoji": config.data}
+
+
+def test_defaults_survive_the_round_trip():
+    assert from_config_dict(config_lib.default()) == Config()
+    assert from_config_dict({}) == Config()
+    assert from_config_dict(ml_collections.ConfigDict()) == Config()
+
+
+def test_every_value_survives_the_round_trip():
+    changed = _changed_everywhere(Config())
+    changed = dataclasses.replace(  # the contradictions that changing everything makes
+        changed, model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32))
+    )
+
+    def leaves(config):
+        return jax.tree.leaves(dataclasses.asdict(config), is_leaf=lambda x: isinstance(x, tuple))
+
+    alone = dataclasses.replace(
+        changed,
+        data=dataclasses.replace(changed.data, mixture={}),
+        evaluation=dataclasses.replace(changed.evaluation, sets={}),
+    )
+    for before, after in zip(leaves(Config()), leaves(alone), strict=True):
+        assert before != after
+    assert from_config_dict(config_lib.to_config_dict(changed)) == changed
+
+
+def test_json_restores_an_equal_config():
+    config = from_config_dict(
+        _with({"data.train_files": ("a*", "b*"), "data.exclude": ("style=flat",), "train.seed": 7})
+    )
+    restored = from_config_dict(json.loads(json.dumps(dataclasses.asdict(config))))
+    assert restored == config and hash(restored) == hash(config)
+    assert restored.data.train_files == ("a*", "b*") and restored.data.evaluation_files == ()
+    assert type(restored.data.train_files) is tuple
+
+
+def test_missing_keys_take_their_defaults():
+    config = from_config_dict({"model": {"width": 64, "heads": 4}})
+    assert (config.model.width, config.model.heads) == (64, 4)
+    assert dataclasses.replace(config, model=config_lib.ModelConfig()) == Config()
+
+
+def test_the_config_dict_is_locked():
+    with pytest.raises((AttributeError, KeyError), match="peak_lr"):
+        config_lib.default().optimizer.peak_lr = 1e-3
+    with pytest.raises(KeyError, match="peak_lr"):
+        config_lib.default().optimizer.update(peak_lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    "key, nearest",
+    [
+        ("optimiser", "config.optimizer"),
+        ("model.widht", "config.model.width"),
+        ("model.image.patchsize", "config.model.image.patch"),
+        ("train.mesh.tensors", "config.train.mesh.tensor"),
+        ("data.train_file", "config.data.train_files"),
+        ("zzz", "config."),  # nothing is near: some key is named all the same
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key, nearest):
+    message = _refusal(_nested(key, 1))
+    assert repr(key.split(".")[-1]) in message and f"did you mean {nearest}" in message
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model.width", 64.0),
+        ("model.width", "64"),
+        ("model.width", True),
+        ("model.width", None),
+        ("model.dtype", 32),
+        ("model.text.tied_softmax", 1),
+        ("optimizer.peak_learning_rate", "1e-3"),
+        ("optimizer.peak_learning_rate", True),
+        ("data.train_files", "*.tar"),
+        ("data.train_files", ("a", 1)),
+        ("data.path", 5),
+    ],
+)
+def test_a_wrong_type_is_refused_by_name(key, value):
+    message = _refusal(_nested(key, value))
+    assert f"config.{key}" in message and repr(value) in message
+
+
+@pytest.mark.parametrize("key", ["model", "model.image", "train.mesh"])
+@pytest.mark.parametrize("value", [3, None, "base"])
+def test_a_value_in_place_of_a_section_is_refused_by_name(key, value):
+    assert f"config.{key}" in _refusal(_nested(key, value))
+
+
+def test_an_integer_is_taken_for_a_float():
+    weight = from_config_dict({"loss": {"captioning_weight": 3}}).loss.captioning_weight
+    assert weight == 3.0 and type(weight) is float
+
+
+@pytest.mark.parametrize(
+    "key, choices",
+    [
+        ("model.dtype", ("bfloat16", "float32")),
+        ("model.remat", ("none", "dots", "attention", "full")),
+        ("model.image.stem", ("patch", "conv")),
+        ("model.pooler.kind", ("cascade", "parallel")),
+        ("optimizer.name", ("adafactor", "adamw")),
+        ("optimizer.schedule", ("linear", "cosine", "constant")),
+        ("data.long_text", ("error", "truncate")),
+    ],
+)
+def test_choices(key, choices):
+    message = _refusal(_nested(key, "float16"))
+    assert f"config.{key} is 'float16'" in message and ", ".join(choices) in message
+    for choice in choices:
+        value = from_config_dict(
+            _nested(key, choice)
+            | ({"model": {"image": {"patch": 16, "stem": choice}}} if key == "model.image.stem" else {})
+        )
+        for part in key.split("."):
+            value = getattr(value, part)
+        assert value == choice
+
+
+CONTRADICTIONS = {
+    "heads": ({"model.heads": 7}, "model.heads = 7 does not divide model.width = 768: change"),
+    "patch": ({"model.image.patch": 17}, "model.image.patch = 17 does not divide model.image.size = 288: change"),
+    "conv": ({"model.image.stem": "conv"}, "model.image.patch = 18 is not a power of two"),
+    "convnet": ({"model.image.kind": "convnet"}, "model.image.patch = 18 is not a power of two"),
+    "patch of 1": ({"model.image.stem": "conv", "model.image.patch": 1}, "model.image.patch = 1 is not a power of two"),
+    "tokens": ({"model.image.kind": "precomputed"}, "needs model.image.tokens"),
+    "no loss": ({"loss.contrastive_weight": 0.0, "loss.captioning_weight": 0.0}, "every weight of config.loss is 0"),
+    "temperature": ({"loss.initial_temperature": 0.0}, "loss.initial_temperature must be above 0"),
+    "length": ({"model.text.length": 2}, "model.text.length must be at least 3"),
+    "steps": ({"train.steps": 0}, "train.steps = 0 must be at least 1"),
+    "batch": ({"train.batch_size": 0}, "train.batch_size = 0 must be at least 1"),
+    "no microbatch": (
+        {"train.microbatches": 0},
+        "train.microbatches = 0 must be at least 1",
+    ),
+    "microbatches": (
+        {"train.microbatches": 3},
+        "train.microbatches = 3 does not divide train.batch_size = 65536: change",
+    ),
+    "log_every": ({"train.log_every": 0}, "train.log_every = 0 must be at least 1"),
+    "checkpoint_every": (
+        {"train.checkpoint_every": 0},
+        "train.checkpoint_every = 0 must be at least 1",
+    ),
+    "keep": ({"train.keep_checkpoints": 0}, "train.keep_checkpoints = 0 must be at least 1"),
+    "ema": ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay must lie in [0, 1)"),
+    "warmup": ({"optimizer.warmup_fraction": 1.0}, "optimizer.warmup_fraction must lie in [0, 1)"),
+    "holdout": ({"data.holdout": 1.0}, "data.holdout must be at least 0 and below 1"),
+    "tars": ({"data.format": "tars"}, "data.format = tars needs a folder: pass --config.data.path=FOLDER"),
+    "folder": ({"data.format": "folder"}, "data.format = folder needs a folder: pass --config.data.path=FOLDER"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction_says_what_to_change(name):
+    changes, sentence = CONTRADICTIONS[name]
+    assert sentence in _refusal(_with(changes))
+
+
+@pytest.mark.parametrize("key", ["model.heads", "model.width", "model.image.patch", "model.image.size"])
+@pytest.mark.parametrize("value", [0, -2])
+def test_sizes_below_one_are_refused_by_name(key, value):
+    assert key in _refusal(_with({key: value}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.image.stem": "conv", "model.image.patch": 16},
+        {"model.image.kind": "precomputed", "model.image.tokens": 5, "model.image.patch": 17},
+        {"loss.contrastive_weight": 0.0},
+        {"loss.captioning_weight": 0.0},
+        {"loss.contrastive_weight": 0.0, "loss.captioning_weight": 0.0, "loss.unimodal_language_model_weight": 1.0},
+        {"data.format": "tars", "data.path": "somewhere"},
+        {"optimizer.warmup_fraction": 0.0},
+        {"train.evaluate_every": 0},
+    ],
+)
+def test_what_looks_odd_but_is_sound_passes(changes):
+    from_config_dict(_with(changes))
+
+
+def test_variants_are_table_1():
+    table = {  # image layers, image MLP, unimodal, multimodal, text MLP, width, heads
+        "base": (12, 3072, 12, 12, 3072, 768, 12),
+        "large": (24, 4096, 12, 12, 4096, 1024, 16),
+        "giant": (40, 6144, 18, 18, 5632, 1408, 16),
+    }
+    for name, row in table.items():
+        m = config_lib.variant(name)
+        found = (
+            m.image.layers,
+            m.image.mlp,
+            m.text.unimodal_layers,
+            m.text.multimodal_layers,
+            m.text.mlp,
+            m.width,
+            m.heads,
+        )
+        assert found == row
+        assert (m.image.size, m.image.patch, m.text.vocabulary_size, m.pooler.queries) == (288, 18, 64_000, 256)
+        from_config_dict({"model": dataclasses.asdict(m)})
+    assert config_lib.variant("base") == Config().model
+    with pytest.raises(CocaError, match="'huge'.*base, large, giant"):
+        config_lib.variant("huge")
+
+
+def test_the_paper_is_the_default():
+    config = Config()
+    assert (config.loss.contrastive_weight, config.loss.captioning_weight, config.loss.initial_temperature) == (
+        1,
+        2,
+        0.07,
+    )
+    assert (config.train.steps, config.train.batch_size) == (500_000, 65_536)
+    o = config.optimizer
+    assert (o.name, o.peak_learning_rate, o.warmup_fraction, o.schedule) == ("adafactor", 8e-4, 0.02, "linear")
+    assert (o.b1, o.b2, o.weight_decay) == (0.9, 0.999, 0.01)
+    assert (config.model.pooler.kind, config.model.text.tied_softmax) == ("cascade", False)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_file_converts(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values = module.get_config()
+    assert isinstance(values, ml_collections.ConfigDict) and values.is_locked
+    if values.data.format != "digit_scenes" and not values.data.path:
+        values.data.path = "a folder that the command line names"
+    for name in values.data.mixture:
+        values.data.mixture[name].path = "another"
+    assert from_config_dict(values) != Config()
+    assert config_lib.to_config_dict(from_config_dict(values)).to_dict() == values.to_dict()
+
+
+def test_there_are_config_files():
+    assert "quickstart" in [path.stem for path in CONFIGS]
+
+
+def test_evaluation_sets_by_name_with_flags_for_each_of_their_keys():
+    values = config_lib.evaluation(a=config_lib.held_out(format="tars"), b=config_lib.held_out(examples=5))
+    values.sets.a.path = "x"
+    found = config_lib.evaluation_from_config_dict(values)
+    assert found.sets == {
+        "a": config_lib.EvaluationDatasetConfig(format="tars", path="x"),
+        "b": config_lib.EvaluationDatasetConfig(examples=5),
+    }
+    assert values.is_locked
+    with pytest.raises(CocaError, match="config.sets.a has no key 'beam': did you mean config.sets.a.beams"):
+        config_lib.evaluation_from_config_dict({"sets": {"a": {"beam": 2}}})
+    with pytest.raises(AttributeError):
+        values.sets.a.beam = 2
+    assert "evaluation.sets.a needs its records" in _refusal({"evaluation": {"sets": {"a": {"format": "tars"}}}})

@@ -1,0 +1,159 @@
+"""Clips: which frames are taken, from every container, whole and broken."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+
+from coca_jax.config import DatasetConfig
+from coca_jax.data.images import augment as views
+from coca_jax.data.images import video
+from coca_jax.data.images.decode import BadRecord
+from coca_jax.errors import CocaError
+
+av = pytest.importorskip("av", reason="needs PyAV (the extra `video`)")
+
+
+def clip(container="matroska", codec="mpeg4", length=20, size=(48, 32), gop=5, b_frames=0):
+    """A clip whose n-th frame is plain with the grey 12 n."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=10, options={"bf": str(b_frames)} if b_frames else {})
+        stream.width, stream.height, stream.gop_size, stream.bit_rate = *size, gop, 4_000_000
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for number in range(length):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 12 * number % 256, np.uint8), "rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+def numbers(stack):
+    return np.round(stack[:, 8, 8].mean(-1) / 12).astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    "container, codec, b_frames",
+    [
+        ("matroska", "mpeg4", 0),
+        ("mp4", "mpeg4", 2),
+        ("mov", "mpeg4", 0),
+        ("avi", "mpeg4", 0),
+        ("webm", "libvpx", 0),
+    ],
+)
+def test_the_middle_of_each_part_is_taken(container, codec, b_frames):
+    data = clip(container, codec, b_frames=b_frames)
+    assert video.is_clip(data) and not video.is_gif(data)
+    stack = video.frames(data, 5, None)
+    assert stack.shape == (5, 32, 48, 3) and stack.dtype == np.uint8
+    assert numbers(stack) == [2, 6, 10, 14, 18]
+
+
+def test_jumps_find_the_frames_that_a_walk_finds(monkeypatch):
+    data = clip("mp4", length=20, gop=4, b_frames=1)
+    for wanted in (2, 3):
+        walked = video.frames(data, wanted, None)
+        monkeypatch.setattr(video, "_WORTH_A_JUMP", 0)
+        assert np.array_equal(video.frames(data, wanted, None), walked)
+        monkeypatch.undo()
+
+
+def test_a_jump_spares_the_frames_between(monkeypatch):
+    decoded, check = [], video._check_size
+    monkeypatch.setattr(video, "_check_size", lambda thing: (decoded.append(thing), check(thing)))
+    data = clip(length=200, gop=10)
+    assert numbers(video.frames(data, 2, None)) == [7, 1]  # 88 and 8, as greys are counted modulo 256
+    assert len(decoded) < 20
+
+
+def test_training_takes_any_frame_of_each_part():
+    positions = [video.positions(20, 4, np.random.default_rng(seed)) for seed in range(200)]
+    for part in range(4):
+        assert {drawn[part] for drawn in positions} == set(range(5 * part, 5 * part + 5))
+    data = clip()
+    one, again = (video.frames(data, 4, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one, again) and numbers(one) == video.positions(20, 4, np.random.default_rng(3))
+
+
+def test_a_short_clip_repeats_frames():
+    assert numbers(video.frames(clip(length=3), 6, None)) == [0, 0, 1, 1, 2, 2]
+    assert numbers(video.frames(clip(length=1), 2, None)) == [0, 0]
+
+
+def test_a_clip_is_turned_upright():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        pixels = np.zeros((32, 64, 3), np.uint8)
+        pixels[:, 32:] = 255
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        output.mux(stream.encode())
+    upright, one = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), 1 << 16
+    track = file.getvalue().index(b"tkhd")
+    quarter = struct.pack(">9I", 0, one, 0, 2**32 - one, 0, 0, 0, 0, 1 << 30)  # what was at the left is on top
+    data = file.getvalue()[:track] + file.getvalue()[track:].replace(upright, quarter, 1)
+    (frame,) = video.frames(data, 1, None)
+    assert frame.shape == (64, 32, 3) and frame[:28].max() < 40 < 215 < frame[36:].min()
+
+
+def test_a_clip_may_come_out_smaller():
+    data = clip(size=(64, 32))
+    assert video.frames(data, 2, None, smallest=16).shape == (2, 16, 32, 3)
+    assert video.frames(data, 2, None, smallest=40).shape == (2, 32, 64, 3)
+
+
+def test_of_a_broken_clip_what_can_be_decoded_is_used():
+    data = clip(length=40, gop=5)
+    assert numbers(video.frames(data[: len(data) * 2 // 3], 4, None))[0] < 8
+    hurt = bytearray(data)
+    for place in range(len(data) // 3, len(data) // 3 * 2, 11):
+        hurt[place] ^= 0x55
+    assert video.frames(bytes(hurt), 4, None).shape == (4, 32, 48, 3)
+    for wreck in (data[:60], data[:4] + b"\0" * 500, b"\0\0\0\x18ftypmp42" + b"\xff" * 200):
+        with pytest.raises(BadRecord, match="damaged clip"):
+            video.frames(wreck, 4, None)
+
+
+def test_clips_too_large_are_refused(monkeypatch):
+    data = clip()
+    monkeypatch.setattr(video, "MAX_DECODED", 3 * 48 * 32)
+    with pytest.raises(BadRecord, match="clip too long"):
+        video.frames(data, 4, None)
+    monkeypatch.setattr(video, "MAX_PACKETS", 5)
+    with pytest.raises(BadRecord, match="clip too long"):
+        video.frames(data, 4, None)
+    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    with pytest.raises(BadRecord, match="too many pixels"):
+        video.frames(data, 4, None)
+
+
+def test_without_pyav_a_person_is_told(monkeypatch):
+    monkeypatch.setattr(video, "av", None)
+    with pytest.raises(CocaError, match=r'pip install "\.\[video\]"'):
+        video.frames(clip(), 4, None)
+
+
+def test_a_clip_is_seen_through_one_crop():
+    data = clip(length=1, size=(96, 64))
+    loud = DatasetConfig(frames=4, augment="crop", mirror=True, randaugment_layers=2)
+    stack = views.view(data, 16, loud, np.random.default_rng(0))
+    assert stack.shape == (4, 16, 16, 3) and (stack == stack[0]).all()
+    assert views.view(clip(), 16, DatasetConfig(), None)[8, 8, 0] // 12 in (9, 10)  # one frame: the middle
+    assert (
+        len({views.view(clip(), 16, DatasetConfig(), np.random.default_rng(seed)).tobytes() for seed in range(9)}) > 3
+    )
+
+
+def test_real_clips(shared_data):
+    paths = sorted((shared_data / "data/asl_clips/asl_gestures").glob("*.mkv"))
+    if not paths:
+        pytest.skip("no clips among the shared test data")
+    data = paths[0].read_bytes()
+    stack = video.frames(data, 16, None)
+    with av.open(io.BytesIO(data)) as container:
+        every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert stack.shape == (16, 480, 640, 3)
+    assert all((a == every[i]).all() for a, i in zip(stack, video.positions(len(every), 16, None), strict=True))

@@ -1,0 +1,371 @@
+"""Stores of tars, clean and dirty, and what all stores have in common."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from coca_jax.config import DataConfig, EvaluationDatasetConfig
+from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records import open as records
+from coca_jax.data.records import sharded as shards
+from coca_jax.data.records.formats import tar as tar_records
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.open_dataset import evaluation_sets
+from coca_jax.storage import reading as storage
+from tests.data import builders
+
+
+def tars(path, **options):
+    return DataConfig(format="tars", path=str(path), **options)
+
+
+def folder(path, **options):
+    return DataConfig(format="folder", path=str(path), **options)
+
+
+def keys(store):
+    return [store.key(i) for i in range(len(store))]
+
+
+def test_tar_records_are_reached_in_any_order(tmp_path):
+    builders.write_tar(tmp_path / "b-0.tar", builders.members(range(5, 9)))
+    builders.write_tar(tmp_path / "a-0.tar", builders.members(range(5)))
+    config = tars(tmp_path, evaluation_files=("b*",))
+    store = records.open_store(config, "train")
+    assert keys(store) == [f"k{i:03d}" for i in range(5)]
+    for i in (3, 0, 4, 3):
+        assert store[i].image == builders.picture(i) and store[i].captions == (f"shade {i}",)
+        assert store[i].metadata["number"] == i and store.captions(i) == store[i].captions
+        assert store.name(i) == f"{tmp_path}/a-0.tar:k{i:03d}" and store.read([i]) == [store[i]]
+        assert store[i].key == store.key(i)
+    assert store.class_names is None
+    assert keys(records.open_store(config, "evaluation")) == [f"k{i:03d}" for i in range(5, 9)]
+
+
+def test_captions_may_stand_in_the_json_and_names_in_folders(tmp_path):
+    picture = builders.picture(1)
+    builders.write_tar(
+        tmp_path / "a.tar",
+        [
+            ("x/one.v2.JPG", picture),
+            ("x/one.json", json.dumps({"captions": ["a  b", "", "c"]}).encode()),
+            ("x/one.jpg", picture),
+            ("x/one.v2.txt", b"another"),
+            ("y/one.png", picture),
+            ("y/one.txt", "\ufeffBOM and\nlines ".encode()),
+            ("y/one.json", b"{broken"),
+            ("../up.png", picture),
+            ("../up.txt", b"never extracted"),
+        ],
+    )
+    store = records.open_store(tars(tmp_path, evaluation_files=("none*",)), "train")
+    found = {store.key(i): store.captions(i) for i in range(len(store))}
+    assert found == {"x/one": ("a b", "c"), "y/one": ("BOM and lines",), "../up": ("never extracted",)}
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "a.tar.index"]
+
+
+def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
+    whole = (tmp_path / "a.tar").read_bytes()
+    seen = set()
+    for cut in range(512, 40_000, 1_700):
+        (tmp_path / "a.tar").write_bytes(whole[:cut])
+        try:
+            store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+        except CocaError:
+            assert cut < 2_048  # not one whole record
+            continue
+        for i in range(len(store)):
+            assert store[i].image == builders.picture(i)
+        assert store.damage.get("broken tar tail", 0) <= 1
+        seen.add((len(store), bool(store.damage.get("broken tar tail"))))
+    assert len(seen) > 10 and sum(damaged for _, damaged in seen) > 5  # a cut in padding loses nothing
+    (tmp_path / "a.tar").write_bytes(whole[: 5 * 3_072 + 1_540])  # within the sixth text
+    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    assert len(store) == 5 and store.damage == {"broken tar tail": 1, "picture without text": 1}
+    (tmp_path / "a.tar").write_bytes(whole[:1_536] + b"junk" * 300 + whole[4_096:])
+    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    assert len(store) == 1 and store.damage["broken tar tail"] == 1
+
+
+def test_bad_texts_of_tars_are_told_apart(tmp_path):
+    p = builders.picture(1)
+    builders.write_tar(
+        tmp_path / "a.tar",
+        [
+            ("a.png", p),
+            ("a.txt", b" \n"),
+            ("b.png", p),
+            ("b.txt", b"\xff\xfe"),
+            ("c.png", p),
+            ("c.json", b"[1]"),
+            ("d.png", p),
+            ("e.txt", b"no picture"),
+        ],
+    )
+    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    causes = []
+    for i in range(len(store)):
+        with pytest.raises(BadRecord) as caught:
+            store[i]
+        causes.append(caught.value.cause)
+    assert causes == ["empty caption", "caption is not UTF-8", "empty caption"]
+    assert store.damage == {"picture without text": 1, "text without picture": 1}
+
+
+def test_holding_out_and_excluding(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(60), split="x") + builders.members([60], split="y"))
+    config = tars(tmp_path, holdout=0.3)
+    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    assert len(train) + len(held_out) == 61 and not set(keys(train)) & set(keys(held_out))
+    assert 8 <= len(held_out) <= 30
+    builders.write_tar(tmp_path / "b.tar", builders.members(range(61, 100)))  # adding records moves none
+    assert set(keys(held_out)) <= set(keys(records.open_store(config, "evaluation")))
+    assert held_out.fingerprint != records.open_store(config, "evaluation").fingerprint
+    whole = tars(tmp_path, evaluation_files=("b*",))
+    excluding = dataclasses.replace(whole, exclude=("split=y", "number=3"))
+    assert set(keys(records.open_store(whole, "train"))) - set(keys(records.open_store(excluding, "train"))) == {
+        "k060",
+        "k003",
+    }
+    with pytest.raises(CocaError, match="'split': write it as field=value"):
+        records.open_store(dataclasses.replace(whole, exclude=("split",)), "train")
+    with pytest.raises(CocaError, match="none of the 61 records .* left for train"):
+        records.open_store(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
+
+
+def test_missing_folders_and_tars_are_named(tmp_path):
+    with pytest.raises(CocaError, match=r"nowhere does not exist"):
+        records.open_store(tars(tmp_path / "nowhere"), "train")
+    with pytest.raises(CocaError, match=r"nowhere does not exist"):
+        records.open_store(folder(tmp_path / "nowhere"), "train")
+    with pytest.raises(CocaError, match="there is no .tar file at all"):
+        records.open_store(tars(tmp_path), "train")
+    (tmp_path / "page.tar").write_text("<html>" * 500)
+    with pytest.raises(CocaError, match=r"page\.tar cannot be read as a tar"):
+        records.open_store(tars(tmp_path), "train")
+    with pytest.raises(CocaError, match=r"matches q\* \(there is page\.tar\)"):
+        records.open_store(tars(tmp_path, train_files=("q*",)), "train")
+    builders.write_tar(tmp_path / "page.tar", [("a.png", b"x"), ("b.txt", b"x")])
+    with pytest.raises(CocaError, match="hold no picture with a text"):
+        records.open_store(tars(tmp_path), "train")
+
+
+def whole(path, **options):
+    return records.open_store(tars(path, evaluation_files=("none*",), **options), "train")
+
+
+def test_neighbours_are_read_together_in_the_order_asked_for(tmp_path, monkeypatch):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(30)))
+    builders.write_tar(tmp_path / "b.tar", builders.members(range(30, 50)))
+    store = whole(tmp_path)
+    reads, read_range = [], storage.read_range
+    monkeypatch.setattr(storage, "read_range", lambda *a: reads.append(a[:3]) or read_range(*a))
+    wanted = [31, 4, 3, 5, 49, 4, 0]
+    found = store.read(wanted)
+    assert [record.image for record in found] == [builders.picture(i) for i in wanted]
+    assert [record.captions for record in found] == [(f"shade {i}",) for i in wanted]
+    assert [record.metadata["number"] for record in found] == wanted
+    assert len(reads) == 2
+    with pytest.raises(IndexError):
+        store[50]
+    with pytest.raises(IndexError):
+        store.read([-1])
+
+
+def test_the_second_of_a_duplicate_key_is_counted_and_left_out(tmp_path):
+    builders.write_tar(
+        tmp_path / "a.tar",
+        [
+            *builders.members([1, 2]),
+            ("k001.png", builders.picture(9)),
+            ("k001.txt", b"another"),
+            ("k002.jpg", b"one more"),
+        ],
+    )
+    store = whole(tmp_path)
+    assert keys(store) == ["k001", "k002"] and store[0].captions == ("shade 1",)
+    assert store[0].image == builders.picture(1)
+    assert store.damage == {"duplicate key": 1} and store[1].image == builders.picture(2)
+
+
+def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
+    builders.write_tar(
+        tmp_path / "a.tar",
+        [
+            ("a.mp4", b"clip"),
+            ("a.cls", b" 3\n"),
+            ("b.gif", b"gif"),
+            ("b.cls", b"cat"),
+            ("c.tif", b"x"),
+            ("c.txt", b"\xff"),
+            ("d.cls", b"5"),
+        ],
+    )
+    with_texts = whole(tmp_path)
+    assert keys(with_texts) == ["c"] and with_texts.damage == {"picture without text": 2, "text without picture": 1}
+    store = whole(tmp_path, label_field="cls")
+    assert [(store[i].image, store[i].captions, dict(store[i].metadata)) for i in range(3)] == [
+        (b"clip", (), {"cls": 3}),
+        (b"gif", (), {"cls": "cat"}),
+        (b"x", (), {}),
+    ]
+    assert store.damage == {"text without picture": 1} and store.fingerprint != with_texts.fingerprint
+
+
+def test_fields_choose_the_picture_and_the_texts(tmp_path):
+    row = json.dumps({"question": "what?", "answers": ["a cat", "cat"], "caption": "plain"}).encode()
+    members = [("a.left.png", b"left"), ("a.jpg", b"plain"), ("a.txt", b"text"), ("a.json", row)]
+    builders.write_tar(tmp_path / "a.tar", members)
+    assert whole(tmp_path)[0].image == b"plain" and whole(tmp_path)[0].captions == ("text",)
+    chosen = whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption"))[0]
+    assert chosen.image == b"left" and chosen.captions == ("what? a cat", "what? cat", "plain")
+    assert whole(tmp_path)[0].image == b"plain"  # each choice has an index of its own
+    with pytest.raises(CocaError, match=r"text_fields has '\{question'"):
+        whole(tmp_path, text_fields=("{question",))
+
+
+def test_a_shard_that_disappears_or_changes_mid_run_is_a_bad_record(tmp_path, monkeypatch):
+    for name in "abc":
+        builders.write_tar(tmp_path / f"{name}.tar", builders.members(range(4)))
+    store = whole(tmp_path)
+    assert store[0].key == "k000"
+    os.truncate(tmp_path / "a.tar", 3_100)
+    os.unlink(tmp_path / "b.tar")
+    causes = [found.cause if isinstance(found, BadRecord) else found.key for found in store.read(range(12))]
+    assert causes == ["k000", *["unreadable tar"] * 3, *["missing file"] * 4, "k000", "k001", "k002", "k003"]
+    assert store.name(5) == f"{tmp_path}/b.tar:k001" and store.metadata(5) == {}
+    fresh = whole(tmp_path)  # its indices have left the memory
+    monkeypatch.setattr(shards, "_MEMORY", 0)
+    fresh._open(1)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert {found.cause for found in fresh.read(range(len(fresh)))} == {"missing file"}
+    assert fresh.name(0) == f"{tmp_path}/a.tar:0"
+
+
+def test_only_the_indices_in_use_stay_in_memory(tmp_path, monkeypatch):
+    for i in range(20):
+        builders.write_tar(tmp_path / f"{i:02d}.tar", builders.members(range(i, i + 3)))
+    monkeypatch.setattr(shards, "_MEMORY", 5_000)
+    store = whole(tmp_path)
+    assert not store._shards  # opening has counted, and kept nothing
+    assert [store[i].metadata["number"] for i in range(60)] == [i // 3 + i % 3 for i in range(60)]
+    assert 1 <= len(store._shards) <= 5 and store._held <= 5_000
+
+
+def test_a_large_set_opens_from_its_counts(tmp_path, monkeypatch):
+    for i in range(6):
+        builders.write_tar(tmp_path / f"{i}.tar", [*builders.members(range(i, i + 3)), ("x.png", b"alone")])
+    monkeypatch.setattr(shards, "_MANY", 6)
+    first = records.open_store(tars(tmp_path), "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_records, "index", lambda *_: pytest.fail("an index was opened"))
+        again = records.open_store(tars(tmp_path), "train")
+    assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"picture without text": 6})
+    assert keys(again) == keys(first)
+    builders.write_tar(tmp_path / "0.tar", builders.members(range(1)))
+    assert records.open_store(tars(tmp_path), "train").damage == {"picture without text": 5}
+
+
+def test_exclusions_are_found_once(tmp_path, monkeypatch):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(40)))
+    monkeypatch.setattr(shards, "_WORTH_KEEPING", 40)
+    first = whole(tmp_path, exclude=("number=3",))
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_records.TarRecords, "_read_rows", lambda *_: pytest.fail("metadata was read"))
+        again = whole(tmp_path, exclude=("number=3",))
+    assert keys(again) == keys(first) == [f"k{i:03d}" for i in range(40) if i != 3]
+    assert again.fingerprint == first.fingerprint != whole(tmp_path).fingerprint
+    assert whole(tmp_path, exclude=("number=4",)).fingerprint != first.fingerprint
+    for number in (3, 4):
+        assert keys(whole(tmp_path, only=(f"number={number}",))) == [f"k{number:03d}"]
+
+
+def test_fingerprints_follow_the_records_and_not_their_place(tmp_path):
+    for place, note in (("x", ""), ("y/z", ""), ("other", "n" * 600)):
+        (tmp_path / place).mkdir(parents=True)
+        builders.write_tar(tmp_path / place / "a.tar", builders.members(range(5), note=note))
+    x, y, other = (whole(tmp_path / place).fingerprint for place in ("x", "y/z", "other"))
+    assert x == y != other
+
+
+def test_tars_in_a_bucket(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(12)))
+    storage.write("memory://records/deep/a.tar", (tmp_path / "a.tar").read_bytes())
+    there, here = (records.open_store(tars(place), "train") for place in ("memory://records", tmp_path))
+    assert keys(there) == keys(here) and there.read(range(len(there))) == here.read(range(len(here)))
+    assert there.name(0).startswith("memory://records/deep/a.tar:k")
+    with pytest.raises(CocaError, match="there is nothing below memory://records/none"):
+        records.open_store(tars("memory://records/none"), "train")
+
+
+def test_a_subset_reads_what_its_store_reads(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
+    store = whole(tmp_path)
+    subset = records.Subset(store, np.array([7, 2, 5]))
+    assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [store[5], store[7]]
+    assert subset[1] == store[2] and subset.metadata(1) == store.metadata(2) and subset.name(1) == store.name(2)
+
+
+def test_the_emoji(shared_data):
+    config = tars(shared_data / "data/emoji", evaluation_files=("twemoji*",))
+    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    assert len(train) + len(held_out) == 7_283 and not train.damage
+    assert held_out[0].captions == ("grinning face",) and held_out.metadata(0)["vendor"] == "twemoji"
+    seen = records.open_store(dataclasses.replace(config, exclude=("split=heldout_concept",)), "train")
+    assert len(seen) < len(train) and seen.metadata(len(seen) - 1)["split"] == "train"
+
+
+def crafted(header: bytes, size: bytes) -> bytes:
+    """A tar's header with another size and the checksum that fits it."""
+    header = header[:124] + size + header[136:148] + b" " * 8 + header[156:]
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"\xff" * 12,
+        b"\xff" * 10 + b"\xfc\0",
+        b"\x80" + b"\x7f" * 11,
+        b"00000000999\0",
+        b"-0000003000\0",
+        b"77777777777\0",
+        b"junk" * 3,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [b"0", b"5", b"V", b"L", b"x"])
+def test_headers_with_crafted_sizes_end_a_tar(tmp_path, size, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(4)))
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    place = next(place for place in range(0, len(data), 512) if data[place : place + 9] == b"k002.png\0")
+    data[place + 156 : place + 157] = kind
+    data[place : place + 512] = crafted(bytes(data[place : place + 512]), size)
+    (tmp_path / "a.tar").write_bytes(data)
+    source = tars(tmp_path, evaluation_files=("none*",))
+    assert keys(records.open_store(source, "train"))[:2] == ["k000", "k001"]
+    (tmp_path / "a.tar").write_bytes(data[place:])
+    try:
+        records.open_store(source, "train")
+    except CocaError as error:
+        assert "a.tar" in str(error)
+
+
+@pytest.mark.parametrize("kind", [tars, folder])
+def test_without_a_holdout_all_records_train(tmp_path, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
+    builders.write_folder(tmp_path, range(20))
+    assert len(records.open_store(kind(tmp_path, holdout=0.0), "train")) == 20
+    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.holdout"):
+        records.open_store(kind(tmp_path, holdout=0.0), "evaluation")
+    config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
+    with pytest.raises(CocaError, match="none is left to evaluate"):
+        evaluation_sets(config)  # a run says so before it trains
+    scenes = EvaluationDatasetConfig(format="digit_scenes", examples=30)
+    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, sets={"scenes": scenes}))
+    assert [one.name for one in evaluation_sets(other)] == ["scenes"]

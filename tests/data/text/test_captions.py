@@ -1,0 +1,156 @@
+"""Captions are cleaned with care, labels become texts through prompts."""
+
+import json
+import types
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from coca_jax.config import DatasetConfig
+from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.open import Record
+from coca_jax.data.text.captions import Texts, clean
+from coca_jax.errors import CocaError
+
+STORE = types.SimpleNamespace(class_names=("cat", "great white shark", "dog"))
+NAMELESS = types.SimpleNamespace(class_names=None)
+
+
+def record(*captions, **metadata):
+    return Record("k", b"", captions, metadata)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("  a cat\n on\ta mat ", "a cat on a mat"),
+        ("Fish &amp;amp; chips &lt;3", "Fish & chips <3"),
+        ("a <b>bold</b> cat<br/>here", "a bold cat here"),
+        ("1 < 2 and 3 > 2, said x", "1 < 2 and 3 > 2, said x"),
+        ("cat photo | https://example.com/a?b=c", "cat photo"),
+        ("Visit www.example.com for a cat", "Visit for a cat"),
+        ("mail me@example.co.uk a cat", "mail a cat"),
+        ("ca\u00adt\u200b \u202ahere\u202c\x00\x85", "cat here"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\U0001f469\u200d\U0001f52c scientist", "\U0001f469\u200d\U0001f52c scientist"),
+        ("IMG_1234.JPG", ""),
+        ("my photo (2).jpeg", ""),
+        ("a photo of file.jpg on a desk", "a photo of file.jpg on a desk"),
+        ("12345", ""),
+        ("- | -", ""),
+        ("", ""),
+        ("https://example.com", ""),
+        ("\u732b\u304c\u3044\u308b", "\u732b\u304c\u3044\u308b"),
+        ("A red STOP sign!", "A red STOP sign!"),
+    ],
+)
+def test_alt_texts(text, expected):
+    assert clean(text, "alt_text") == expected
+
+
+def test_long_alt_texts_end_with_a_word():
+    cut = clean("word " * 400, "alt_text")
+    assert 990 < len(cut) <= 1_000 and set(cut.split()) == {"word"}
+    assert len(clean("x" * 5_000, "alt_text")) == 1_000
+
+
+def test_only_spaces_are_changed_by_default():
+    assert clean(" <b>1</b>\n www.x.com ", "spaces") == "<b>1</b> www.x.com"
+
+
+def test_one_of_several_captions_is_drawn():
+    texts = Texts(DatasetConfig(clean="alt_text"), NAMELESS)
+    said = record("a cat", "IMG_1.jpg", "a &quot;mat&quot;")
+    assert texts.all(said) == ("a cat", 'a "mat"')
+    drawn = Counter(texts.draw(said, np.random.default_rng(i)) for i in range(200))
+    assert set(drawn) == {"a cat", 'a "mat"'} and min(drawn.values()) > 60
+    with pytest.raises(BadRecord, match="empty caption"):
+        texts.draw(record("IMG_1.jpg"), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "label, names",
+    [
+        (1, ["great white shark"]),
+        (np.int64(0), ["cat"]),
+        ("2", ["dog"]),
+        (b"1", ["great white shark"]),
+        ([0, 2], ["cat", "dog"]),
+        (np.array([2, 0]), ["dog", "cat"]),
+        ([0, 0], ["cat"]),
+        ("polar_bear", ["polar bear"]),
+    ],
+)
+def test_labels_are_numbers_or_names(label, names):
+    assert Texts(DatasetConfig(label_field="label"), STORE).labels({"label": label}) == names
+
+
+@pytest.mark.parametrize(
+    "metadata, cause",
+    [
+        ({}, "no label"),
+        ({"label": None}, "no label"),
+        ({"label": []}, "empty caption"),
+        ({"label": " "}, "empty caption"),
+        ({"label": 3}, "class_names does not name"),
+        ({"label": -1}, "class_names does not name"),
+        ({"label": 0.5}, "neither a class's number"),
+        ({"label": True}, "neither a class's number"),
+    ],
+)
+def test_labels_that_say_nothing(metadata, cause):
+    with pytest.raises(BadRecord, match=cause):
+        Texts(DatasetConfig(label_field="label"), STORE).draw(record(**metadata), np.random.default_rng(0))
+
+
+def test_labels_are_shuffled_and_put_into_a_random_prompt():
+    texts = Texts(DatasetConfig(label_field="label", prompts=("a photo of {}.", "{}, {0}")), STORE)
+    several = record("ignored", label=[0, 1])
+    drawn = Counter(texts.draw(several, np.random.default_rng(i)) for i in range(400))
+    assert drawn.keys() == {
+        "a photo of cat, great white shark.",
+        "a photo of great white shark, cat.",
+        "cat, great white shark, {0}",
+        "great white shark, cat, {0}",
+    }
+    assert min(drawn.values()) > 60
+    assert texts.all(several) == ("a photo of cat, great white shark.",)
+
+
+def test_names_and_prompts_may_lie_in_files(tmp_path):
+    (tmp_path / "names.json").write_text(json.dumps(["tench", "goldfish"]))
+    (tmp_path / "wnids.json").write_text(json.dumps({"n01440764": "tench"}))
+    (tmp_path / "prompts.txt").write_text("a photo of a {}.\n\nart of the {}.\n")
+    config = DatasetConfig(
+        label_field="label", class_names=str(tmp_path / "names.json"), prompts=(str(tmp_path / "prompts.txt"),)
+    )
+    texts = Texts(config, NAMELESS)
+    assert texts.prompts == ("a photo of a {}.", "art of the {}.")
+    assert texts.all(record(label=1)) == ("a photo of a goldfish.",)
+    by_label = Texts(DatasetConfig(label_field="label", class_names=str(tmp_path / "wnids.json")), NAMELESS)
+    assert by_label.all(record(label="n01440764")) == ("tench",)
+    plain = DatasetConfig(label_field="label")
+    assert Texts(plain, STORE).fingerprint != Texts(plain, NAMELESS).fingerprint
+    assert len({texts.fingerprint, by_label.fingerprint, Texts(DatasetConfig(), NAMELESS).fingerprint}) == 3
+    (tmp_path / "prompts.txt").write_text("a photo\n")
+    with pytest.raises(CocaError, match="prompts.txt"):
+        Texts(config, NAMELESS)
+    with pytest.raises(CocaError, match="gone.txt"):
+        Texts(DatasetConfig(label_field="label", prompts=("gone.txt",)), NAMELESS)
+
+
+def test_names_that_are_numbers_of_wordnet_are_said(caplog):
+    numbers = types.SimpleNamespace(class_names=("n01440764", "n01443537"))
+    Texts(DatasetConfig(path="imagenet", label_field="label"), numbers)
+    assert "imagenet are WordNet's numbers, such as n01440764" in caplog.text
+    caplog.clear()
+    Texts(DatasetConfig(label_field="label"), types.SimpleNamespace(class_names=("n01440764", "tench")))
+    Texts(DatasetConfig(), numbers)
+    Texts(DatasetConfig(label_field="label"), NAMELESS)
+    assert not caplog.text
+
+
+def test_labels_that_cannot_be_encoded_are_replaced():
+    texts = Texts(DatasetConfig(label_field="stem", prompts=("a {}",)), NAMELESS)
+    assert texts.all(record(stem="caf\udce9_noir")) == ("a caf? noir",)

@@ -1,0 +1,104 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coca_jax.embedding_index import folder
+from coca_jax.embedding_index.index import Index
+from coca_jax.errors import CocaError
+from tests.embedding_index.fakes import FakeModel, pictures
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Seven pictures, one of them in a folder of its own, and what is none or is hidden."""
+    path = tmp_path / "photos"
+    (path / "more").mkdir(parents=True)
+    (path / ".hidden").mkdir()
+    for i, picture in enumerate(pictures(7)):
+        Image.fromarray(picture).save(path / ("more" if i == 3 else "") / f"{i}.png")
+    Image.fromarray(pictures(1)[0]).save(path / ".hidden" / "x.png")
+    (path / "broken.jpg").write_bytes(b"<html>not found</html>")
+    (path / "notes.txt").write_text("no picture")
+    return path
+
+
+def _update(model, photos, place=None):
+    found = folder.update(model, 8, photos, place or photos / folder.PLACE)
+    return found, (found.added, found.kept, found.removed)
+
+
+def test_only_what_is_new_or_has_changed_is_embedded(photos):
+    model = FakeModel()
+    first, counts = _update(model, photos)
+    assert counts == (7, 0, 0) and model.embedded == 7
+    names = [entry.name for entry in first.index.entries]
+    assert names == ["0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "more/3.png"]
+    assert len(first.unreadable) == 1 and "broken.jpg cannot be read as a picture" in first.unreadable[0]
+    assert _update(model, photos)[1] == (0, 7, 0) and model.embedded == 7
+    (photos / "1.png").unlink()
+    os.utime(photos / "2.png", ns=(0, 1))
+    Image.fromarray(pictures(9)[8]).save(photos / "new.png")
+    shutil.copy(photos / "0.png", photos / "broken.jpg")
+    changed, counts = _update(model, photos)
+    assert counts == (3, 5, 2) and model.embedded == 10 and not changed.unreadable
+    # The same as an index made at once, but for the order.
+    names = [entry.name for entry in changed.index.entries]
+    anew = Index.of(model, [photos / name for name in names], names)
+    assert changed.index.search(["a", "bb"], 9) == anew.search(["a", "bb"], 9)
+    assert changed.index.search(["a"], 9) == Index.load(model, photos / folder.PLACE).search(["a"], 9)
+
+
+def test_an_interrupted_update_goes_on_where_it_was(photos, monkeypatch):
+    monkeypatch.setattr(folder, "_AT_ONCE", 2)
+    monkeypatch.setattr(folder, "_SAVE_EVERY", 2)
+
+    class Interrupted(FakeModel):
+        def embed_images(self, images):
+            if self.embedded >= 4:
+                raise KeyboardInterrupt
+            return super().embed_images(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        _update(Interrupted(), photos)
+    model = FakeModel()
+    found, counts = _update(model, photos)
+    assert counts == (3, 4, 0) and model.embedded == 3
+    assert sorted(entry.name for entry in found.index.entries)[0] == "0.png"
+    np.testing.assert_array_equal(
+        np.concatenate(found.index._parts),
+        FakeModel().embed_images([photos / entry.name for entry in found.index.entries]),
+    )
+
+
+def test_a_folder_may_move_with_its_index_but_not_take_another_s(photos, tmp_path):
+    model = FakeModel()
+    _update(model, photos, tmp_path / "index")
+    _update(model, photos)
+    moved = photos.rename(tmp_path / "moved")
+    found, counts = _update(model, moved)
+    assert counts == (0, 7, 0) and found.index.pictures == str(moved)
+    with pytest.raises(CocaError, match=f"is of the pictures in {photos}, not of {moved}.*--index"):
+        _update(model, moved, tmp_path / "index")
+    with pytest.raises(CocaError, match="another checkpoint"):
+        _update(FakeModel("another"), moved)
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_the_work(photos):
+    model = FakeModel()
+    with pytest.raises(CocaError, match=r"cannot be written to .* \(.*0.png is a file\): name another place"):
+        _update(model, photos, photos / "0.png" / "index")
+    assert not model.embedded
+
+
+def test_folders_without_pictures_are_named(tmp_path):
+    with pytest.raises(CocaError, match="absent does not exist"):
+        _update(FakeModel(), tmp_path / "absent")
+    with pytest.raises(CocaError, match="there is no picture below"):
+        _update(FakeModel(), tmp_path)
+    (tmp_path / "a.png").write_bytes(b"none")
+    with pytest.raises(CocaError, match="none of the 1 pictures .* can be read: .*a.png"):
+        _update(FakeModel(), tmp_path)
+    assert not (tmp_path / folder.PLACE).exists()

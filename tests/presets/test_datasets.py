@@ -1,0 +1,181 @@
+"""Sets by name make configs; those of the shared data, and what is made of them, train three steps."""
+
+import importlib.util
+import io
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import running
+
+from coca_jax import config as config_lib
+from coca_jax.config import DataConfig
+from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.records import open as records
+from coca_jax.data.text import corpus
+from coca_jax.data.text.vocabulary import train_vocabulary
+from coca_jax.distributed import processes as hosts
+from coca_jax.distributed import sharding
+from coca_jax.errors import CocaError
+from coca_jax.presets import datasets as sets
+from coca_jax.trainer import program
+from tests.data import builders
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+
+def get_config(file, argument=None):
+    """As the command line reads it."""
+    spec = importlib.util.spec_from_file_location("a_config", CONFIGS / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+@pytest.mark.parametrize("name", sets.SETS)
+def test_every_set_makes_a_config(name):
+    for values in (get_config("small.py", name), get_config("coca_base.py", f"data={name}")):
+        values.data.path = values.data.path or "somewhere"
+        config = config_lib.from_config_dict(values)
+        assert config.data.format == sets.SETS[name]["format"] and config.data.long_text == "truncate"
+        assert list(config.data.sources) == [name]
+
+
+def test_an_unknown_set_is_refused_with_the_list():
+    with pytest.raises(CocaError, match="no set 'coco': choose one of tars, folder, coco_captions"):
+        get_config("small.py", "coco")
+    with pytest.raises(CocaError, match="data=coco_captions"):
+        get_config("coca_base.py", "data=coco")
+
+
+def test_the_mixture_is_half_and_half():
+    values = get_config("mixture.py")
+    with pytest.raises(CocaError, match="--config.data.mixture.labels.path=FOLDER"):
+        config_lib.from_config_dict(values)
+    values.data.mixture.labels.path = values.data.mixture.web.path = "somewhere"
+    config = config_lib.from_config_dict(values)
+    assert {name: source.share for name, source in config.data.sources.items()} == {"labels": 0.5, "web": 0.5}
+    assert config.data.mixture["labels"].label_field == "folder" and config.data.mixture["web"].clean == "alt_text"
+
+
+# The set's name in sets.py, and its folder below the shared data.
+SHARED = {
+    "emoji": ("tars", "emoji"),
+    "coco_photos": ("folder", "coco_photos"),
+    "easy_vqa": ("easy_vqa", "easy_vqa/train/questions.json"),
+    "asl_clips": ("named_clips", "asl_clips/asl_gestures"),
+}
+TINY = dict(width=16, heads=2, dtype="float32")
+
+
+def tiny(data):
+    values = config_lib.default()
+    values.model.update(TINY)
+    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
+    values.model.pooler.update(queries=2, hidden_multiple=1)
+    values.model.text.update(vocabulary_size=300, length=16, unimodal_layers=1, multimodal_layers=1, mlp=32)
+    values.optimizer.update(name="adamw", warmup_fraction=0.0)
+    values.data.update(data)
+    values.train.update(batch_size=8, steps=3)
+    return values
+
+
+@pytest.fixture(scope="module")
+def three_steps():
+    """Trains three steps on a config's data, with one compiled program for all; returns the losses."""
+    mesh = jax.make_mesh(
+        (1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1]
+    )
+    built = program.build(config_lib.from_config_dict(tiny({})), mesh)
+    compiled = built.compile()
+
+    def train(config):
+        vocabulary = train_vocabulary(itertools.islice(corpus.training_captions(config), 2_000), 300)
+        batches = Pipeline(config, vocabulary).iterate()
+        state, losses = built.plan.init(0), []
+        for batch in itertools.islice(batches, 3):
+            placed = {key: hosts.global_batch(sharding.batch_sharding(mesh), 8, batch[key]) for key in built.batch}
+            with jax.set_mesh(mesh):
+                state, metrics = compiled(state, placed)
+            losses.append(float(metrics["loss"]))
+        batches.close()
+        return losses
+
+    return train
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_set_trains_three_steps(name, shared_data, three_steps):
+    kind, folder = SHARED[name]
+    values = tiny(sets.data(kind))
+    values.data.update(path=str(shared_data / "data" / folder), long_text="truncate")
+    losses = three_steps(config_lib.from_config_dict(values))
+    assert len(losses) == 3 and np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("format", ["tfrecords", "tfds"])
+def test_what_is_made_of_a_shared_set_trains_three_steps(format, shared_data, three_steps, tmp_path):
+    config = DataConfig(**sets.data("tars"), path=str(shared_data / "data/emoji"), train_files=("noto-*",))
+    made = records.open_store(config, "train").read(range(40))
+    if format == "tfrecords":
+        payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
+        builders.write_tfrecord(tmp_path / "emoji.tfrecord", payloads)
+        values = tiny(dict(format=format, path=str(tmp_path)))
+    else:
+        path = str(_tfds_of(made, tmp_path))
+        values = tiny(dict(sets.data("tfds_labels"), path=path, prompts=("a drawing of {}", "{}")))
+    losses = three_steps(config_lib.from_config_dict(values))
+    assert len(losses) == 3 and np.isfinite(losses).all()
+
+
+def _tfds_of(made, folder):
+    import tensorflow_datasets as tfds
+
+    from coca_jax.data.quiet_tensorflow import tf as tf  # before tensorflow_datasets, which imports tensorflow too
+
+    names = sorted({one.captions[0] for one in made})
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(encoding_format="png"), "label": tfds.features.ClassLabel(names=names)}
+    )
+    rows = [(i, {"image": io.BytesIO(one.image), "label": one.captions[0]}) for i, one in enumerate(made)]
+    builder = tfds.dataset_builders.AdhocBuilder(
+        name="emoji", version="1.0.0", features=features, data_dir=folder, split_datasets={"train": rows}
+    )
+    builder.download_and_prepare()
+    return builder.data_dir
+
+
+def test_a_mixture_of_all_shared_sets_trains_by_the_command(shared_data, tmp_path):
+    """Three steps, quotas and losses of every source in each log line."""
+    (tmp_path / "config.py").write_text(f"""
+from coca_jax import config as config_lib, sets
+
+def get_config():
+    config = config_lib.default()
+    config.model.image.update(size=16, patch=8)
+    config.model.text.update(vocabulary_size=600, length=96)
+    config.optimizer.name = "adamw"
+    config.data.long_text = "truncate"
+    config.data.mixture = {{
+        name: config_lib.source(path={str(shared_data / "data")!r} + "/" + folder, **sets.data(kind))
+        for name, (kind, folder) in {SHARED!r}.items()
+    }}
+    config.train.steps = 3
+    return config
+""")
+    status, _, err = running.call(
+        running.train_command(
+            tmp_path / "run",
+            "--config.evaluation.examples=4",
+            "--config.evaluation.gallery=2",
+            config=str(tmp_path / "config.py"),
+        )
+    )
+    assert status == 0, err
+    rows = running.rows(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for name in SHARED:
+        assert all(np.isfinite(row[f"captioning_loss/{name}"]) and row[f"data/{name}/pairs"] == 2 for row in rows)
+        assert rows[2][f"data/{name}/epoch"] == pytest.approx(3 * rows[0][f"data/{name}/epoch"])

@@ -1,0 +1,75 @@
+import ast
+import dataclasses
+import importlib.util
+import pathlib
+import re
+
+import pytest
+
+from coca_jax import config as config_lib
+from coca_jax.evaluation import run
+from tests.evaluation import tiny_coca
+from tests.evaluation.fakes import opened_sets
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
+
+
+def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config_lib.evaluation_from_config_dict(module.get_config(arg))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_each_config_is_whole_but_for_the_place_of_its_records(name):
+    config = get_config(name)
+    assert config.sets
+    for key, asked in config.sets.items():
+        placed = config_lib.EvaluationDatasetConfig(**{**vars(asked), "path": asked.path or "somewhere"})
+        config_lib.check_held_out(placed, f"sets.{key}")
+        assert asked.download or asked.format in ("digit_scenes", "tars")
+
+
+def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_data):
+    config = get_config("emoji", str(shared_data / "data/emoji"))
+    emoji, labels, likelihood, unseen, among_all = opened_sets(config, config.sets, 16)
+    counts = {task.name: len(task.labels) for task in emoji.classifications}
+    assert len(emoji.images) == 1_622 and counts == {"name": 1_636, "group": 8, "subgroup": 95}
+    assert len(unseen.images) == len(unseen.classifications[0].labels) == len(among_all.images) == 80
+    assert len(among_all.classifications[0].labels) == 1_636 and len(likelihood.classifications[0].labels) == 8
+    task, *described = emoji.classifications
+    assert not task.members and not any(one.members for one in labels.classifications)
+    for one, known in zip(described, labels.classifications, strict=True):  # by all names that trained, and by no other
+        names = {name for own in one.members for name in own}
+        assert len(names) == 1_556 and not names & {own[0] for own in unseen.captions}
+        assert one.name == known.name and one.labels == known.labels and all(one.members)
+    assert all(task.labels[target] == own[0] for target, own in zip(task.targets, emoji.captions, strict=True))
+    assert not emoji.unreadable and emoji.images[[3]].shape == (1, 16, 16, 3) and not emoji.images.unreadable
+
+
+def test_digit_scenes_are_asked_as_a_set_of_their_own():
+    (held_out,) = opened_sets(
+        config_lib.EvaluationConfig(
+            sets={
+                "few": config_lib.EvaluationDatasetConfig(format="digit_scenes", examples=20, tasks=("classification",))
+            }
+        ),
+        ("few",),
+        40,
+    )
+    assert held_out.name == "few" and len(held_out.images) == 20
+    assert [task.name for task in held_out.classifications] == ["digit", "color"]
+
+
+def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path):
+    text = " ".join((FOLDER / "coco.py").read_text().split('"""')[1].split())
+    changes = dict(re.findall(r"--config\.sets\.coco\.(\w+)=(\([^)]*\)|[^\s`\"]+)", text.partition("METEOR")[0]))
+    assert set(changes) == {"format", "path", "evaluation_files", "image_id"}
+    changes["path"] = str(shared_data / "data/coco_photos")
+    changes["evaluation_files"] = ast.literal_eval(changes["evaluation_files"])
+    asked = dataclasses.replace(get_config("coco").sets["coco"], **changes, examples=6, captions_per_image=2)
+    (held_out,) = opened_sets(config_lib.EvaluationConfig(sets={"coco": asked}), ("coco",), tiny_coca.SIZE)
+    (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=0)
+    assert result.metrics["coco/images"] == len(result.captions) == 6 and result.metrics["coco/texts"] == 12
+    assert "coco/caption_cider" in result.metrics and 285 in result.captions
