@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.config import (
-    AugmentationConfig,
     Config,
     DataConfig,
-    DatasetConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
     ImageEncoderConfig,
@@ -46,8 +44,8 @@ def with_keys(base, **keys):
         if dataclasses.is_dataclass(nested):
             inner = {field.name for field in dataclasses.fields(nested)}
             taken = {key: value for key, value in keys.items() if key in inner and key not in own}
-            changes |= {name: dataclasses.replace(nested, **taken)} if taken else {}
-            own, keys = own, {key: value for key, value in keys.items() if key not in taken}
+            changes |= {name: dataclasses.replace(changes.get(name, nested), **taken)} if taken else {}
+            keys = {key: value for key, value in keys.items() if key not in taken}
     unknown = keys.keys() - own
     assert not unknown, f"no dataclass of {type(base).__name__} has {unknown}"
     return dataclasses.replace(base, **changes)
@@ -63,10 +61,6 @@ def evaluation_dataset(**keys) -> EvaluationDatasetConfig:
 
 def with_data(base: Config, **data) -> Config:
     return dataclasses.replace(base, data=with_keys(base.data, **data))
-
-
-def dataset_of(config: Config) -> DatasetConfig:
-    return config.data.dataset
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
