@@ -66,11 +66,11 @@ def bomb(side=60_000):
     [
         (bomb(), "too many pixels"),
         (bomb(9_000), "too many pixels"),  # below Pillow's own limit
-        (encoded(ramp(200, 200), "JPEG")[:900], "damaged picture"),
-        (encoded(ramp(200, 200))[:150], "damaged picture"),
-        (b"<html>404</html>", "not a picture"),
-        (b"", "not a picture"),
-        (encoded(ramp(), "PPM"), "not a picture"),  # fewer formats, fewer parsers exposed
+        (encoded(ramp(200, 200), "JPEG")[:900], "damaged image"),
+        (encoded(ramp(200, 200))[:150], "damaged image"),
+        (b"<html>404</html>", "not an image"),
+        (b"", "not an image"),
+        (encoded(ramp(), "PPM"), "not an image"),  # fewer formats, fewer parsers exposed
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -130,7 +130,7 @@ def test_a_jpeg_of_endless_scans_is_refused():
     start = data.index(b"\xff\xda")
     scan = data[start : data.index(b"\xff", start + 2)]
     assert images.decode(data).size == (40, 20)
-    with pytest.raises(BadRecord, match="damaged picture"):
+    with pytest.raises(BadRecord, match="damaged image"):
         images.decode(data[:start] + scan * 300 + data[start:])
     baseline = encoded(ramp(), "JPEG")  # what looks like scans within metadata counts for nothing
     assert images.decode(baseline[:2] + b"\xff\xfe\x02\x5a" + b"\xff\xda" * 300 + baseline[2:]).size == (40, 20)
@@ -171,7 +171,7 @@ def test_text_chunks_of_a_png_cannot_fill_the_memory():
     text = zlib.compress(b"a" * (4 * 1024 * 1024))
     chunk = struct.pack(">I", len(text) + 3) + b"zTXta\0\0" + text
     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
-    with pytest.raises(BadRecord, match="damaged picture"):
+    with pytest.raises(BadRecord, match="damaged image"):
         images.decode(data[:33] + chunk + data[33:])
 
 
@@ -193,7 +193,7 @@ def test_pictures_come_as_arrays_pil_images_and_paths(tmp_path):
 
 def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(CocaError, match=r"page\.jpg cannot be read as a picture"):
+    with pytest.raises(CocaError, match=r"page\.jpg cannot be read as an image"):
         images.load_image(tmp_path / "page.jpg", 4)
     with pytest.raises(CocaError, match=r"absent\.png cannot be read \(No such file"):
         images.load_image(tmp_path / "absent.png", 4)
