@@ -71,9 +71,9 @@ def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadRecord("too many pixels") from error
     except UnidentifiedImageError as error:
-        raise BadRecord(_unsupported(data) or "not an image") from error
+        raise BadRecord(_cause(data) or "not an image") from error
     except Exception as error:  # Pillow's plugins let any of Python's errors escape on crafted files
-        raise BadRecord(_unsupported(data) or "damaged image") from error
+        raise BadRecord(_cause(data) or "damaged image") from error
     if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
     if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
@@ -86,15 +86,17 @@ def is_image_container(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _IMAGE_BRANDS
 
 
-def _unsupported(data: bytes) -> str:
-    """The cause by which images of known but unsupported formats are counted; "" for other bytes."""
+def _cause(data: bytes) -> str:
+    """The cause by which an image of a known format that Pillow did not recognise is counted; "" for other bytes."""
     name = _BEGINNINGS.get(data[:8], "")
     if is_image_container(data):
         end = min(int.from_bytes(data[:4]), 256)
         brands = {data[8:12], *(data[place : place + 4] for place in range(16, end, 4))}
         if "AVIF" not in _FORMATS and brands & _AVIF:
             name = "AVIF"
-        elif not brands & _AVIF:
+        elif brands & _AVIF:
+            return "damaged image"
+        else:
             name = "HEIC"
     return f"{name} image (not supported)" if name else ""
 

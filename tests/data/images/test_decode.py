@@ -1,13 +1,14 @@
 """Pictures of every kind that a folder of the world holds, whole and damaged."""
 
 import contextlib
+import io
 import struct
 import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from coca_jax.data.images import decode as images
 from coca_jax.data.images.decode import BadRecord
@@ -186,7 +187,9 @@ def test_pictures_come_as_arrays_pil_images_and_paths(tmp_path):
         Image.fromarray(array),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
+        (tmp_path / "a.png").read_bytes(),
         np.float32(array / 255),
+        (array / 255).tolist(),
     ):
         assert (images.load_image(thing, 4) == 51).all()
 
@@ -197,6 +200,11 @@ def test_what_is_no_picture_is_named(tmp_path):
         images.load_image(tmp_path / "page.jpg", 4)
     with pytest.raises(CocaError, match=r"absent\.png cannot be read \(No such file"):
         images.load_image(tmp_path / "absent.png", 4)
+    with pytest.raises(CocaError, match=r"the image cannot be read as an image \(not an image\)"):
+        images.load_image(b"<html>", 4)
+    for wrong in ((x for x in "ab"), None, {"a": 1}, [[1, 2], [3]], object()):
+        with pytest.raises(CocaError, match="is not an image: give a PIL image, a path"):
+            images.load_image(wrong, 4)
     for wrong in (
         np.zeros((2, 3, 4, 5), np.uint8),
         np.zeros((8, 8), np.int64),
@@ -206,3 +214,31 @@ def test_what_is_no_picture_is_named(tmp_path):
     ):
         with pytest.raises(CocaError):
             images.load_image(wrong, 4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])  # whose headers open without the rest
+def test_a_truncated_pil_image_is_refused_in_a_sentence(kind, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    path = tmp_path / "cut.image"
+    path.write_bytes(encoded(noise, kind)[:-2_000])
+    with Image.open(path) as image, pytest.raises(CocaError, match=r"the PIL image .*cut\.image cannot be decoded"):
+        images.load_image(image, 4)
+    closed = Image.open(io.BytesIO(encoded(noise)))
+    closed.close()
+    with pytest.raises(CocaError, match="the PIL image given cannot be decoded"):
+        images.load_image(closed, 4)
+
+
+def test_avif_is_decoded_whatever_its_name(tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    data = encoded(Image.new("RGB", (40, 20), (10, 200, 30)), "AVIF", quality=100)
+    assert (
+        images.decode(data).size == (40, 20) and abs(np.subtract(pixel(images.decode(data)), (10, 200, 30))).max() < 6
+    )
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert images.load_image(tmp_path / "a.jpg", 8).shape == (8, 8, 3)
+    with pytest.raises(BadRecord, match="damaged image"):
+        images.decode(data[: len(data) // 2])
+    with pytest.raises(BadRecord, match="too many pixels"):
+        images.decode(data, max_pixels=799)
