@@ -153,7 +153,7 @@ def test_folders_and_config_files_are_compared_too(config, tmp_path):
     reencoded(photo(101)).save(tmp_path / "more" / "p001.jpg")
     (tmp_path / "eval.py").write_text(
         "from coca_jax import config\n"
-        "def get_config(path):\n    return config.evaluation(more=config.held_out(format='folder', path=path, holdout=0.99))\n"
+        "def get_config(path):\n    return config.evaluation_config(more=config.evaluation_dataset(dataset=dict(format='folder', path=path, holdout=0.99)))\n"
     )
     call(
         "dedup",
