@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord, load_image
+from coca_jax.data.images.decode import load_image
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of a picture before it is decoded
@@ -25,14 +26,6 @@ _TURNS = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class BadRecord(Exception):
-    """A record that cannot be used; `cause` is a short phrase by which such records are counted."""
-
-    def __init__(self, cause: str):
-        super().__init__(cause)
-        self.cause = cause
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Image.Image:

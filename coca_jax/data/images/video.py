@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from coca_jax.data.images.decode import MAX_PIXELS, BadRecord
+from coca_jax.data.images.decode import MAX_PIXELS
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 try:

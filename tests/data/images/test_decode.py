@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from coca_jax.data.images import decode as images
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 from tests.data.builders import encoded
 

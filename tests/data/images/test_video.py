@@ -9,7 +9,7 @@ import pytest
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import video
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 av = pytest.importorskip("av", reason="needs PyAV (the extra `video`)")
