@@ -13,10 +13,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from coca_jax.config import DataConfig
 from coca_jax.data.records import open as records
-from coca_jax.storage.files import ReadError
 from coca_jax.errors import CocaError, DataError
 from coca_jax.storage import files as storage
 from coca_jax.storage import remote
+from coca_jax.storage.files import ReadError
 from tests.data import builders
 
 

@@ -231,7 +231,9 @@ def test_fields_choose_the_picture_and_the_texts(tmp_path):
     assert builders.record(whole(tmp_path), 0).image == b"plain" and builders.record(whole(tmp_path), 0).captions == (
         "text",
     )
-    chosen = builders.record(whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption")), 0)
+    chosen = builders.record(
+        whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption")), 0
+    )
     assert chosen.image == b"left" and chosen.captions == ("what? a cat", "what? cat", "plain")
     assert builders.record(whole(tmp_path), 0).image == b"plain"  # each choice has an index of its own
     with pytest.raises(CocaError, match=r"text_fields has '\{question'"):
