@@ -11,7 +11,6 @@ import pytest
 import running
 
 from coca_jax import config as config_lib
-from coca_jax.config import DatasetConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text import corpus

@@ -167,7 +167,7 @@ def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
     for origin, text in zip(pipeline.origins(7), vocabulary.decode(pipeline.batch(7)["text"]), strict=True):
         assert origin.text == text and origin.source == pipeline.layout.names[pipeline.layout.source[origin.row]]
         assert origin.source == "scenes" or text.removeprefix("shade ").removesuffix(" shade").zfill(3) in origin.record
-    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"augment": "crop"}):
+    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"crop": "random"}):
         own = builders.with_keys(config.data.mixture["own"], **changed)
         other = builders.with_data(config, mixture={**config.data.mixture, "own": own})
         assert Pipeline(other, vocabulary).fingerprint != pipeline.fingerprint
