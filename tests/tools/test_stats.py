@@ -91,7 +91,7 @@ def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
     labelled = builders.with_data(
         config, label_field="kind", class_names=str(tmp_path / "kinds.txt"), prompts=("a {}",)
     )
-    found = stats.measure(labelled.data, records.open_records(labelled.data.dataset, "train"), vocabulary, 16)
+    found = stats.measure(labelled.data.dataset, records.open_records(labelled.data.dataset, "train"), vocabulary, 16)
     assert sorted(found.often) == [("a cat", 2), ("a dog", 2), ("a emu", 2)]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import seqio
 
-from coca_jax.config import SourceConfig
 from coca_jax.data import seqio_tasks as tasks
 from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
@@ -43,7 +42,7 @@ def mixture_config(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(97)))
     builders.write_folder(tmp_path / "own", range(100, 150))
     web = builders.source(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, crop="random", clean="alt_text")
-    own = SourceConfig(
+    own = builders.source(
         format="folder",
         path=str(tmp_path / "own"),
         holdout=1e-9,
