@@ -85,7 +85,7 @@ def main() -> None:
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 
     def run(rest: list[str]) -> None:
-        command_line.no_more(rest[1:])
+        command_line.reject_positional_arguments(rest[1:])
         command(command_line.config(config))
 
     command_line.run(run)
