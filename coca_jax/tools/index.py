@@ -12,26 +12,28 @@ import logging
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records import index_cache
 from coca_jax.data.records import open as records
-from coca_jax.data.records.formats import tar as tar_records
+from coca_jax.data.records.formats import tar, tfrecord
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import Selection
 from coca_jax.errors import CocaError
 from coca_jax.storage.files import File
 from coca_jax.tools import sets
 
+_KINDS: dict[str, Any] = {"tars": tar, "tfrecords": tfrecord}  # whose shards have no index of their own
 _log = logging.getLogger(__name__)
 
 
 def build(
     source: DatasetConfig, *, workers: int = 1, beside: bool = True, what: str = "shards"
 ) -> tuple[int, dict[str, str]]:
-    """Indexes all shards of a set of tars that have no index yet, several at a time.
+    """Indexes all shards of a set of tars or TFRecord files that have no index yet, several at a time.
 
     Args:
       source: the set.
@@ -42,9 +44,10 @@ def build(
     Returns:
       How many shards there are, and why each of those that cannot be indexed cannot, by path.
     """
+    kind = _KINDS[source.format]
     selection = Selection(files=(*source.train_files, *source.evaluation_files))
-    files = index_cache.find_shards(source, selection, lambda name: name.endswith(".tar"), ".tar")
-    work = functools.partial(_index, source.image_field, beside)
+    files = index_cache.find_shards(source, selection, kind.is_shard, kind.NAME)
+    work = functools.partial(_index, source.format, source.image_field, beside)
     broken = {}
     with sets.progress(what, len(files), "shard") as advance:
         for file, error in zip(files, _in_processes(work, files, workers), strict=True):
@@ -54,9 +57,9 @@ def build(
     return len(files), broken
 
 
-def _index(image_field: str, beside: bool, file: File) -> str:
+def _index(format: str, image_field: str, beside: bool, file: File) -> str:
     try:
-        tar_records.index(file, image_field, beside)
+        _KINDS[format].index(file, image_field, beside)
         return ""
     except CocaError as error:
         return str(error)
@@ -97,7 +100,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
             if source.format == "digit_scenes":
                 print(f"{name}: digit_scenes, made by index: nothing to do")
                 continue
-            if source.format == "tars":
+            if source.format in _KINDS:
                 count, errors = build(source, workers=workers.value, beside=beside.value, what=name)
                 broken |= errors
                 _log.info("%s: %d shards", name, count)
