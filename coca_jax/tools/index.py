@@ -86,7 +86,7 @@ def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; gives what runs it."""
-    workers = flags.DEFINE_integer("workers", 4, "Processes that index tars.", lower_bound=1, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Processes that index shards.", lower_bound=1, flag_values=values)
     beside = flags.DEFINE_bool(
         "beside",
         True,
@@ -97,16 +97,16 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         broken: dict[str, str] = {}
         for name, source in config.data.sources.items():
-            if source.format == "digit_scenes":
+            if source.dataset.format == "digit_scenes":
                 print(f"{name}: digit_scenes, made by index: nothing to do")
                 continue
-            if source.format in _KINDS:
-                count, errors = build(source, workers=workers.value, beside=beside.value, what=name)
+            if source.dataset.format in _KINDS:
+                count, errors = build(source.dataset, workers=workers.value, beside=beside.value, what=name)
                 broken |= errors
                 _log.info("%s: %d shards", name, count)
             if not broken:
-                splits = records.SPLITS if source.holds_out else records.SPLITS[:1]
-                print(summary(name, {split: records.open_records(source, split) for split in splits}))
+                splits = records.SPLITS if source.dataset.holds_out else records.SPLITS[:1]
+                print(summary(name, {split: records.open_records(source.dataset, split) for split in splits}))
         for error in list(broken.values())[1:]:
             _log.warning("%s", error)
         if broken:
