@@ -13,7 +13,7 @@ from tests.tools.commands import call
 def config(tmp_path):
     for number in range(3):
         builders.write_tar(tmp_path / f"t{number}.tar", builders.members(range(10 * number, 10 * number + 10)))
-    builders.write_tar(tmp_path / "z.tar", [*builders.members(range(30, 34)), ("alone.png", builders.picture(1))])
+    builders.write_tar(tmp_path / "z.tar", [*builders.members(range(30, 34)), ("alone.png", builders.image(1))])
     return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",))
 
 
@@ -26,7 +26,7 @@ def test_indices_are_made_once_by_processes_and_used(config, tmp_path, monkeypat
     made = kept(tmp_path)
     assert sorted(made) == [f"{name}.tar.index" for name in ("t0", "t1", "t2", "z")]
     said = capsys.readouterr().out.split()
-    assert said == ["tars", "records", "train", "30", "evaluation", "4", "lost:", "picture", "without", "text", "1"]
+    assert said == ["tars", "records", "train", "30", "evaluation", "4", "lost:", "image", "without", "text", "1"]
     monkeypatch.setattr("tarfile.open", None)  # nothing is scanned again
     assert len(records.open_records(config.data.dataset, "train")) == 30
     call("index", config, "--workers=1")
