@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.config import Config, MeshConfig
-from coca_jax.data.images.clips import load_clip
 from coca_jax.data.images.decode import load_image
+from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.distributed import sharding
 from coca_jax.embedding_index.index import Index

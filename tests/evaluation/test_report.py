@@ -188,7 +188,7 @@ def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     held_out = dataclasses.replace(
         digit_set(),
         asked=EvaluationDatasetConfig(tasks=("retrieval", "classification", "captioning"), caption_scores=("bleu",)),
-        unreadable={"not a picture": 2},
+        unreadable={"not an image": 2},
     )
     result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=6)
     result = dataclasses.replace(result, notes=["METEOR needs <Java>"])
@@ -199,7 +199,7 @@ def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     for words in (
         "BLEU-4",
         "Class by class: all classes",
-        "Records that could not be used: 2 not a picture",
+        "Records that could not be used: 2 not an image",
         "METEOR needs &lt;Java&gt;",
         "digit, mean of the classes: 66.7%",
     ):
