@@ -7,11 +7,11 @@ braces, a template over fields: "{question} {answer}". Rows that are lists have 
 import itertools
 import json
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 # The usual names, of which the first that a row has is taken. Captions, if `text_fields` is empty ("txt" is the text
@@ -55,7 +55,23 @@ FILE_FIELDS = (
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "avif", "apng")
 CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
 # Suffixes of images that it does not read: such files are counted.
-UNREAD_SUFFIXES = ("heic", "heif", "jxl", "jp2", "svg", "psd", "ico", "tga", "ppm", "pgm", "exr", "dng", "cr2", "nef", "arw")
+UNREAD_SUFFIXES = (
+    "heic",
+    "heif",
+    "jxl",
+    "jp2",
+    "svg",
+    "psd",
+    "ico",
+    "tga",
+    "ppm",
+    "pgm",
+    "exr",
+    "dng",
+    "cr2",
+    "nef",
+    "arw",
+)
 _MOST_TEXTS = 100  # made by a template of one row
 _MOST_NAMES = 20  # of fields in an error
 

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields, shard_index
 from coca_jax.data.records.formats import coco_json
 from coca_jax.data.records.formats.text_table import SeparatedValues, Utf8, json_lines
+from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.files import is_remote
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File, is_remote
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
 MADE_FIELDS = ("stem", "folder")  # of a record's metadata, made from the name of its file
@@ -66,7 +65,7 @@ class Manifest:
         """All rows of each image; a BadRecord if one can no longer be read."""
         starts = [int(self._ends[index - 1]) if index else 0 for index in indices]
         spans = [self._spans[start : int(self._ends[i])].tolist() for i, start in zip(indices, starts, strict=True)]
-        parts = iter(storage.read_spans(self._file.path, [span for several in spans for span in several]))
+        parts = iter(bad_records(storage.read_spans(self._file.path, [span for several in spans for span in several])))
         result: list[list[Any] | BadRecord] = []
         for several in spans:
             data = [next(parts) for _ in several]
@@ -89,6 +88,63 @@ class Manifest:
         if not isinstance(row, (dict, list)):
             raise BadRecord("unreadable row")  # the file has changed since
         return row
+
+
+class Manifests:
+    """The rows of one manifest, or of several in folders below one.
+
+    Attributes:
+      names: the image files, relative to the folder above all of them.
+      digest: of the contents.
+      damage: losses by cause.
+      examples: a file by cause, where known.
+      folders: where the images may lie, apart from the usual places.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Manifest]]):
+        """`parts`: the folder of each manifest, "" or with a slash at its end."""
+        self._parts = [manifest for _, manifest in parts]
+        self._ends = np.cumsum([len(manifest) for manifest in self._parts])
+        self.damage, self.examples = Counter[str](), dict[str, str]()
+        for manifest in self._parts:
+            self.damage.update(manifest.damage)
+        self.folders = self._parts[0].folders if len(parts) == 1 else []
+        if len(parts) == 1:
+            self.names, self.digest = self._parts[0].names, self._parts[0].digest
+        else:
+            self.names = Strings.of(f"{folder}{one.names[i]}" for folder, one in parts for i in range(len(one)))
+            self.digest = storage.digest(*(f"{folder}:{one.digest}" for folder, one in parts))
+
+    def rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
+        """All rows of each image; a BadRecord if one can no longer be read."""
+        numbers = np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right")
+        result: list[Any] = [None] * len(indices)
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number).tolist()
+            first = int(self._ends[number - 1]) if number else 0
+            rows = self._parts[number].rows([indices[place] - first for place in places])
+            for place, row in zip(places, rows, strict=True):
+                result[place] = row
+        return result
+
+
+class ImageFiles:
+    """The files that a table may name: those below its folder, or below others that it is known to speak of."""
+
+    def __init__(self, path: str, others: Sequence[str] = ()):
+        self.folder = os.path.dirname(path) or "."
+        roots = [place.rstrip("/") for place in (self.folder, *others)]
+        if not is_remote(path):
+            roots = [path for root in roots for path in (os.path.abspath(root), os.path.realpath(root))]
+        self._roots = tuple(f"{root.rstrip('/')}/" for root in dict.fromkeys(roots))
+
+    def relative(self, name: str) -> str | None:
+        """The name relative to the folder; None if it leaves it."""
+        path = name.replace("\\", "/")
+        root = next((root for root in self._roots if path.startswith(root)), "")
+        pure = PurePosixPath(path[len(root) :])
+        leaves = pure.is_absolute() or ".." in pure.parts or "://" in path[len(root) :] or "\0" in name
+        return None if leaves or re.match(r"[A-Za-z]:/", path) else str(pure)
 
 
 def _style(file: File, dataset: DatasetConfig) -> SeparatedValues:
@@ -124,13 +180,9 @@ class _Scanner:
 
     def __init__(self, file: File, dataset: DatasetConfig, places: Sequence[str]):
         self._file, self._dataset = file, dataset
-        self._utf8, self._contents, self._damage = Utf8(file.path), hashlib.sha256(), Counter[str]()
+        self._utf8, self._contents, self._damage = Utf8(), hashlib.sha256(), Counter[str]()
         self._check = fields.FieldCheck(dataset, MADE_FIELDS)
-        folder = os.path.dirname(file.path) or "."
-        roots = [place.rstrip("/") for place in (folder, *places)]
-        if not is_remote(file.path):
-            roots = [path for root in roots for path in (os.path.abspath(root), os.path.realpath(root))]
-        self._roots = tuple(f"{root.rstrip('/')}/" for root in dict.fromkeys(roots))
+        self._images = ImageFiles(file.path, places)
 
     def index(self, style: SeparatedValues | None) -> Index:
         places = array.array("q")
@@ -142,7 +194,7 @@ class _Scanner:
 
         try:
             strings = Strings.of(names())
-        except (OSError, BadRecord) as error:
+        except (OSError, storage.ReadError) as error:
             raise CocaError(f"{self._file.path} cannot be read ({error}): check the path") from error
         self._utf8.check()
         if len(strings):
@@ -191,14 +243,10 @@ class _Scanner:
         name = fields.file_name(row, self._dataset)
         if name is None:
             raise CocaError(_no_file(where, row if isinstance(row, dict) else map(str, range(len(row))), self._dataset))
-        path = name.replace("\\", "/")
-        root = next((root for root in self._roots if path.startswith(root)), "")
-        pure = PurePosixPath(path[len(root) :])
-        if pure.is_absolute() or ".." in pure.parts or "://" in path[len(root) :] or re.match(r"[A-Za-z]:/", path):
+        path = self._images.relative(name)
+        if path is None:
             raise CocaError(f"{where} names the file {name!r}: it must lie below the folder of its manifest")
-        if "\0" in name:
-            raise CocaError(f"{where} names the file {name!r}, which cannot exist: correct or remove it")
-        return str(pure)
+        return path
 
 
 def _scan(file: File, dataset: DatasetConfig, style: SeparatedValues | None, places: Sequence[str]) -> Index:
@@ -223,6 +271,6 @@ def _grouped(spans: np.ndarray, names: Strings, damage: Counter[str], digest: st
 def _is_object(file: File) -> bool:
     try:
         start = storage.read_range(file.path, 0, 1_000)
-    except BadRecord as error:
+    except storage.ReadError as error:
         raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
     return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")

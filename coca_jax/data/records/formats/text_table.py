@@ -11,8 +11,8 @@ from typing import Any
 
 from coca_jax.data.records import fields
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File
 
 SEPARATORS = (",", "\t", ";", "|")
 _BOM = b"\xef\xbb\xbf"
@@ -23,8 +23,8 @@ _Row = tuple[int, int, Any, str]  # offset, size, the row, and its place as erro
 class Utf8:
     """Decodes the parts of a file as UTF-8, and counts those that are not."""
 
-    def __init__(self, path: str):
-        self._path, self._valid, self._invalid, self._first = path, 0, 0, ""
+    def __init__(self) -> None:
+        self._valid, self._invalid, self._first = 0, 0, ""
 
     def decode(self, data: bytes, where: str) -> str:
         """The text, with U+FFFD for bytes that are not UTF-8: one damaged caption makes one bad record."""
@@ -43,8 +43,8 @@ class Utf8:
         """Raises CocaError if the file as a whole has another encoding, rather than a few damaged rows."""
         if self._invalid > max(1, self._valid):
             raise CocaError(
-                f"{self._first} is not UTF-8, and neither are {self._invalid - 1:,} other rows of the file: convert it, "
-                f"such as with `iconv -f WINDOWS-1252 -t UTF-8 {self._path}`"
+                f"{self._first} is not UTF-8, and neither are {self._invalid - 1:,} more texts: convert them, such as "
+                "with `iconv -f WINDOWS-1252 -t UTF-8 FILE`"
             )
 
 
