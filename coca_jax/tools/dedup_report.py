@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.pages.images import picture
 from coca_jax.tools import page
 from coca_jax.tools.near_duplicates import Found, Held, Pair, still
@@ -23,7 +22,7 @@ def write(
     output: str,
     config: Config,
     found: Found,
-    train: Mapping[str, tuple[DatasetConfig, records.Store]],
+    train: Mapping[str, tuple[DatasetConfig, RecordStore]],
     held: Sequence[Held],
     shown: int,
 ) -> None:
@@ -76,7 +75,7 @@ def _facts(found: Found, counts: Counter[str]) -> str:
 
 
 def _side_by_side(
-    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, records.Store]], held: Sequence[Held], shown: int
+    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, RecordStore]], held: Sequence[Held], shown: int
 ) -> str:
     """The pairs that agree least first: they show whether the thresholds are right."""
     doubtful = sorted(pairs, key=lambda pair: (-(99 if pair.distance is None else pair.distance), pair.similarity or 0))
@@ -107,7 +106,7 @@ def _agreement(pair: Pair) -> str:
     return ", ".join(parts)
 
 
-def _picture(place: tuple[DatasetConfig, records.Store], index: int, name: str) -> str:
+def _picture(place: tuple[DatasetConfig, RecordStore], index: int, name: str) -> str:
     source, store = place
     record = store.read([index])[0]
     try:

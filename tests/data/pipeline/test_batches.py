@@ -89,7 +89,7 @@ class CountingStore:
 
 def counted(monkeypatch, count, delay=0.0):
     store = CountingStore(count, delay)
-    monkeypatch.setattr(records, "open_store", lambda source, split: store)
+    monkeypatch.setattr(records, "open_records", lambda source, split: store)
     return store
 
 
