@@ -110,7 +110,7 @@ class OptimizerConfig:
 class DatasetConfig:
     """Where one set's records lie, and how each becomes a picture and a text."""
 
-    format: str = _choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records")
+    format: str = _choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records", "parquet")
     path: str = ""  # a folder, or a manifest (.jsonl, .csv, .json); on a disk or in a bucket; digit_scenes needs none
     train_files: tuple[str, ...] = (
         "*",
@@ -122,6 +122,7 @@ class DatasetConfig:
     holdout: float = 0.1  # share of the records held out where no evaluation_files are named; 0: all of them train
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see records.py
+    caption_separator: str = ""  # text between several captions of one value; "json": the value is a JSON list
     clean: str = _choice("spaces", "alt_text")  # of captions; see data/texts.py
     label_field: str = (
         ""  # metadata or feature with a class's number or name, or several: the text is made from prompts

@@ -219,7 +219,7 @@ class _Sidecars:
                 else:
                     self._lose("image without text", file)
             elif fields.suffix_of(file.name) in fields.UNREAD_SUFFIXES:
-                self._lose(f"image of the unread kind .{fields.suffix_of(file.name)}", file)
+                self._lose(f".{fields.suffix_of(file.name)} image (not supported)", file)
         if not images and not self.damage["image without text"]:
             kinds = Counter(f".{fields.suffix_of(file.name)}" for file in files if "." in file.name)
             there = ", ".join(kind for kind, _ in kinds.most_common(5)) or "nothing"

@@ -172,7 +172,9 @@ def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence
         table = pq.ParquetFile(data, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
         for batch in table.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
             inside = [row for row in set(rows) if start <= row < start + len(batch)]
-            values |= zip(inside, batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist(), strict=True)
+            values |= zip(
+                inside, batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist(), strict=True
+            )
             start += len(batch)
             if start > max(rows):
                 break
