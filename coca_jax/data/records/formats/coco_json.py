@@ -77,12 +77,12 @@ def rows(
             captioned.add(key)
             owned.append((*span, names[key], where))
         else:
-            damage["annotation without picture"] += 1
+            damage["annotation without image"] += 1
     for key, *row in owners:
         if key in captioned:
             yield tuple(row)
         else:
-            damage["picture without text"] += 1
+            damage["image without text"] += 1
     yield from owned
 
 

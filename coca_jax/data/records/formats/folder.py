@@ -40,7 +40,7 @@ def open_folder(dataset: DatasetConfig, selection: Selection) -> RecordStore:
     else:
         usable = np.ones(len(store), bool)
     chosen, held_out = selection.choose(lambda: store.names, lambda: store.matching(selection), usable)
-    census = Census(int(usable.sum()), held_out, store.damage, store.census.names)
+    census = Census(int(usable.sum()) or len(store), held_out, store.damage, store.census.names)
     if chosen.all():
         store.census = census
         return store

@@ -29,6 +29,7 @@ from coca_jax.storage.files import File, is_remote
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
 MADE_FIELDS = ("stem", "folder")  # of a record's metadata, made from the name of its file
 _LARGEST = 2**36  # bytes of a manifest
+_LONGEST_LINE = 100_000  # bytes of the first line
 _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of a manifest whose index is kept: others are read as fast
 
 
@@ -49,8 +50,9 @@ class Manifest:
           CocaError: the file cannot be read, names an image outside its folder, or lacks a configured field.
         """
         self._file, kind = file, PurePosixPath(file.path).suffix.lower()
-        self._style = _style(file, dataset) if kind in (".csv", ".tsv") else None
-        self._is_object = kind == ".json" and _is_object(file)
+        start = _beginning(file)
+        self._style = _style(start.split(b"\n")[0], file, dataset) if kind in (".csv", ".tsv") else None
+        self._is_object = kind == ".json" and start.lstrip().startswith(b"{")
         self.folders = coco_json.folders(file.path) if self._is_object else []
         name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
         scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
@@ -141,13 +143,24 @@ class ImageFiles:
     def relative(self, name: str) -> str | None:
         """The name relative to the folder; None if it leaves it."""
         path = name.replace("\\", "/")
+        path = path if is_remote(path) else str(PurePosixPath(path))
         root = next((root for root in self._roots if path.startswith(root)), "")
-        pure = PurePosixPath(path[len(root) :])
-        leaves = pure.is_absolute() or ".." in pure.parts or "://" in path[len(root) :] or "\0" in name
-        return None if leaves or re.match(r"[A-Za-z]:/", path) else str(pure)
+        path = path.removeprefix(root)
+        leaves = path.startswith("/") or ".." in path.split("/") or is_remote(path) or "\0" in path
+        return None if leaves or re.match(r"[A-Za-z]:/", path) else path
 
 
-def _style(file: File, dataset: DatasetConfig) -> SeparatedValues:
+def _beginning(file: File) -> bytes:
+    try:
+        start = storage.read_range(file.path, 0, _LONGEST_LINE)
+    except storage.ReadError as error:
+        raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CocaError(f"{file.path} is UTF-16: save it as UTF-8")
+    return start.removeprefix(b"\xef\xbb\xbf")
+
+
+def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedValues:
     """How the file writes its rows; raises CocaError unless its columns hold the configured fields."""
 
     def check_of(columns: Sequence[str]) -> tuple[fields.FieldCheck, bool]:
@@ -158,7 +171,7 @@ def _style(file: File, dataset: DatasetConfig) -> SeparatedValues:
         check, is_named = check_of(columns)
         return is_named and not check.missing
 
-    style = SeparatedValues.of(file, fits)
+    style = SeparatedValues.of(first_line, file.path, fits)
     where = f"the first line of {file.path}, which names the columns,"
     check, is_named = check_of(style.columns)
     if not is_named:
@@ -266,11 +279,3 @@ def _grouped(spans: np.ndarray, names: Strings, damage: Counter[str], digest: st
     kept = Strings.of(names[i] for i in first[order].tolist())
     ends = np.cumsum(np.bincount(owner, minlength=len(order))).astype(np.int64)
     return Index(spans[np.argsort(owner, kind="stable")], kept, ends, damage, digest)
-
-
-def _is_object(file: File) -> bool:
-    try:
-        start = storage.read_range(file.path, 0, 1_000)
-    except storage.ReadError as error:
-        raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")

@@ -16,7 +16,6 @@ from coca_jax.storage.files import File
 
 SEPARATORS = (",", "\t", ";", "|")
 _BOM = b"\xef\xbb\xbf"
-_LONGEST_HEADER = 1_000_000  # bytes
 _Row = tuple[int, int, Any, str]  # offset, size, the row, and its place as errors name it
 
 
@@ -70,18 +69,13 @@ class SeparatedValues:
     spaced: bool
 
     @classmethod
-    def of(cls, file: File, fits: Callable[[tuple[str, ...]], bool]) -> "SeparatedValues":
-        """Reads the first line; the separator is the first of `SEPARATORS` that gives columns which fit.
+    def of(cls, first_line: bytes, path: str, fits: Callable[[tuple[str, ...]], bool]) -> "SeparatedValues":
+        """The first of `SEPARATORS` that gives columns which fit, or else the most columns.
 
         Raises:
           CocaError: the first line cannot be read, or names a column twice.
         """
-        try:
-            with storage.open_file(file) as data:
-                line = data.readline(_LONGEST_HEADER)
-        except OSError as error:
-            raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
-        text = line.removeprefix(_BOM).decode("utf-8", "replace")
+        text = first_line.decode("utf-8", "replace").rstrip("\r")
         styles = []
         for separator in SEPARATORS:
             try:
@@ -89,13 +83,13 @@ class SeparatedValues:
                 spaced = any(name.startswith(" ") for name in next(csv.reader([text], delimiter=separator), [])[1:])
             except csv.Error as error:
                 raise CocaError(
-                    f"the first line of {file.path} cannot be read ({error}): save the file with line feeds"
+                    f"the first line of {path} cannot be read ({error}): save the file with line feeds"
                 ) from error
             styles.append(cls(tuple(name.strip() for name in names), separator, spaced))
         style = next((one for one in styles if fits(one.columns)), max(styles, key=lambda one: len(one.columns)))
         for name in style.columns:
             if name and style.columns.count(name) > 1:
-                raise CocaError(f"{file.path} names the column {name!r} twice: give each column a name of its own")
+                raise CocaError(f"{path} names the column {name!r} twice: give each column a name of its own")
         return style
 
     def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
@@ -168,16 +162,10 @@ def _no_row(where: str, error: csv.Error) -> str:
 
 
 def _lines(file: File, observe: Callable[[bytes], None]) -> Iterator[tuple[int, bytes, str]]:
-    """Offset, bytes and place of each line.
-
-    Raises:
-      CocaError: the file is UTF-16.
-    """
+    """Offset, bytes and place of each line."""
     offset = 0
     with storage.open_file(file) as data:
         for number, line in enumerate(data, 1):
-            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise CocaError(f"{file.path} is UTF-16: save it as UTF-8")
             observe(line)
             yield offset, line, f"line {number} of {file.path}"
             offset += len(line)
