@@ -98,9 +98,7 @@ class ParquetRecords(ShardedRecords):
             if isinstance(image, BadRecord):
                 records.append(image)
                 continue
-            if column is not None and not isinstance(value[column], str):
-                del value[column]
-            text = self._text(value)
+            text = self._text({name: one for name, one in value.items() if name != column or isinstance(one, str)})
             is_bad = isinstance(text, BadRecord)
             key = self._key(number, index, row)
             records.append(text if is_bad else Record(key, image, text.captions, text.metadata))
