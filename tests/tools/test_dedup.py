@@ -90,7 +90,7 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     assert "7 of 21 training pictures" in said and f"--config.data.exclude_keys={tmp_path}/out/tars.txt" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 2 * len(COPIES) and "copy_mirrored" in page and "not an image" in page
-    assert "<script" not in page and "://" not in page
+    assert page.count("<script") == 1 and "://" not in page
 
     (tmp_path / "drop.txt").write_text("\n".join([*listed, "h0"]))  # a held-out record's key, too: it stays
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
