@@ -4,6 +4,7 @@ A field is a key of the row; "captions/text" (the values "text" below "captions"
 braces, a template over fields: "{question} {answer}". Rows that are lists have the fields "0", "1", …
 """
 
+import contextlib
 import itertools
 import json
 import string
@@ -241,11 +242,7 @@ def _plain(value: Any) -> Any:
 
 
 class FieldCheck:
-    """Finds fields of a config that no row of a dataset has.
-
-    Attributes:
-      missing: whether there are any such fields in the rows that were added.
-    """
+    """Finds the fields of a config that no row of a dataset has."""
 
     def __init__(self, dataset: DatasetConfig, made: Sequence[str] = ()):
         """`made`: labels that records have beside those of their rows."""
@@ -260,27 +257,26 @@ class FieldCheck:
     def add(self, row: Any) -> "FieldCheck":
         """Takes note of a row's fields."""
         if self._missing:
-            self._missing = [
-                (key, names) for key, names in self._missing if all(lookup(row, name) is None for name in names)
-            ]
             if len(self._names) <= _MOST_NAMES:
                 self._names |= dict.fromkeys(name for name, _ in _items(row))
+            with contextlib.suppress(RecursionError):  # nested too deeply: a bad record
+                self._missing = [
+                    (key, names) for key, names in self._missing if all(lookup(row, name) is None for name in names)
+                ]
         return self
 
-    @property
-    def missing(self) -> bool:
-        return bool(self._missing)
-
-    def check(self, where: str) -> None:
-        """Raises CocaError if a field is in none of the rows of `where`; it names those that there are."""
-        for key, (name, *_) in self._missing:
-            there = f"there is {listing(self._names)}"
-            if key:
-                raise CocaError(f"{where} has no field {name!r} ({there}): change {key}")
-            raise CocaError(
-                f"{where} has no caption under a usual name ({there}): name its field in text_fields, or a class's in "
-                "label_field"
-            )
+    def problem(self, where: str) -> str:
+        """A sentence if a field is in none of the rows of `where`, with the names of those that are; else ""."""
+        if not self._missing:
+            return ""
+        key, (name, *_) = self._missing[0]
+        there = f"there is {listing(self._names)}"
+        if key:
+            return f"{where} has no field {name!r} ({there}): change {key}"
+        return (
+            f"{where} has no caption under a usual name ({there}): name its field in text_fields, or a class's in "
+            "label_field"
+        )
 
 
 def _field_names(field: str) -> list[str]:

@@ -238,14 +238,16 @@ class _Sidecars:
 
     def check(self) -> None:
         """Raises CocaError if a configured field does not exist, or the texts have another encoding than UTF-8."""
-        fields.FieldCheck(self._dataset, MADE_FIELDS).add({"txt": ""}).check(f"the folder {self._folder}")
-        if self._dataset.label_field or not len(self.names):
-            return
-        utf8 = Utf8()
-        for i in np.unique(np.linspace(0, len(self.names) - 1, _TEXT_PROBES).astype(np.int64)).tolist():
-            path = _beside(f"{self._folder}/{self.names[i]}")
-            utf8.decode(storage.read_each([path])[0], path)
-        utf8.check()
+        problem = fields.FieldCheck(self._dataset, MADE_FIELDS).add({"txt": ""}).problem(f"the folder {self._folder}")
+        if not problem and len(self.names) and not self._dataset.label_field:
+            utf8 = Utf8()
+            some = np.unique(np.linspace(0, len(self.names) - 1, _TEXT_PROBES).astype(np.int64)).tolist()
+            paths = [_beside(f"{self._folder}/{self.names[i]}") for i in some]
+            for path, text in zip(paths, storage.read_each(paths), strict=True):
+                utf8.decode(b"" if isinstance(text, storage.ReadError) else text, path)
+            problem = utf8.problem()
+        if problem:
+            raise CocaError(problem)
 
     def _lose(self, cause: str, file: File) -> None:
         self.damage[cause] += 1

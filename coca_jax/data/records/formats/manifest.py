@@ -162,22 +162,15 @@ def _beginning(file: File) -> bytes:
 
 def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedValues:
     """How the file writes its rows; raises CocaError unless its columns hold the configured fields."""
-
-    def check_of(columns: Sequence[str]) -> tuple[fields.FieldCheck, bool]:
-        row = dict.fromkeys(columns, "0")
-        return fields.FieldCheck(dataset, MADE_FIELDS).add(row), fields.file_name(row, dataset) is not None
-
-    def fits(columns: Sequence[str]) -> bool:
-        check, is_named = check_of(columns)
-        return is_named and not check.missing
-
-    style = SeparatedValues.of(first_line, file.path, fits)
     where = f"the first line of {file.path}, which names the columns,"
-    check, is_named = check_of(style.columns)
-    if not is_named:
-        raise CocaError(_no_file(where, dict.fromkeys(style.columns), dataset))
-    check.check(where)
-    return style
+
+    def problem(columns: Sequence[str]) -> str:
+        row = dict.fromkeys(columns, "0")
+        if fields.file_name(row, dataset) is None:
+            return _no_file(where, row, dataset)
+        return fields.FieldCheck(dataset, MADE_FIELDS).add(row).problem(where)
+
+    return SeparatedValues.of(first_line, where, problem)
 
 
 def _no_file(where: str, row: Any, dataset: DatasetConfig) -> str:
@@ -209,9 +202,9 @@ class _Scanner:
             strings = Strings.of(names())
         except (OSError, storage.ReadError) as error:
             raise CocaError(f"{self._file.path} cannot be read ({error}): check the path") from error
-        self._utf8.check()
-        if len(strings):
-            self._check.check(self._file.path)
+        problem = self._utf8.problem() or (self._check.problem(self._file.path) if len(strings) else "")
+        if problem:
+            raise CocaError(problem)
         return _grouped(np.array(places, np.int64).reshape(-1, 2), strings, self._damage, self._contents.hexdigest())
 
     def _rows(self, style: SeparatedValues | None) -> Iterator[tuple[int, int, str, str]]:

@@ -53,7 +53,9 @@ class ParquetRecords(ShardedRecords):
         super().__init__(files, dataset, selection)
         schema = self._schema(0)
         row = {field.name: _example(field.type) for field in schema}
-        fields.FieldCheck(dataset).add(row).check(files[0].path)
+        problem = fields.FieldCheck(dataset).add(row).problem(files[0].path)
+        if problem:
+            raise CocaError(problem)
         self.class_names = _class_names(schema, dataset.label_field)
 
     def _schema(self, number: int) -> pa.Schema:

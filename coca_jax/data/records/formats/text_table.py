@@ -38,13 +38,14 @@ class Utf8:
         self._valid += 1
         return text
 
-    def check(self) -> None:
-        """Raises CocaError if the file as a whole has another encoding, rather than a few damaged rows."""
-        if self._invalid > max(1, self._valid):
-            raise CocaError(
-                f"{self._first} is not UTF-8, and neither are {self._invalid - 1:,} more texts: convert them, such as "
-                "with `iconv -f WINDOWS-1252 -t UTF-8 FILE`"
-            )
+    def problem(self) -> str:
+        """A sentence if the file as a whole has another encoding, rather than a few damaged rows; else ""."""
+        if self._invalid <= max(1, self._valid):
+            return ""
+        return (
+            f"{self._first} is not UTF-8, and neither are {self._invalid - 1:,} more texts: convert them, such as with "
+            "`iconv -f WINDOWS-1252 -t UTF-8 FILE`"
+        )
 
 
 def json_lines(file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
@@ -69,27 +70,29 @@ class SeparatedValues:
     spaced: bool
 
     @classmethod
-    def of(cls, first_line: bytes, path: str, fits: Callable[[tuple[str, ...]], bool]) -> "SeparatedValues":
-        """The first of `SEPARATORS` that gives columns which fit, or else the most columns.
+    def of(cls, first_line: bytes, where: str, problem: Callable[[tuple[str, ...]], str]) -> "SeparatedValues":
+        """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
         Raises:
-          CocaError: the first line cannot be read, or names a column twice.
+          CocaError: there is none, with the problem of the most columns; or the first line cannot be read, or names a
+            column twice.
         """
         text = first_line.decode("utf-8", "replace").rstrip("\r")
         styles = []
         for separator in SEPARATORS:
             try:
                 names = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
-                spaced = any(name.startswith(" ") for name in next(csv.reader([text], delimiter=separator), [])[1:])
             except csv.Error as error:
-                raise CocaError(
-                    f"the first line of {path} cannot be read ({error}): save the file with line feeds"
-                ) from error
-            styles.append(cls(tuple(name.strip() for name in names), separator, spaced))
-        style = next((one for one in styles if fits(one.columns)), max(styles, key=lambda one: len(one.columns)))
-        for name in style.columns:
-            if name and style.columns.count(name) > 1:
-                raise CocaError(f"{path} names the column {name!r} twice: give each column a name of its own")
+                raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
+            styles.append(cls(tuple(name.strip() for name in names), separator, f"{separator} " in text))
+        styles.sort(key=lambda style: -len(style.columns))
+        style = next((one for one in styles if not problem(one.columns)), styles[0])
+        twice = [name for name in style.columns if name and style.columns.count(name) > 1]
+        why = problem(style.columns)
+        if twice:
+            why = f"{where} has the column {twice[0]!r} twice: give each column a name of its own"
+        if why:
+            raise CocaError(why)
         return style
 
     def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
@@ -101,8 +104,8 @@ class SeparatedValues:
         lines = _lines(file, observe)
         next(lines, None)
         for offset, line, where in lines:
-            text = utf8.decode(line, where)
-            taken = [text if text.endswith("\n") else f"{text}\n"]
+            taken = [utf8.decode(line, where)]
+            taken[0] += "" if taken[0].endswith("\n") else "\n"
             size = len(line)
             values = self._values(taken, where)
             if values and values[-1].endswith("\n"):  # its quotation mark is still open
@@ -116,8 +119,9 @@ class SeparatedValues:
                         yield taken[-1]
 
                 values = self._values(continued(), where, strict=True)
-                if any(map(self._is_row, taken[1:])):
-                    raise CocaError(_unclosed(where, "rows follow within it"))
+                first, *others = map(self._media_columns, taken)
+                if first & set().union(*others):
+                    raise CocaError(_unclosed(where, "more rows follow within it"))
             if not any(value.strip() for value in values):
                 continue  # a blank line, or one of separators alone
             if len(values) != len(self.columns):
@@ -144,10 +148,11 @@ class SeparatedValues:
         except csv.Error as error:
             raise CocaError(_unclosed(where, str(error)) if strict else _no_row(where, error)) from error
 
-    def _is_row(self, text: str) -> bool:
-        """Whether a line within a quoted value looks like a row that the value has swallowed."""
-        values = next(self._reader([text.replace("\r", "")]), [])
-        return len(values) == len(self.columns) > 1 and any(map(fields.is_media_file, values))
+    def _media_columns(self, line: str) -> set[int]:
+        """The columns with names of image files, if the line alone, with quotation marks as text, is a row."""
+        values = line.split(self.separator)
+        names = enumerate(values if len(values) == len(self.columns) else ())
+        return {i for i, value in names if fields.is_media_file(value.strip(' "\r\n'))}
 
 
 def _unclosed(where: str, why: str) -> str:

@@ -106,7 +106,7 @@ def test_the_holdout_divides_a_folder(tmp_path):
     train, held_out = (records.open_records(named, split) for split in records.SPLITS)
     assert len(held_out) == 10 and len(train) == 49 and "p011.jpg" not in keys(train)
     assert train.read([0, 3]) == [builders.record(train, 0), builders.record(train, 3)]
-    with pytest.raises(CocaError, match="none of the 60 records of .* is left for evaluation"):
+    with pytest.raises(CocaError, match=r"none of the 60 records of .* is left for evaluation"):
         records.open_records(folder(tmp_path, evaluation_files=("q*",)), "evaluation")
 
 

@@ -63,7 +63,22 @@ def test_a_quote_that_never_closes_is_refused(place, text):
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'one,a.jpg\n"two,b.jpg\nthree,c.jpg\nit is 3",a.jpg\n',
+        'one,a.jpg\n"two,b.jpg\n"three",c.jpg\n',
+        'one,a.jpg\n"two,b.jpg\n\nthree,c.jpg',
+    ],
+)
+def test_a_quote_that_never_closes_is_refused_where_captions_come_first(place, text):
+    (place / "captions.csv").write_text("caption,file_name\n" + text)
+    refused(place, r"^line 3 of .*captions\.csv has a value that begins with a quotation mark and does not end with one")
+
+
 def test_quoted_values_are_read(place):
+    (place / "captions.csv").write_text('caption,file_name\n"one\nor, two",a.jpg\n"three\n",b.jpg\n')
+    assert captions(opened(place)) == {"a.jpg": ("one or, two",), "b.jpg": ("three",)}
     rows = [("a.jpg", 'two\nlines, "quoted"\n\nand a third'), ("b.jpg", '"'), ("c.jpg", "\n a,b\n")]
     with open(place / "captions.csv", "w", newline="") as file:
         csv.writer(file).writerows([("file_name", "caption"), *rows])
@@ -136,7 +151,7 @@ def test_other_columns_are_shown_and_chosen(place):
     path.write_text("a.jpg^one\n")
     refused(path, r"first line of .*which names the columns, .*there is a\.jpg\^one")
     path.write_text("file_name,caption,caption\na.jpg,one,two\n")
-    refused(path, "names the column 'caption' twice")
+    refused(path, "has the column 'caption' twice")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
