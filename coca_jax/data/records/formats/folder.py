@@ -71,7 +71,7 @@ class FolderRecords:
         self._dataset, path = dataset, dataset.path
         file = storage.stat(path)
         if file is None and path.lower().endswith(SUFFIXES):
-            raise CocaError(f"the file {path} does not exist: set --config.data.path to a manifest or a folder")
+            raise CocaError(f"the file {path} does not exist: set --config.data.dataset.path to a manifest or a folder")
         if file is not None and not path.lower().endswith(SUFFIXES):
             raise CocaError(_other_kind(path))
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
@@ -224,7 +224,7 @@ class _Sidecars:
             kinds = Counter(f".{fields.suffix_of(file.name)}" for file in files if "." in file.name)
             there = ", ".join(kind for kind, _ in kinds.most_common(5)) or "nothing"
             raise CocaError(
-                f"there is no image below {folder} (there is {there}): set --config.data.path to a folder of "
+                f"there is no image below {folder} (there is {there}): set --config.data.dataset.path to a folder of "
                 "images (png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
             )
         self.names = Strings.of(file.name for file in images)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
@@ -16,7 +16,7 @@ from tests.data import builders
 
 def opened(path, **options):
     return records.open_records(
-        DataConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
+        DatasetConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
     )
 
 
@@ -133,7 +133,7 @@ def test_karpathys_splits_of_flickr30k(photos, tmp_path):
     test = opened(path, only=("split=test",))
     assert said(test) == {row["file_name"]: tuple(row["captions"]) for _, row in photos[3:5]}
     assert builders.record(test, 0).image == photos[3][0] and builders.text(test, 0).metadata["split"] == "test"
-    ready = opened(path, **dict(sets.data("karpathy"), holdout=1e-9))
+    ready = opened(path, **dict(sets.data("karpathy")["dataset"], holdout=1e-9))
     assert [ready.key(i) for i in range(3)] == [photos[i][1]["file_name"] for i in (0, 1, 5)] and len(ready) == 3
 
 

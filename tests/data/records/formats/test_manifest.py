@@ -73,7 +73,9 @@ def test_a_quote_that_never_closes_is_refused(place, text):
 )
 def test_a_quote_that_never_closes_is_refused_where_captions_come_first(place, text):
     (place / "captions.csv").write_text("caption,file_name\n" + text)
-    refused(place, r"^line 3 of .*captions\.csv has a value that begins with a quotation mark and does not end with one")
+    refused(
+        place, r"^line 3 of .*captions\.csv has a value that begins with a quotation mark and does not end with one"
+    )
 
 
 def test_quoted_values_are_read(place):
