@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.records import fields
 from coca_jax.data.records.formats import manifest
 from coca_jax.data.records.formats.folder import open_folder
 from coca_jax.data.records.formats.tar import TarRecords
@@ -21,6 +22,7 @@ _ENDINGS = {
     "folder": manifest.SUFFIXES,
     "tfrecords": (".tfrecord", ".tfrec"),
     "array_records": (".array_record", ".arrayrecord"),
+    "parquet": (".parquet", ".pq"),
 }
 
 
@@ -69,19 +71,21 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
 def _check_kind(dataset: DatasetConfig) -> None:
     """Raises CocaError if the path is a file of a kind that the format does not read."""
     name = dataset.path.rstrip("/").rpartition("/")[2].lower()
-    formats = [one for one, endings in _ENDINGS.items() if any(re.search(rf"\{end}(-\d|$)", name) for end in endings)]
-    if dataset.format not in _ENDINGS or dataset.format in formats or storage.stat(dataset.path) is None:
+    endings = _ENDINGS.get(dataset.format, ())
+    if not endings or _ends_in(name, endings) or storage.stat(dataset.path) is None:
         return
-    if formats:
-        raise CocaError(
-            f"{dataset.path} is a file of the format {formats[0]}, and the dataset's format is {dataset.format}: set "
-            f"format={formats[0]}"
-        )
-    kinds = ", ".join(ending for endings in _ENDINGS.values() for ending in endings)
+    others = [f"set format={one}" for one, endings in _ENDINGS.items() if _ends_in(name, endings)]
+    if fields.suffix_of(name) in ("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"):
+        others = ["unpack it, and give the folder"]
     raise CocaError(
-        f"{dataset.path} is a file of a kind that is not read: give a folder, or a file whose name ends in one of "
-        f"{kinds}"
+        f"{dataset.path} is a file that format={dataset.format} does not read: "
+        f"{others[0] if others else 'give the folder that holds it'} (a file's name must end in one of {', '.join(endings)})"
     )
+
+
+def _ends_in(name: str, endings: Sequence[str]) -> bool:
+    """Whether a name has one of the endings, possibly followed by a shard's number."""
+    return any(re.search(rf"\{ending}(-\d|$)", name) for ending in endings)
 
 
 def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
@@ -98,6 +102,10 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             from coca_jax.data.records.formats import array_record, tf_example
 
             return tf_example.ExampleRecords(dataset, selection, array_record)
+        case "parquet":
+            from coca_jax.data.records.formats.parquet import ParquetRecords
+
+            return ParquetRecords(dataset, selection)
         case "tfds":
             from coca_jax.data.records.formats.tfds import TfdsRecords
 

@@ -239,7 +239,7 @@ def test_array_records_in_googles_buckets(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     try:
-                file = storage.File("gs://bucket/a.array_record", "a.array_record", len(FakeStorage.data), "1")
+        file = storage.File("gs://bucket/a.array_record", "a.array_record", len(FakeStorage.data), "1")
         FakeStorage.refused = 2
         index = array_record.index(file)
         assert len(index) == 9 and array_record.payloads(file, index, [7, 2]) == builders.examples([7, 2])
