@@ -389,5 +389,5 @@ def test_without_a_holdout_all_records_train(tmp_path, kind):
     with pytest.raises(CocaError, match="none is left to evaluate"):
         evaluation_sets(config)  # a run says so before it trains
     scenes = builders.evaluation_dataset(format="digit_scenes", examples=30)
-    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, sets={"scenes": scenes}))
+    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, datasets={"scenes": scenes}))
     assert [one.name for one in evaluation_sets(other)] == ["scenes"]
