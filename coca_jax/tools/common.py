@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
-import numpy as np
 import tqdm
 
 from coca_jax.config import Config, DatasetConfig
@@ -24,19 +23,26 @@ _log = logging.getLogger(__name__)
 _LOG_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 BLOCK = 64  # records read together
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def open_datasets(
-    config: Config, split: str, command: str, **changes: str
+    config: Config, split: str, command: str, *, excluded: bool = False
 ) -> dict[str, tuple[DatasetConfig, RecordStore]]:
-    """The config's datasets by name, with these keys changed, and their records; digit_scenes is left out.
+    """The config's datasets by name, and their records; digit_scenes, which has none, is left out.
+
+    Args:
+      config: names the datasets.
+      split: of the records.
+      command: that needs them, for the error message.
+      excluded: whether to open the records that exclude_keys leaves out, too.
 
     Raises:
       CocaError: records do not exist, or all datasets are digit_scenes.
     """
     datasets = {
-        name: dataclasses.replace(source.dataset, **changes)
+        name: dataclasses.replace(source.dataset, exclude_keys="") if excluded else source.dataset
         for name, source in config.data.sources.items()
         if source.dataset.format != "digit_scenes"
     }
@@ -56,18 +62,18 @@ def load_vocabulary(config: Config) -> Vocabulary:
     return train_vocabulary(corpus.training_captions(config), config.model.text.vocabulary_size)
 
 
-def evenly_spread(count: int, sample: int) -> np.ndarray:
-    """`sample` of the numbers below `count`, evenly spread; all of them if `sample` is 0 or larger: int64 [n]."""
+def evenly_spread(count: int, sample: int) -> Sequence[int]:
+    """`sample` of the numbers below `count`, evenly spread; all of them if `sample` is 0 or larger."""
     if not sample or sample >= count:
-        return np.arange(count)
-    return (np.arange(sample) * count + count // 2) // sample
+        return range(count)
+    return [(number * count + count // 2) // sample for number in range(sample)]
 
 
 def in_blocks(
-    work: Callable[[list[int]], B], indices: Sequence[int] | np.ndarray, workers: int, label: str, unit: str = "record"
+    work: Callable[[list[int]], B], indices: Sequence[int], workers: int, label: str, unit: str = "record"
 ) -> Iterator[B]:
     """The results of `work` for blocks of neighbouring indices, in order, computed by threads; shows progress."""
-    blocks = [list(map(int, indices[start : start + BLOCK])) for start in range(0, len(indices), BLOCK)]
+    blocks = [list(indices[start : start + BLOCK]) for start in range(0, len(indices), BLOCK)]
     return progress(_in_threads(work, blocks, workers), label, len(blocks), unit, BLOCK)
 
 

@@ -12,7 +12,7 @@ import functools
 import logging
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from absl import flags
 
@@ -48,11 +48,11 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
-        errors = map(work, files)
+        results: Iterator[str] = map(work, files)
         if workers > 1:
             pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context)
-            errors = stack.enter_context(pool).map(work, files, chunksize=4)
-        errors = list(progress(errors, name, len(files), "shard"))
+            results = stack.enter_context(pool).map(work, files, chunksize=4)
+        errors = list(progress(results, name, len(files), "shard"))
     return {file.path: error for file, error in zip(files, errors, strict=True) if error}
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
 from coca_jax.pages.page import write_page
@@ -100,7 +100,7 @@ class DatasetStats:
 
 def as_text(name: str, stats: DatasetStats) -> str:
     """The statistics as a table and lines."""
-    rows = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
+    rows: list[Sequence[str]] = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
     for label, spread in stats.spreads().items():
         quantiles = (spread.min, spread.p5, spread.median, spread.p95, spread.max)
         rows.append((label, *(f"{value:,}" for value in quantiles), f"{spread.mean:,.1f}"))

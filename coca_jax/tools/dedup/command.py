@@ -62,7 +62,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         if not output.value:
             raise CocaError("--output is missing: name a folder for the lists of keys")
         # Records that an earlier list leaves out belong to the new list, too.
-        datasets = open_datasets(config, "train", "dedup", exclude_keys="")
+        datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
         evaluation = evaluation_collections(config, against.value, own.value)
         embedding = _embedding(checkpoint.value, similarity.value) if checkpoint.value else None

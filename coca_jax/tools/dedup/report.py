@@ -43,9 +43,7 @@ def write_report(
     for name in result.compared:
         keys = sorted({pair.key for pair in result.pairs if pair.dataset == name})
         write_output(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys), "surrogateescape")
-    write_output(
-        f"{output}/pairs.jsonl", "".join(json.dumps(dataclasses.asdict(pair)) + "\n" for pair in result.pairs)
-    )
+    write_output(f"{output}/pairs.jsonl", "".join(json.dumps(dataclasses.asdict(pair)) + "\n" for pair in result.pairs))
     summary = (
         f"{len(result.pairs):,} of {sum(result.compared.values()):,} training images are near-duplicates of one of "
         f"{result.evaluation_images:,} evaluation images"
@@ -59,7 +57,9 @@ def write_report(
     )
     print(summary)
     for name, count in counts.items():
-        print(f"{name}: {count:,} to leave out, by --config.{config.data.key(name)}.dataset.exclude_keys={output}/{name}.txt")
+        print(
+            f"{name}: {count:,} to leave out, by --config.{config.data.key(name)}.dataset.exclude_keys={output}/{name}.txt"
+        )
     for cause, count in result.unreadable.items():
         _log.warning("%d images could not be compared: %s", count, cause)
 

@@ -13,8 +13,8 @@ from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 from coca_jax.tools import common
 from coca_jax.tools.dedup import hashing
-from coca_jax.tools.dedup.images import Collection
 from coca_jax.tools.dedup.hashing import Hashes
+from coca_jax.tools.dedup.images import Collection
 
 _ENTRIES = 8_192  # hashes compared at a time: with their differences they fit a core's cache
 _ROWS = 65_536  # evaluation embeddings compared at a time
