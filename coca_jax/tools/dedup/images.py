@@ -13,8 +13,6 @@ from coca_jax.data.records.record import BadRecord, Record, bad_records
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 
-_SUFFIXES = tuple(f".{kind}" for kind in (*fields.PICTURES, *fields.CLIPS))
-
 
 class Images(Protocol):
     """The part of a record store that images are compared by."""
@@ -98,7 +96,7 @@ class Folder:
         Raises:
           CocaError: the folder does not exist, or has no image.
         """
-        self._files = [file for file in storage.list_files(path) if file.name.lower().endswith(_SUFFIXES)]
+        self._files = [file for file in storage.list_files(path) if fields.is_media_file(file.name)]
         if not self._files:
             raise CocaError(f"there is no image below {path}: --against names a folder of images or a config file")
 
