@@ -87,7 +87,7 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     assert {pair["key"]: pair["held_index"] for pair in pairs} == {f"copy_{name}": i for i, name in enumerate(COPIES)}
     assert all(pair["distance"] <= 8 and pair["similarity"] is None for pair in pairs)
     said = capsys.readouterr().out
-    assert "7 of 21 training pictures" in said and f"--config.data.exclude_keys={tmp_path}/out/tars.txt" in said
+    assert "7 of 21 training pictures" in said and f"--config.data.dataset.exclude_keys={tmp_path}/out/tars.txt" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 2 * len(COPIES) and "copy_mirrored" in page and "not an image" in page
     assert "<script" not in page and "://" not in page
@@ -182,7 +182,7 @@ def embed(pictures: np.ndarray) -> np.ndarray:
 def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
     monkeypatch.setattr(near_duplicates, "_ROWS", 4)  # several chunks
     train = sets.stored(config, "train", "dedup")
-    held = [Held("tars", config.data, records.open_store(config.data, "evaluation"))]
+    held = [Held("tars", config.data, records.open_store(config.data.dataset, "evaluation"))]
     found = near_duplicates.find(train, held, distance=8, embedding=Embedding(embed, 16, 0.9999))
     (pair,) = [pair for pair in found.pairs if pair.key == "other_color"]
     assert pair.distance is None and pair.similarity > 0.9999 and pair.held_name.endswith(f"h{HELD - 1}")

@@ -1,6 +1,7 @@
 """Images: decoding untrusted bytes, and the plain view of evaluation and inference. ICC profiles are ignored."""
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError, features
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of an image before it is decoded
+LEAST_CROP = 0.8  # side of the smallest training crop, of the shorter side
 _WIDE = 4  # times the memory that a pixel of modes I and F takes while it becomes RGB
 MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the image; encoders write ten
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
@@ -145,6 +147,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def least_side(size: int) -> int:
+    """The shorter side, in pixels, of an image of which no training crop has to be enlarged."""
+    return math.ceil(size / LEAST_CROP)
 
 
 def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from coca_jax.data.images.decode import (
     BadRecord,
     decode,
     is_image_container,
+    least_side,
     load_image,
     read_path,
     resize_and_crop,
@@ -86,7 +87,7 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
 def decode_clip(data: bytes, size: int, count: int) -> np.ndarray:
     """The evaluation's view of a clip, or of an image that stands still: uint8 [count, size, size, 3]; errors as `frames`."""
     if is_clip(data) or is_gif(data):
-        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=math.ceil(size / 0.8))]
+        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=least_side(size))]
         return np.stack([resize_and_crop(image, size) for image in images])
     return np.repeat(resize_and_crop(decode(data), size)[None], count, axis=0)
 

@@ -149,7 +149,9 @@ class Texts:
         if name is not None:
             return name
         # Tables hold numbers as text: where classes have names, a number without one is not a name itself.
-        is_number = isinstance(label, str) and _NUMBER.fullmatch(label.strip()) and label.strip() not in self.class_names
+        is_number = (
+            isinstance(label, str) and _NUMBER.fullmatch(label.strip()) and label.strip() not in self.class_names
+        )
         if not isinstance(label, str) or (self._names and is_number):
             raise BadRecord(f"{self._field} is a number that class_names does not name")
         # Names of files and folders have _ for spaces; a name that is not UTF-8 must not reach the tokeniser.
