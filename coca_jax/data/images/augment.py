@@ -43,7 +43,7 @@ def view(
       BadRecord: the bytes cannot be used.
       CocaError: dataset.frames asks for clips, and PyAV is not installed.
     """
-    if dataset.frames and video.av is None:
+    if dataset.frames and not video.AVAILABLE:
         raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
     if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
         pixels = _clip(data, size, dataset.frames, rng, augmentation)
@@ -114,7 +114,7 @@ def _crop(
     side = max(1, round(min(width, height) * (images.LEAST_CROP + (1.0 - images.LEAST_CROP) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
     box = left, top, left + side, top + side
-    if fast_jpeg.AVAILABLE:
+    if fast_jpeg.AVAILABLE or not isinstance(image, Image.Image):
         return fast_jpeg.resized(np.asarray(image), size, box, out)
     return images.resized(image, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from coca_jax.errors import CocaError
 
@@ -78,7 +79,7 @@ def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadRecord(_cause(data) or "damaged image") from error
     if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
-    if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
+    if isinstance(image, JpegImageFile) and image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
         raise BadRecord("damaged image")
     return image
 
@@ -103,10 +104,10 @@ def _cause(data: bytes) -> str:
     return f"{name} image (not supported)" if name else ""
 
 
-def _scans(data: bytes, image: Image.Image) -> int:
+def _scans(data: bytes, image: JpegImageFile) -> int:
     """The number of scans of a JPEG, at most."""
     # Pillow has read the first scan's header, and nothing after it.
-    begun, components = image.fp.tell(), len(image.layer)
+    begun, components = image.fp.tell() if image.fp else 0, len(image.layer)
     header = data[max(0, begun - 8 - 2 * components) : begun]
     if "progressive" not in image.info and header[:2] == b"\xff\xda" and header[4:5] == bytes([components]):
         return 1  # it holds the whole image; the decoder reads no further

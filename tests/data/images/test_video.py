@@ -134,7 +134,7 @@ def test_clips_too_large_are_refused(monkeypatch):
 
 
 def test_without_pyav_a_clip_among_photos_is_a_bad_record_and_a_set_of_clips_is_refused(monkeypatch):
-    monkeypatch.setattr(video, "av", None)
+    monkeypatch.setattr(video, "AVAILABLE", False)
     with pytest.raises(BadRecord, match=r'pip install "\.\[video\]"'):
         views.view(clip(), 16, DatasetConfig(), None)
     with pytest.raises(CocaError, match=r'clips of 4 frames; PyAV.*pip install "\.\[video\]"'):
@@ -163,7 +163,7 @@ LOOKALIKES = {
 @pytest.mark.parametrize("kind", LOOKALIKES)
 def test_containers_that_look_like_clips_are_bad_records_by_a_true_cause(kind, installed, monkeypatch):
     if not installed:
-        monkeypatch.setattr(video, "av", None)
+        monkeypatch.setattr(video, "AVAILABLE", False)
     clips = ("m4a", "mka", "empty avi")
     expected = {
         "heic": "HEIC image (not supported)",
