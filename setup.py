@@ -60,6 +60,15 @@ setup(
         # Training from JPEGs at nearly the speed of their decoder; see coca_jax/data/images/fast_jpeg.py.
         "fast": FAST,
         # importlib_resources: tensorflow-datasets' builders import it without requiring it.
-        "test": ["hypothesis>=6.100", "importlib_resources>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", VIDEO, *FAST],
+        "test": [
+            "hypothesis>=6.100",
+            "importlib_resources>=6.0",
+            "mypy>=1.18",
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            VIDEO,
+            *FAST,
+        ],
     },
 )
