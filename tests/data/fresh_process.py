@@ -32,7 +32,7 @@ def config(folder: pathlib.Path, kind: str) -> Config:
         "tfds_tfrecord": ("tfds", "tfrecord"),
         "tfds_array_record": ("tfds", "array_record"),
     }.get(kind, (kind, kind))
-    shown = {"format": format, "path": str(folder / path), "holdout": 1e-9, "augment": "crop", "mirror": True}
+    shown = {"format": format, "path": str(folder / path), "holdout": 1e-9, "crop": "random", "mirror": True}
     match kind:
         case "digit_scenes":
             own = {}

@@ -35,7 +35,7 @@ def backend(request, monkeypatch):
     monkeypatch.setattr(fast_images, "AVAILABLE", request.param == "fast")
 
 
-@pytest.mark.parametrize("kind", ["none", "crop", "drawing"])
+@pytest.mark.parametrize("kind", ["none", "random", "drawing"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_a_view_depends_on_the_generator_alone(kind, form, backend):
     data = encoded(ramp(), form)
