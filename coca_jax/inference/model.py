@@ -27,6 +27,7 @@ from coca_jax.generation import GenerationOptions
 from coca_jax.inference import functions as predictions
 from coca_jax.inference.batching import Batcher
 from coca_jax.models import coca as models
+from coca_jax.objectives import pretraining
 from coca_jax.trainer import checkpoint
 from coca_jax.trainer.fingerprint import model_digest
 
@@ -70,9 +71,10 @@ class Coca:
           batch_size: by default that of the run's evaluations; it is rounded up to divide over the mesh.
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
-        self._params, self._model = params, models.build(config)
+        self._params = params
+        self._model = models.build(config.model, pretraining.branches(config))
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
-        self.can_embed, self.can_caption = self._model.contrastive, self._model.captioning
+        self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
 
     @property
     def batch_size(self) -> int:

@@ -29,7 +29,7 @@ def _coca(**weights: float) -> inference.Coca:
     values.evaluation.batch_size = 4
     values.objective.pretraining.update(weights)
     config = config_lib.from_config_dict(values)
-    params = tiny.spread_parameters(models.abstract_parameters(models.build(config))[0])
+    params = tiny.spread_parameters(models.abstract_parameters(tiny.model(config))[0])
     return inference.Coca(config, params, vocabulary, step=7)
 
 

@@ -90,7 +90,7 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     assert "7 of 21 training pictures" in said and f"--config.data.dataset.exclude_keys={tmp_path}/out/tars.txt" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 2 * len(COPIES) and "copy_mirrored" in page and "not an image" in page
-    assert "<script" not in page and "://" not in page
+    assert page.count("<script") == 1 and "://" not in page
 
     (tmp_path / "drop.txt").write_text("\n".join([*listed, "h0"]))  # a held-out record's key, too: it stays
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
@@ -153,7 +153,7 @@ def test_folders_and_config_files_are_compared_too(config, tmp_path):
     reencoded(photo(101)).save(tmp_path / "more" / "p001.jpg")
     (tmp_path / "eval.py").write_text(
         "from coca_jax import config\n"
-        "def get_config(path):\n    return config.evaluation(more=config.held_out(format='folder', path=path, holdout=0.99))\n"
+        "def get_config(path):\n    return config.evaluation_config(more=config.evaluation_dataset(dataset=dict(format='folder', path=path, holdout=0.99)))\n"
     )
     call(
         "dedup",

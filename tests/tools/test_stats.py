@@ -110,7 +110,7 @@ def test_the_command_prints_and_draws(config, vocabulary, tmp_path, capsys):
     said = capsys.readouterr().out
     assert ("records: 30, 10 of them read" in said and "too many pixels" in said) or "not an image" in said
     page = (tmp_path / "new" / "stats.html").read_text()
-    assert "caption, characters" in page and "<script" not in page and "://" not in page
+    assert "caption, characters" in page and page.count("<script") == 1 and "://" not in page
     call("stats", config, "--json", "--split=evaluation")
     values = json.loads(capsys.readouterr().out)
     assert (
@@ -128,4 +128,4 @@ def test_hostile_captions_stay_texts(tmp_path, vocabulary):
     found = stats.measure(config.data, records.open_store(config.data.dataset, "train"), vocabulary, 16)
     stats_report.write(str(tmp_path / "s.html"), config, "train", {hostile: found})
     page = (tmp_path / "s.html").read_text()
-    assert "<script" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 3
+    assert page.count("<script") == 1 and "<img" not in page and page.count("&lt;script&gt;") >= 3
