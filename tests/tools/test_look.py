@@ -84,7 +84,7 @@ def test_some_rows_of_a_large_batch_and_the_evaluation(config, vocabulary, tmp_p
     page = (tmp_path / "l.html").read_text()
     assert len(pictures(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
     assert [int(row) for row in re.findall(r"row (\d+) of step", page)] == [2, 6, 10, 14]
-    store = records.open_store(config.data.dataset, "evaluation")
+    store = records.open_records(config.data.dataset, "evaluation")
     held = {store.name(i) for i in range(len(store))}
     assert 0 < len(held) < 12 and set(re.findall(r">Record</th><td>([^<]*)</td>", page)) <= held
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from coca_jax.data.images.decode import (
     MAX_PIXELS,
-    BadRecord,
     decode,
     is_image_container,
     least_side,
@@ -23,6 +22,7 @@ from coca_jax.data.images.decode import (
     read_path,
     resize_and_crop,
 )
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 try:

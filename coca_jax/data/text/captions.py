@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
-from coca_jax.data.records.open import Record, Said, Store
+from coca_jax.data.records.record import BadRecord, Record, RecordStore, RecordText
 from coca_jax.data.text import class_names as class_files
 
 _log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Texts:
       prompts: the templates that class names are put into; empty without a label_field.
     """
 
-    def __init__(self, dataset: DatasetConfig, store: Store):
+    def __init__(self, dataset: DatasetConfig, store: RecordStore):
         """Reads the files of class names and prompts.
 
         Raises:
@@ -91,7 +90,7 @@ class Texts:
         """Changes with names and prompts, whatever file they come from."""
         return json.dumps([self._names, self.prompts])
 
-    def draw(self, record: Record | Said, rng: np.random.Generator) -> str:
+    def draw(self, record: Record | RecordText, rng: np.random.Generator) -> str:
         """One text for training: a random caption, or the class names in random order in a random prompt.
 
         Raises:
@@ -104,7 +103,7 @@ class Texts:
         names = [names[i] for i in rng.permutation(len(names))] if len(names) > 1 else names
         return _filled(self.prompts[int(rng.integers(len(self.prompts)))], names)
 
-    def all(self, record: Record | Said) -> tuple[str, ...]:
+    def all(self, record: Record | RecordText) -> tuple[str, ...]:
         """All texts for evaluation: every caption, or the class names in their order in the first prompt.
 
         Raises:
@@ -158,7 +157,7 @@ class Texts:
         return clean(label.encode("utf-8", "replace").decode().replace("_", " "), self._clean)
 
 
-def _class_names(dataset: DatasetConfig, store: Store) -> dict[str, str]:
+def _class_names(dataset: DatasetConfig, store: RecordStore) -> dict[str, str]:
     if not dataset.class_names:
         return {str(number): name for number, name in enumerate(store.class_names or ())}
     names = class_files.class_names(dataset.class_names)

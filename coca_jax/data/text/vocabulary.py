@@ -8,9 +8,8 @@ import numpy as np
 import sentencepiece
 
 from coca_jax.config import TextConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files
 
 # Below this size the 256 byte pieces would crowd out words; from it on they make every text encodable without UNK.
 _BYTE_FALLBACK_FROM = 4_096
@@ -60,8 +59,8 @@ class Vocabulary:
           CocaError: the file cannot be read, or is not a usable SentencePiece model.
         """
         try:
-            return cls(storage.read(str(path)), str(path))
-        except BadRecord as error:
+            return cls(files.read(str(path)), str(path))
+        except files.ReadError as error:
             raise CocaError(f"the vocabulary {path} cannot be read ({error}): check the path") from error
 
     def save(self, path: str | Path) -> None:
@@ -71,7 +70,7 @@ class Vocabulary:
           CocaError: the file cannot be written.
         """
         try:
-            storage.write(str(path), self.model_bytes)
+            files.write_atomically(path, self.model_bytes)
         except OSError as error:
             raise CocaError(f"the vocabulary cannot be written to {path} ({error}): choose another path") from error
 
