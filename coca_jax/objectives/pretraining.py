@@ -162,7 +162,7 @@ class Pretraining:
 
 def branches(config: Config) -> Branches:
     """The parts of the model that losses of a weight above 0 need."""
-    loss = config.loss
+    loss = config.objective.pretraining
     return Branches(
         contrastive=bool(loss.contrastive_weight),
         captioning=bool(loss.captioning_weight),

@@ -286,10 +286,9 @@ def test_annotations_of_whole_sets_in_json(key, value, annotated, changes, folde
 BOMBS = """
 import resource, sys
 import numpy as np
-from coca_jax.config import AugmentationConfig, DatasetConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.records.record import BadRecord
-from tests.data import builders
 
 views.view(bytes.fromhex(sys.stdin.readline()), 16, DatasetConfig(), np.random.default_rng(0), AugmentationConfig(crop="random"))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

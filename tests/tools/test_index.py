@@ -39,7 +39,7 @@ def test_what_is_no_tar_is_named_and_the_others_are_indexed(config, tmp_path, ca
     with pytest.raises(CocaError, match="bad.tar"):
         call("index", config, "--workers=1")
     assert "worse.tar" in caplog.text and len(kept(tmp_path)) == 4
-    count, broken = index.build(config.data)
+    count, broken = index.build(config.data.dataset)
     assert count == 6 and sorted(broken) == [str(tmp_path / "bad.tar"), str(tmp_path / "worse.tar")]
 
 

@@ -270,7 +270,10 @@ def test_a_prepared_tfds_set(prepared, monkeypatch):
     assert record.captions == ("shade 130", "grey 130") and record.metadata["captions/id"] == [130, -130]
     assert images.decode(record.image).getpixel((3, 3)) == (130, 130, 130)
     labelled = whole("tfds", prepared, label_field="label")
-    assert labelled.class_names == ("dark", "light") and builders.record(labelled, 0).captions == builders.record(store, 0).captions
+    assert (
+        labelled.class_names == ("dark", "light")
+        and builders.record(labelled, 0).captions == builders.record(store, 0).captions
+    )
     config = DatasetConfig(
         format="tfds", path=str(prepared), train_files=("train[:50%]",), evaluation_files=("test", "train[90%:]")
     )
