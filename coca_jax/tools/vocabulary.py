@@ -5,7 +5,6 @@
 Name the file in data.vocabulary, and every run that does shares it.
 """
 
-import pathlib
 from collections.abc import Callable
 
 from absl import flags
@@ -30,13 +29,8 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         if not output.value:
             raise CocaError("--output is missing: name a .model file")
-        path = pathlib.Path(output.value)
         trained = train_vocabulary(training_captions(config), size.value or config.model.text.vocabulary_size)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(trained.model_bytes)
-        except OSError as error:
-            raise CocaError(f"{path} cannot be written ({error.strerror}): choose another --output") from error
-        print(f"{path}: {trained.size} pieces")
+        trained.save(output.value)
+        print(f"{output.value}: {trained.size} pieces")
 
     return run

@@ -69,7 +69,9 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             from coca_jax.data.records.formats.tfds import TfdsRecords
 
             return TfdsRecords(dataset, selection)
-    raise CocaError(f"data.dataset.format is {dataset.format!r}, which has no records: choose a format that is stored in files")
+    raise CocaError(
+        f"data.dataset.format is {dataset.format!r}, which has no records: choose a format that is stored in files"
+    )
 
 
 def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> None:

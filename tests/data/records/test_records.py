@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tar as tar_records
