@@ -171,15 +171,15 @@ def test_evaluate_gives_training_s_own_figures(run, tmp_path):
 def sets_of(photos):
     """configs/eval/coco.py on a folder of photos instead."""
     changes = {
-        "format": "folder",
-        "path": photos,
-        "evaluation_files": "('*',)",
-        "text_fields": "()",
-        "captions_per_image": "1",
+        "dataset.format": "folder",
+        "dataset.path": photos,
+        "dataset.evaluation_files": "('*',)",
+        "dataset.text_fields": "()",
+        "retrieval.captions_per_image": "1",
     }
     return [
         "--config=configs/eval/coco.py",
-        *(f"--config.datasets.coco.dataset.{key}={value}" for key, value in changes.items()),
+        *(f"--config.datasets.coco.{key}={value}" for key, value in changes.items()),
     ]
 
 

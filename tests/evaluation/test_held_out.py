@@ -13,6 +13,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation import held_out
 from coca_jax.evaluation.open_dataset import named_sets
 from tests.data import builders
+from tests.evaluation.fakes import opened_sets
 
 
 @pytest.fixture
@@ -52,14 +53,14 @@ def test_a_description_that_no_record_has_is_an_error(tars):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"class_names": "names.txt", "classify": ("kind",)}, "both say what the classes are called"),
+        ({"class_names": "names.txt", "fields": ("kind",)}, "both name the classes"),
         ({"evaluation_files": ("*",)}, "evaluation_files leaves none"),
-        ({"tasks": ("likelihood_classification",)}, "described_by has no effect on likelihood_classification: ask for"),
+        ({"tasks": ("likelihood_classification",)}, "described_by has no effect on likelihood_classification: add"),
     ],
 )
 def test_a_description_that_contradicts_the_config(tars, changes, message):
     with pytest.raises(CocaError, match=message):
-        named_sets(EvaluationConfig(datasets={"greys": builders.with_keys(tars, **changes)}), 16)
+        opened_sets(EvaluationConfig(datasets={"greys": builders.with_keys(tars, **changes)}), ("greys",), 16)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_no_record_is_read_and_no_store_opened_before_a_set_s_turn(prepared, tmp
 
     monkeypatch.setattr(tfds_records.TfdsRecords, "__init__", opened)
     monkeypatch.setattr(class_files, "class_names", lambda spec: named.append(spec) or read(spec))
-    sets = named_sets(EvaluationConfig(datasets={"a": asked, "b": asked}), ("a", "b"), builders.SIZE)
+    sets = named_sets(EvaluationConfig(datasets={"a": asked, "b": asked}), builders.SIZE)
     assert [(one.name, one.asked) for one in sets] == [("a", asked), ("b", asked)] and len(named) == 1
     with pytest.raises(CocaError, match="a: opened label"):
         sets[0].open()

@@ -49,7 +49,7 @@ def photos(path, count: int = 6):
 
 
 def evaluation(**sets: EvaluationDatasetConfig) -> config_lib.EvaluationConfig:
-    return config_lib.EvaluationConfig(sets=sets)
+    return config_lib.EvaluationConfig(datasets=sets)
 
 
 def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
@@ -76,20 +76,20 @@ def test_examples_captions_and_conditions_choose(tmp_path):
 @pytest.mark.parametrize(
     "names, changes, message",
     [
-        (["thing"], {}, "no evaluation set 'thing': did you mean 'things'"),
+        (["thing"], {}, "no evaluation dataset 'thing': did you mean 'things'"),
         (
             ["things"],
             {"path": ""},
             r"things needs its records: pass --config.datasets.things.dataset.path=FOLDER \(get it gets",
         ),
         (["things"], {"path": "nowhere"}, r"things: .*nowhere.*\(this gets the records: get it\)"),
-        (["things"], {"tasks": ("captions",)}, "sets.things.tasks"),
-        (["things"], {"tasks": ("classification",)}, "sets.things.label_field"),
-        (["things"], {"tasks": ("video_retrieval",)}, "sets.things.frames"),
-        (["things"], {"likelihood_prompt": "a"}, "sets.things.likelihood_prompt"),
-        (["things"], {"caption_scores": ("blue",)}, "sets.things.caption_scores .*choose among bleu"),
-        (["things"], {"format": "tfds"}, "sets.things.evaluation_files .*the split train: name the split"),
-        (["things"], {"class_subset": True, "examples": 3}, "sets.things asks for the classes that occur"),
+        (["things"], {"tasks": ("captions",)}, "datasets.things.tasks"),
+        (["things"], {"tasks": ("classification",)}, "datasets.things.dataset.label_field"),
+        (["things"], {"tasks": ("video_retrieval",)}, "datasets.things.dataset.frames"),
+        (["things"], {"likelihood_prompt": "a"}, "datasets.things.classification.likelihood_prompt"),
+        (["things"], {"scores": ("blue",)}, "datasets.things.captioning.scores .*choose among bleu"),
+        (["things"], {"format": "tfds"}, "datasets.things.dataset.evaluation_files .*the split train: name the split"),
+        (["things"], {"class_subset": True, "examples": 3}, "class_subset asks for the classes that occur"),
         (["things"], {"path": "nowhere"}, "set --config.datasets.things.dataset.path to"),
         (["things"], {"text_fields": ("words",)}, r"none of the 6 .* can be read \(6 empty caption\)"),
     ],
@@ -104,7 +104,9 @@ def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes
 def test_sets_of_a_training_config_follow_its_own(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(8)))
     values = config_lib.to_config_dict(builders.config(format="tars", path=str(tmp_path), name="greys"))
-    values.evaluation.datasets = {"more": config_lib.evaluation_dataset(format="tars", path=str(tmp_path)).to_dict()}
+    values.evaluation.datasets = {
+        "more": config_lib.evaluation_dataset(dataset={"format": "tars", "path": str(tmp_path)}).to_dict()
+    }
     values.data.dataset.holdout = 0.5
     config = config_lib.from_config_dict(values.to_dict())
     own, more = evaluation_sets(config)
@@ -205,7 +207,9 @@ def test_the_table_is_for_people():
 
 
 def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it():
-    config = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_family("names=files"))
+    values = evaluation_recipes.imagenet_family("names=files")
+    values.datasets.objectnet.dataset.path = "images"
+    config = config_lib.evaluation_from_config_dict(values)
     assert set(config.datasets) == {
         "imagenet",
         "imagenet_v2",
@@ -214,13 +218,14 @@ def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it(
         "imagenet_sketch",
         "objectnet",
     }
-    assert config.datasets["imagenet_r"].class_subset and not config.datasets["imagenet_v2"].class_subset
-    assert config.datasets["imagenet_a"].class_names == "files/en_classnames.json:imagenet1k"
+    assert config.datasets["imagenet_r"].classification.class_subset
+    assert not config.datasets["imagenet_v2"].classification.class_subset
+    assert config.datasets["imagenet_a"].dataset.class_names == "files/en_classnames.json:imagenet1k"
     assert config.datasets["imagenet_a"].download == "tfds build imagenet_a"
-    assert config.datasets["objectnet"].crop_border == 2 and not config.datasets["imagenet"].crop_border
+    assert config.datasets["objectnet"].dataset.crop_border == 2 and not config.datasets["imagenet"].dataset.crop_border
     corrupted = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None)).datasets
     assert len(corrupted) == 75 and {one.group for one in corrupted.values()} == {"imagenet_c"}
-    assert corrupted["imagenet_c_fog_3"].path == "imagenet2012_corrupted/fog_3"
+    assert corrupted["imagenet_c_fog_3"].dataset.path == "imagenet2012_corrupted/fog_3"
     with pytest.raises(CocaError, match="names=FOLDER"):
         evaluation_recipes.imagenet_family("files")
 
@@ -385,11 +390,11 @@ def test_two_figures_never_have_one_key():
     values = config_lib.evaluation_config(
         one=config_lib.evaluation_dataset(group="two"), two=config_lib.evaluation_dataset()
     )
-    with pytest.raises(CocaError, match="the group 'two' of the evaluation 'one' is a set's name"):
+    with pytest.raises(CocaError, match="the group 'two' of the evaluation 'one' is a dataset's name"):
         config_lib.evaluation_from_config_dict(values)
     own = config_lib.default()
     own.data.name = "photos"
-    own.evaluation.datasets = {"photos": config_lib.evaluation_dataset(path="x").to_dict()}
+    own.evaluation.datasets = {"photos": config_lib.evaluation_dataset().to_dict()}
     with pytest.raises(CocaError, match="'photos', which is the name of the run's own data"):
         config_lib.from_config_dict(own.to_dict())
 
@@ -465,7 +470,7 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/x.png").write_bytes(b"<html>")
     (tmp_path / "bad/captions.jsonl").write_text(json.dumps({"file_name": "x.png", "caption": "a", "image_id": 1}))
-    bad = dataclasses.replace(good, path=str(tmp_path / "bad"))
+    bad = builders.with_keys(good, path=str(tmp_path / "bad"))
     (tmp_path / "x").mkdir()
     (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))

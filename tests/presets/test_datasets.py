@@ -123,7 +123,7 @@ def test_a_shared_set_trains_three_steps(name, shared_data, three_steps):
 
 @pytest.mark.parametrize("format", ["tfrecords", "tfds"])
 def test_what_is_made_of_a_shared_set_trains_three_steps(format, shared_data, three_steps, tmp_path):
-    config = DataConfig(**sets.data("tars"), path=str(shared_data / "data/emoji"), train_files=("noto-*",))
+    config = DatasetConfig(format="tars", path=str(shared_data / "data/emoji"), train_files=("noto-*",))
     made = records.open_records(config, "train").read(range(40))
     if format == "tfrecords":
         payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
@@ -158,6 +158,7 @@ def test_a_mixture_of_all_shared_sets_trains_by_the_command(shared_data, tmp_pat
     """Three steps, quotas and losses of every source in each log line."""
     (tmp_path / "config.py").write_text(f"""
 from coca_jax import config as config_lib
+from coca_jax.config import DatasetConfig
 from coca_jax.presets import datasets
 
 def get_config():

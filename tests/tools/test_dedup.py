@@ -129,7 +129,7 @@ def test_lists_that_leave_out_as_many_records_differ(config, tmp_path):
         (tmp_path / name).write_text({"a": "other_1\n", "b": "other_2\n"}[name])
         found.add(
             records.open_records(
-                builders.with_data(config, exclude_keys=str(tmp_path / name)).data, "train"
+                builders.with_data(config, exclude_keys=str(tmp_path / name)).data.dataset, "train"
             ).fingerprint
         )
     assert len(found) == 2

@@ -64,7 +64,7 @@ def test_a_ready_set_of_tfds_names_what_its_builder_makes(values, tmp_path):
 
 def test_every_corruption_has_its_builder():
     configs = {config.name for config in tfds.builder_cls("imagenet2012_corrupted").BUILDER_CONFIGS}
-    assert {values.path.partition("/")[2] for values in CORRUPTED.values()} <= configs and len(CORRUPTED) == 75
+    assert {values.dataset.path.partition("/")[2] for values in CORRUPTED.values()} <= configs and len(CORRUPTED) == 75
 
 
 def test_what_tfds_does_not_have():
