@@ -12,7 +12,7 @@ import numpy as np
 from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
-from coca_jax.data.records.record import BadRecord, RecordStore, each_text
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError

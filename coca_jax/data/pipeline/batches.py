@@ -125,7 +125,7 @@ class Pipeline:
     def skipped(self) -> Skipped:
         """The same of all sources together."""
         total: Counter[str] = Counter()
-        names = collections.defaultdict(list)
+        names: dict[str, list[str]] = collections.defaultdict(list)
         for one in self.skipped_by_source.values():
             total.update(one.by_cause)
             for cause, some in one.names.items():
