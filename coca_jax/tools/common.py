@@ -1,9 +1,8 @@
-"""Parts of several commands: a config's records, work over blocks of them in threads, progress, output files."""
+"""Parts of several commands: a config's records, work over blocks of them in threads, progress."""
 
 import collections
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
@@ -17,7 +16,6 @@ from coca_jax.data.records.record import RecordStore
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.storage.files import write_atomically
 
 _log = logging.getLogger(__name__)
 _LOG_EVERY = 30.0  # seconds between lines of progress where there is no terminal
@@ -100,15 +98,3 @@ def progress(items: Iterable[A], label: str, total: int, unit: str = "record", s
         if bar.disable and time.monotonic() - logged > _LOG_EVERY:
             logged = time.monotonic()
             _log.info("%s: %s of %s %ss", label, f"{done * scale:,}", f"{total * scale:,}", unit)
-
-
-def write_output(path: str | os.PathLike, data: str | bytes, errors: str = "strict") -> None:
-    """Writes a file atomically, on a disk or in a bucket, making its folder; see `write_atomically`.
-
-    Raises:
-      CocaError: it cannot be written.
-    """
-    try:
-        write_atomically(path, data, errors)
-    except OSError as error:
-        raise CocaError(f"{path} cannot be written ({error.strerror or error}): choose another --output") from error

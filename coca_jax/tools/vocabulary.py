@@ -13,7 +13,6 @@ from coca_jax.config import Config
 from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.tools.common import write_output
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
@@ -33,7 +32,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         if not output.value:
             raise CocaError("--output is missing: name a .model file")
         trained = train_vocabulary(training_captions(config), size.value or config.model.text.vocabulary_size)
-        write_output(output.value, trained.model_bytes)
+        trained.save(output.value)
         print(f"{output.value}: {trained.size} pieces")
 
     return run

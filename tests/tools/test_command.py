@@ -98,5 +98,5 @@ def test_a_vocabulary_is_written_into_a_bucket(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # no folder named "memory:"
     assert Vocabulary.from_bytes(read("memory://bucket/new/v.model")).size == 200
     (tmp_path / "file").write_text("")
-    with pytest.raises(CocaError, match=r"file/v\.model cannot be written .*: choose another --output"):
+    with pytest.raises(CocaError, match=r"cannot be written to .*file/v.model .*: choose another path"):
         call("vocabulary", builders.config(), f"--output={tmp_path / 'file' / 'v.model'}", "--size=200")

@@ -10,9 +10,10 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.data.records.record import BadRecord
+from coca_jax.errors import CocaError
 from coca_jax.pages.blocks import Card, CardLine, Gallery, Section, Table, Text
 from coca_jax.pages.page import write_page
-from coca_jax.tools.common import write_output
+from coca_jax.storage.files import write_atomically
 from coca_jax.tools.dedup.images import Collection
 from coca_jax.tools.dedup.search import Duplicates, Pair, still
 
@@ -42,8 +43,8 @@ def write_report(
     counts = Counter(pair.dataset for pair in result.pairs)
     for name in result.compared:
         keys = sorted({pair.key for pair in result.pairs if pair.dataset == name})
-        write_output(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys), "surrogateescape")
-    write_output(f"{output}/pairs.jsonl", "".join(json.dumps(dataclasses.asdict(pair)) + "\n" for pair in result.pairs))
+        _write(f"{output}/{name}.txt", keys)
+    _write(f"{output}/pairs.jsonl", [json.dumps(dataclasses.asdict(pair)) for pair in result.pairs])
     summary = (
         f"{len(result.pairs):,} of {sum(result.compared.values()):,} training images are near-duplicates of one of "
         f"{result.evaluation_images:,} evaluation images"
@@ -62,6 +63,13 @@ def write_report(
         )
     for cause, count in result.unreadable.items():
         _log.warning("%d images could not be compared: %s", count, cause)
+
+
+def _write(path: str, lines: Sequence[str]) -> None:
+    try:
+        write_atomically(path, "".join(f"{line}\n" for line in lines), "surrogateescape")
+    except OSError as error:
+        raise CocaError(f"{path} cannot be written ({error.strerror or error}): choose another --output") from error
 
 
 def _counts(result: Duplicates, counts: Counter[str]) -> Table:
