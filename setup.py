@@ -30,6 +30,7 @@ setup(
     package_data={"coca_jax.pages": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3.1",
+        "braceexpand>=0.1.7",  # patterns of shards: {00000..00099}.tar
         "chex>=0.1.90",
         "etils[epath]>=1.9",  # paths of disks and buckets; orbax-checkpoint requires it too
         "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs
@@ -40,7 +41,8 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8,<0.13",
-        "pillow>=11.0",
+        "pillow>=11.3",  # the first that decodes AVIF
+        "pyarrow>=17.0",  # Parquet; tensorflow-datasets requires it, too
         "scikit-learn>=1.5",  # digit_scenes: its bundled handwriting
         "sentencepiece>=0.2.1",
         "tensorboardX>=2.6.2",

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if _PROMPT.value and _QUESTION.value:
         raise CocaError("--prompt and --question exclude each other: give one of them")
     import coca_jax
-    from coca_jax.data.images.decode import load_image
+    from coca_jax.data.images.inputs import load_input
     from coca_jax.generation import GenerationOptions
 
     given: dict[str, Any] = {flag.name: flag.value for flag in _OPTIONS if flag.value is not None}
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     readable, images = [], []
     for path in paths:
         try:
-            images.append(load_image(path, coca.config.model.image.size))
+            images.append(load_input(path, coca.config.model))
             readable.append(path)
         except CocaError as error:
             print(f"error: {error}", file=sys.stderr)

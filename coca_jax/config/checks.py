@@ -33,6 +33,8 @@ def check(config: Config) -> None:
         ]
     )
     _enforce(_data_rules(config.data))
+    if config.model.image.kind == "precomputed":
+        _enforce(_token_rules(config.data))
     check_evaluation(config.evaluation, config.data.sources, "evaluation.datasets")
 
 
@@ -152,6 +154,21 @@ def _dataset_rules(key: str, dataset: DatasetConfig, changes: dict[str, Any]) ->
         f"{key}.dataset.prompts needs templates with {{}} where the class name goes, such as 'a photo of a {{}}.', or one "
         "file of them",
     )
+
+
+def _token_rules(data: DataConfig) -> _Rules:
+    for name, one in data.sources.items():
+        key, changed = data.key(name), differences(one.augmentation)
+        yield (
+            one.dataset.format != "digit_scenes" and not one.dataset.frames,
+            f"model.image.kind = precomputed takes stored tokens, and {key}.dataset draws scenes or has frames: name records "
+            "whose images are .npy files",
+        )
+        yield (
+            not changed,
+            f"model.image.kind = precomputed takes stored tokens, which {key}.augmentation.{next(iter(changed), '')} cannot "
+            "change: leave it out",
+        )
 
 
 def _unused(key: str, changes: dict[str, Any], reason: str) -> tuple[bool, str]:

@@ -1,6 +1,7 @@
 """Batches are a function of (config, seed, step); dirt is replaced, counted and, in bulk, refused."""
 
 import itertools
+import json
 import pathlib
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import pytest
 import seqio
 
 from coca_jax.data import seqio_tasks as tasks
+from coca_jax.data.images import video
 from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
 from coca_jax.data.pipeline.batches import Pipeline
-from coca_jax.data.records import open as records
-from coca_jax.data.records.record import Record
+from coca_jax.data.records.record import Census, Record
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError, DataError
@@ -53,6 +54,11 @@ def mixture_config(tmp_path):
     return builders.config(block=4, mixture={"own": own, "scenes": builders.source(share=0.1), "web": web})
 
 
+def skipped(pipeline):
+    (only,) = pipeline.skipped_by_source.values()
+    return only
+
+
 def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
@@ -69,7 +75,7 @@ def run(program):
 class CountingStore:
     """Plain pictures without files, counted when they are read; reads take times that differ."""
 
-    damage, class_names, fingerprint = {}, None, "counting"
+    damage, class_names, fingerprint, census = {}, None, "counting", Census(0)
 
     def __init__(self, count, delay=0.0):
         self.count, self.delay, self.calls = count, delay, []
@@ -89,7 +95,7 @@ class CountingStore:
 
 def counted(monkeypatch, count, delay=0.0):
     store = CountingStore(count, delay)
-    monkeypatch.setattr(records, "open_records", lambda source, split: store)
+    monkeypatch.setattr(examples, "open_records", lambda source, split: store)
     return store
 
 
@@ -127,8 +133,8 @@ def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
     counted(monkeypatch, 1_009, delay=0.002)
     config = builders.config(format="tars", path="nowhere", block=8, crop="random")
     expected = [Pipeline(config, vocabulary).batch(step) for step in range(5, 25)]
-    for kept in (pipeline_lib._KEPT_BYTES, 5_000, 1):
-        monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
+    for kept in (pipeline_lib._AHEAD_BYTES, 5_000, 1):
+        monkeypatch.setattr(pipeline_lib, "_AHEAD_BYTES", kept)
         found = itertools.islice(Pipeline(config, vocabulary, threads=8).iterate(5), 20)
         assert all(same(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -137,7 +143,7 @@ def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
 def test_a_small_machine_keeps_less(monkeypatch, gibibytes, kept):
     memory = {"SC_PAGE_SIZE": 4_096, "SC_PHYS_PAGES": gibibytes * 2**18}
     monkeypatch.setattr(pipeline_lib.os, "sysconf", memory.__getitem__)
-    assert pipeline_lib._most_kept() == kept * 2**30
+    assert pipeline_lib._most_ahead() == kept * 2**30
 
 
 def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
@@ -179,7 +185,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
     pipeline = Pipeline(builders.with_data(config, max_bad_ratio=0.1), vocabulary)
     for _ in itertools.islice(pipeline.iterate(), 20):
         pass
-    assert pipeline.skipped_by_source["own"].by_cause == {"not an image": 3} == pipeline.skipped.by_cause
+    assert pipeline.skipped_by_source["own"].by_cause == {"not an image": 3}
     assert not pipeline.skipped_by_source["web"].by_cause and pipeline.metrics(20)["data/own/skipped"] == 3
     # 3 of all 147 would be allowed; 3 of this source's 50 are not.
     with pytest.raises(DataError, match=r"more than 3\.00% of the records of .*own .*p10"):
@@ -249,14 +255,14 @@ def test_bad_records_are_replaced_counted_and_named(tmp_path, vocabulary, caplog
     with caplog.at_level("WARNING"):
         epoch = [s for batch in itertools.islice(pipeline.iterate(), 10) for s in builders.shades(batch)][:40]
     assert set(epoch) == set(range(37)) and len(epoch) == 40
-    assert pipeline.skipped.by_cause == {
+    assert skipped(pipeline).by_cause == {
         "damaged image": 1,
         "not an image": 1,
         "empty caption": 1,
         "broken tar tail": 1,
-        "text without picture": 1,
+        "text without image": 1,
     }
-    assert pipeline.skipped.names["not an image"] == [f"{tmp_path}/a.tar:page"]
+    assert skipped(pipeline).names["not an image"] == [f"{tmp_path}/a.tar:page"]
     assert sum("a.tar:page is skipped: not an image" in line for line in caplog.messages) == 1
     fresh = Pipeline(config, vocabulary)
     assert [s for step in (4, 3, 2, 1, 0) for s in builders.shades(fresh.batch(step))[::-1]] == epoch[::-1]
@@ -280,9 +286,9 @@ def test_a_lost_shard_costs_its_records_alone(tmp_path, vocabulary):
     (tmp_path / "0900.tar").unlink()
     for _ in itertools.islice(batches, 224):
         pass
-    assert running.skipped.by_cause["missing file"] <= 30
+    assert skipped(running).by_cause["missing file"] <= 30
     made = list(itertools.islice(epoch.iterate(), 225))
-    assert epoch.skipped.by_cause == {"missing file": 30} and len(epoch.skipped.names["missing file"]) == 10
+    assert skipped(epoch).by_cause == {"missing file": 30} and len(skipped(epoch).names["missing file"]) == 10
     assert all(same(other.batch(step), made[step]) for step in (*range(0, 225, 9), 224, 0))
     few = builders.with_data(config, max_bad_ratio=0.004)
     (tmp_path / "0900.tar").write_bytes((tmp_path / "0930.tar").read_bytes())
@@ -314,11 +320,79 @@ def test_a_small_folder_survives_one_corrupt_picture_but_not_only_those(tmp_path
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
     pipeline = Pipeline(config, vocabulary)
     assert len(list(itertools.islice(pipeline.iterate(), 20))) == 20
-    assert pipeline.skipped.by_cause == {"not an image": 1}
+    assert skipped(pipeline).by_cause == {"not an image": 1}
     for path in tmp_path.glob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="replace them"):
         Pipeline(builders.with_data(config, max_bad_ratio=1.0), vocabulary).batch(0)
+
+
+HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(500)
+TOO_NEW = {"HEIC image (not supported)": HEIC, "JPEG XL image (not supported)": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99)}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("cause", [*TOO_NEW, "clip"])
+def test_a_file_of_another_kind_named_jpg_is_a_bad_record_with_its_name_in_the_log(
+    tmp_path, vocabulary, caplog, monkeypatch, cause, installed
+):
+    monkeypatch.setattr(video, "AVAILABLE", installed and video.AVAILABLE)
+    builders.write_folder(tmp_path, range(40))
+    (tmp_path / "p007.jpg").write_bytes(TOO_NEW.get(cause, b"\0\0\0\x18ftypmp42" + bytes(99)))
+    cause = cause if cause in TOO_NEW else "damaged clip" if video.AVAILABLE else video.NEEDS_PYAV
+    pipeline = Pipeline(builders.config(format="folder", path=str(tmp_path), holdout=0.0), vocabulary)
+    with caplog.at_level("WARNING"):
+        shades = [s for batch in itertools.islice(pipeline.iterate(), 5) for s in builders.shades(batch)]
+    assert len(shades) == 40 and skipped(pipeline).by_cause == {cause: 1}
+    assert any(f"p007.jpg is skipped: {cause}" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_labels_from_1_to_3_for_three_names_stop_the_run_from_every_kind_of_table(tmp_path, vocabulary, suffix):
+    builders.write_folder(tmp_path, range(40))
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    rows = [(f"p{i:03d}.jpg", i % 3 + 1) for i in range(40)]
+    if suffix == "csv":
+        text = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+    else:
+        text = "".join(f'{{"file_name": "{name}", "label": {label}}}\n' for name, label in rows)
+    (tmp_path / f"list.{suffix}").write_text(text)
+    names = str(tmp_path / "names.txt")
+    config = builders.config(
+        format="folder", path=str(tmp_path / f"list.{suffix}"), holdout=0.0, label_field="label", class_names=names
+    )
+    with pytest.raises(
+        DataError, match=r"\(label is a number that class_names does not name: \d+; such as .*p\d+\.jpg"
+    ):
+        list(itertools.islice(Pipeline(config, vocabulary).iterate(), 5))
+
+
+def test_a_summary_counts_what_trains_what_is_held_out_and_what_is_left_out(tmp_path, vocabulary):
+    dirty_tar(tmp_path / "a.tar", 37)
+    builders.write_tar(tmp_path / "z.tar", builders.members(range(40, 45)))
+    config = builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",))
+    line = Pipeline(config, vocabulary).summaries["tars"]
+    assert "40 records train" in line and "held out" in line and "2 are left out" in line and "a.tar" in line
+    assert Pipeline(builders.config(), vocabulary).summaries == {
+        "digit_scenes": "digit scenes, made as they are needed"
+    }
+
+
+def test_a_key_that_has_its_default_is_not_part_of_the_fingerprint(tmp_path, vocabulary, monkeypatch):
+    """So that a later version's new keys change no data fingerprint."""
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
+    config = builders.config(format="tars", path=str(tmp_path), holdout=0.0)
+    before = Pipeline(config, vocabulary).fingerprint
+    hashed = []
+    monkeypatch.setattr(examples, "digest", lambda *parts: hashed.append(parts) or "x")
+    Pipeline(config, vocabulary)
+    Pipeline(builders.with_data(config, mirror=True, clean="alt_text"), vocabulary)
+    assert [json.loads(parts[2]) for parts in hashed] == [
+        [{"format": "tars", "holdout": 0.0}, {}],
+        [{"format": "tars", "holdout": 0.0, "clean": "alt_text"}, {"mirror": True}],
+    ]
+    monkeypatch.undo()
+    assert Pipeline(builders.with_data(config, mirror=True), vocabulary).fingerprint != before
 
 
 def test_a_long_caption_stops_the_run_or_is_cut(tmp_path, vocabulary):
@@ -408,4 +482,4 @@ def test_the_emoji_train(shared_data, vocabulary):
     texts = list(corpus.training_captions(config))
     assert len(texts) == 5_661
     pipeline = Pipeline(config, train_vocabulary(texts, 512))
-    assert len(list(itertools.islice(pipeline.iterate(), 5))) == 5 and not pipeline.skipped.by_cause
+    assert len(list(itertools.islice(pipeline.iterate(), 5))) == 5 and not skipped(pipeline).by_cause
