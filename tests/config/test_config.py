@@ -269,7 +269,13 @@ def test_sizes_below_one_are_refused_by_name(key, value):
     "changes",
     [
         {"model.image.stem": "conv", "model.image.patch": 16},
-        {"model.image.kind": "precomputed", "model.image.tokens": 5, "model.image.patch": 17},
+        {
+            "model.image.kind": "precomputed",
+            "model.image.tokens": 5,
+            "model.image.patch": 17,
+            "data.dataset.format": "tars",
+            "data.dataset.path": "somewhere",
+        },
         {"objective.pretraining.contrastive_weight": 0.0},
         {"objective.pretraining.captioning_weight": 0.0},
         {
