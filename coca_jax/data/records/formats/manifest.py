@@ -57,6 +57,7 @@ class Manifest:
         name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
         scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
         index = shard_index.index_of(file, name, scan, keep=file.size >= _WORTH_KEEPING)
+        assert index.keys is not None and index.ends is not None  # `_scan` makes both
         self.names, self.digest, self.damage = index.keys, index.digest, index.damage
         self._spans, self._ends = index.spans, index.ends
 
@@ -225,10 +226,9 @@ class _Scanner:
         def parsed(span: tuple[int, int], where: str) -> Any:
             return self._add(fields.parse_json(self._utf8.decode(data[moved + span[0] : moved + span[1]], where)))
 
-        for start, end, *named in coco_json.rows(
-            text, self._file.path, self._dataset, parsed, self._name, self._damage
-        ):
-            yield moved + start, end - start, *named
+        rows = coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage)
+        for start, end, name, where in rows:
+            yield moved + start, end - start, name, where
 
     def _add(self, row: Any) -> Any:
         if isinstance(row, (dict, list)):
