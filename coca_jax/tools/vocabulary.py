@@ -1,8 +1,8 @@
-"""Trains a SentencePiece vocabulary on a config's training captions, those of a mixture in proportion.
+"""Trains a SentencePiece vocabulary on a config's training captions, an equal part of each source of a mixture.
 
     python -m coca_jax.tools vocabulary --config=configs/x.py --output=vocabulary.model --size=8000
 
-Name the file in data.vocabulary, and every run that does shares it.
+Every run whose data.vocabulary names the file shares it.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,10 @@ from coca_jax.errors import CocaError
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
-    """Adds the command's flags; gives what runs it."""
-    output = flags.DEFINE_string("output", None, "The .model file to write.", flag_values=values)
+    """Adds the command's flags; returns the function that runs it."""
+    output = flags.DEFINE_string(
+        "output", None, "The .model file to write, on a disk or in a bucket.", flag_values=values
+    )
     size = flags.DEFINE_integer(
         "size",
         0,
