@@ -251,10 +251,8 @@ def _blocks(stats: Stats) -> list[Block]:
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are read.", flag_values=values)
-    sample = flags.DEFINE_integer(
-        "sample", 100_000, "Records of each dataset that are read; 0: all.", lower_bound=0, flag_values=values
-    )
-    workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", lower_bound=1, flag_values=values)
+    sample = flags.DEFINE_integer("sample", 100_000, "Records that are read; 0: all.", 0, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", 1, flag_values=values)
     as_json = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.", flag_values=values)
     html = flags.DEFINE_string("html", "", "A file for a page with histograms.", flag_values=values)
 
