@@ -16,7 +16,7 @@ from coca_jax.tools.dedup import hashing
 from coca_jax.tools.dedup.hashing import Hashes
 from coca_jax.tools.dedup.images import Collection
 
-_ENTRIES = 8_192  # hashes compared at a time: with their differences they fit a core's cache
+_ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
 _ROWS = 65_536  # evaluation embeddings compared at a time
 _PLAIN = "no structure to compare"
 
@@ -187,9 +187,10 @@ def within_distance(
     """
     parts = [np.zeros((3, 0), np.int64)]
     for start in range(0, len(entries), _ENTRIES):
-        distances = np.bitwise_count(queries[:, None] ^ entries[None, start : start + _ENTRIES])
-        rows, columns = np.nonzero(distances <= distance)
-        parts.append(np.stack([rows, columns + start, distances[rows, columns].astype(np.int64)]))
+        distances = np.bitwise_count(queries[:, None] ^ entries[start : start + _ENTRIES])
+        if distances.min(initial=65) <= distance:  # rare, and quicker to find out than which
+            rows, columns = np.nonzero(distances <= distance)
+            parts.append(np.stack([rows, columns + start, distances[rows, columns].astype(np.int64)]))
     rows, columns, values = np.concatenate(parts, axis=1)
     return rows, columns, values
 

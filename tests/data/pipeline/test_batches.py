@@ -260,7 +260,7 @@ def test_bad_records_are_replaced_counted_and_named(tmp_path, vocabulary, caplog
         "not an image": 1,
         "empty caption": 1,
         "broken tar tail": 1,
-        "text without picture": 1,
+        "text without image": 1,
     }
     assert skipped(pipeline).names["not an image"] == [f"{tmp_path}/a.tar:page"]
     assert sum("a.tar:page is skipped: not an image" in line for line in caplog.messages) == 1
