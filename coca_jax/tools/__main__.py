@@ -34,7 +34,9 @@ def main() -> None:
     values = flags.FlagValues()
     command = module.define(values)
     if _HELP.intersection(arguments):
-        print(f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{values.get_help()}")
+        print(
+            f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{values.get_help(include_special_flags=False)}"
+        )
         return
     flags.FLAGS.append_flag_values(values)
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
