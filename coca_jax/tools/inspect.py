@@ -52,10 +52,10 @@ def write_samples(
     quotas = ", ".join(
         f"{quota:,} of {name}" for name, quota in zip(pipeline.layout.names, pipeline.layout.quotas, strict=True)
     )
-    size, length = config.model.image.size, config.model.text.length
+    shape = " x ".join(map(str, batch["image"].shape[1:]))
     summary = (
         f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: images of "
-        f"{size} x {size} pixels, texts of {length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
+        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
     )
     write_page(
         path,
@@ -80,7 +80,9 @@ def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, 
 
 
 def _views(image: np.ndarray, alt: str) -> list[Block]:
-    """The image and its enlargement; of a clip every frame."""
+    """The image and its enlargement; of a clip every frame; of stored tokens their range."""
+    if image.ndim == 2:
+        return [Text(f"{len(image):,} stored tokens, values from {image.min():.3g} to {image.max():.3g}")]
     if image.ndim == 4:
         return [Pixels(frame, f"frame {number} of: {alt}") for number, frame in enumerate(image)]
     scale = _ENLARGED // max(image.shape[:2])
