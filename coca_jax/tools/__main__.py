@@ -43,7 +43,7 @@ def main() -> None:
 
     def run(rest: list[str]) -> None:
         values.mark_as_parsed()  # the flags are those of FLAGS, which has parsed them
-        command_line.no_more(rest[1:])
+        command_line.reject_positional_arguments(rest[1:])
         command(command_line.config(config))
 
     command_line.run(run)
