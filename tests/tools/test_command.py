@@ -95,11 +95,14 @@ def test_every_command_has_help(name):
     assert ("--distance" in result.stdout) == (name == "dedup") and "--config.key=value" in result.stdout
 
 
-def test_a_vocabulary_is_written_into_a_bucket(tmp_path, monkeypatch):
+def test_a_vocabulary_is_written_into_a_bucket_and_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call("vocabulary", builders.config(), "--output=memory://bucket/new/v.model", "--size=200")
     assert not list(tmp_path.iterdir())  # no folder named "memory:"
     assert Vocabulary.from_bytes(read("memory://bucket/new/v.model")).size == 200
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    call("vocabulary", builders.config(), "--output=~/v.model", "--size=200")
+    assert (tmp_path / "home" / "v.model").exists() and not (tmp_path / "~").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(CocaError, match=r"cannot be written to .*file/v.model .*: choose another path"):
         call("vocabulary", builders.config(), f"--output={tmp_path / 'file' / 'v.model'}", "--size=200")
