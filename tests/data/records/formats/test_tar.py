@@ -95,6 +95,7 @@ def test_folders_of_tars_behind_links_are_followed_and_each_read_once(tmp_path):
     builders.write_tar(real / "deep" / "a.tar", builders.members([1]))
     builders.write_tar(data / "sub" / "b.tar", builders.members([2]))
     builders.write_tar(data / "sub" / ".hidden.tar", builders.members([9]))
+    builders.write_tar(tmp_path / "outside.tar", builders.members([3]))
     for link, target in {
         data / "linked": real,
         data / "again": real / "deep",
