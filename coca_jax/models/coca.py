@@ -163,12 +163,13 @@ class Coca(nn.Module):
 
 def build(config: Config) -> Coca:
     """The model with the branches that the loss weights ask for."""
+    losses = config.objective.pretraining
     return Coca(
         config.model,
-        contrastive=bool(config.loss.contrastive_weight),
-        captioning=bool(config.loss.captioning_weight),
-        unimodal_language_model=bool(config.loss.unimodal_language_model_weight),
-        initial_temperature=config.loss.initial_temperature,
+        contrastive=bool(losses.contrastive_weight),
+        captioning=bool(losses.captioning_weight),
+        unimodal_language_model=bool(losses.unimodal_language_model_weight),
+        initial_temperature=losses.initial_temperature,
     )
 
 

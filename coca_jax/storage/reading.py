@@ -53,7 +53,7 @@ def find(folder: str) -> list[File]:
     """
     if not is_remote(folder):
         if not os.path.isdir(folder):
-            raise CocaError(f"the folder {folder} does not exist: set --config.data.path to the folder of the data")
+            raise CocaError(f"the folder {folder} does not exist: set --config.data.dataset.path to the folder of the data")
         try:
             return sorted(_below(folder, ""), key=lambda file: file.name)
         except OSError as error:
@@ -71,7 +71,7 @@ def find(folder: str) -> list[File]:
     except OSError as error:
         raise CocaError(f"{folder} cannot be listed ({error}): check the address and your credentials") from error
     if not found:
-        raise CocaError(f"there is nothing below {folder}: set --config.data.path to the address of the data")
+        raise CocaError(f"there is nothing below {folder}: set --config.data.dataset.path to the address of the data")
     start = len(inner.rstrip("/")) + 1
     files = [_of_info(f"{folder.rstrip('/')}/{name[start:]}", name[start:], info) for name, info in found.items()]
     return sorted((file for file in files if file), key=lambda file: file.name)

@@ -55,7 +55,7 @@ def find(
         but = f" and not {' '.join(without)}" if without else ""
         raise CocaError(
             f"no {what.lstrip('.')} below {source.path} matches {' '.join(patterns)}{but} (there is "
-            f"{there}): change data.path, data.train_files or data.evaluation_files"
+            f"{there}): change data.dataset.path, data.dataset.train_files or data.dataset.evaluation_files"
         )
     return found
 

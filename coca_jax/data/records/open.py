@@ -207,12 +207,12 @@ def open_store(source: DatasetConfig, split: str) -> Store:
     for key, conditions in (("exclude", source.exclude), ("only", source.only)):
         wrong = [condition for condition in conditions if not condition.partition("=")[0] or "=" not in condition]
         if wrong:
-            raise CocaError(f"data.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
+            raise CocaError(f"data.dataset.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
     if not training and not source.holds_out:
         raise CocaError(
-            f"data.holdout is 0, so that all records of {source.path} train and none is left to evaluate: "
-            "set data.holdout, such as 0.01, or name some files in data.evaluation_files"
+            f"data.dataset.holdout is 0, so that all records of {source.path} train and none is left to evaluate: "
+            "set data.dataset.holdout, such as 0.01, or name some files in data.dataset.evaluation_files"
         )
     named = bool(source.evaluation_files)
     patterns = source.train_files if training or not named else source.evaluation_files
@@ -223,8 +223,8 @@ def open_store(source: DatasetConfig, split: str) -> Store:
     store = _open(source, patterns, without, selection)
     if not len(store):
         raise CocaError(
-            f"none of the {store.total} records of {source.path} is left for {split}: change data.holdout, "
-            "data.exclude or data.evaluation_files"
+            f"none of the {store.total} records of {source.path} is left for {split}: change data.dataset.holdout, "
+            "data.dataset.exclude or data.dataset.evaluation_files"
         )
     return store
 
@@ -251,7 +251,7 @@ def check_place(source: DatasetConfig, split: str, labels: Sequence[str]) -> Non
 
         tfds_records.check(source, source.train_files if split == SPLITS[0] else source.evaluation_files, labels)
     elif not is_remote(source.path) and not os.path.exists(source.path):
-        raise CocaError(f"{source.path} does not exist: set --config.data.path to where the records lie")
+        raise CocaError(f"{source.path} does not exist: set --config.data.dataset.path to where the records lie")
 
 
 def _open(source: DatasetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection) -> Any:
@@ -273,7 +273,7 @@ def _open(source: DatasetConfig, patterns: Sequence[str], without: Sequence[str]
             from coca_jax.data.records.formats.tfds import TfdsRecords
 
             return TfdsRecords(source, patterns, without, selection)
-    raise CocaError(f"data.format is {source.format!r}, which has no records")
+    raise CocaError(f"data.dataset.format is {source.format!r}, which has no records")
 
 
 def held_out(keys: "Strings", share: float) -> np.ndarray:
