@@ -23,7 +23,9 @@ if typing.TYPE_CHECKING:
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/; override with --config.key=value.")
-_DATASETS = flags.DEFINE_list("datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all.")
+_DATASETS = flags.DEFINE_list(
+    "datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; by default the run's own.")
 _DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()

@@ -141,9 +141,7 @@ def _are_templates(prompts: tuple[str, ...]) -> bool:
 
 
 def _needs_templates(key: str) -> str:
-    return (
-        f"{key}.prompts needs templates with {{}} where the class name goes, such as 'a photo of a {{}}.', or one file of them"
-    )
+    return f"{key}.prompts needs templates with {{}} where the class name goes, such as 'a photo of a {{}}.', or one file of them"
 
 
 def _evaluation_rules(one: EvaluationDatasetConfig, where: str) -> _Rules:

@@ -169,7 +169,9 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
     if "choices" in metadata and not set(value if strings else (value,)) <= set(metadata["choices"]):
-        raise CocaError(f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(metadata['choices'])}")
+        raise CocaError(
+            f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(metadata['choices'])}"
+        )
     bounds = metadata.get("range", {})
     if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())

@@ -10,12 +10,16 @@ class DatasetConfig:
     """Where a dataset's records lie, which of them belong to which split, and what in them is image, caption and label."""
 
     format: str = choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records")
-    path: str = location()  # a folder, or a manifest (.jsonl, .csv, .json); on a disk or in a bucket; digit_scenes needs none
+    path: str = (
+        location()
+    )  # a folder, or a manifest (.jsonl, .csv, .json); on a disk or in a bucket; digit_scenes needs none
     # Patterns of file names below `path`; tfds: names of splits, where ("*",) is "train".
     train_files: tuple[str, ...] = ("*",)
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
-    exclude_keys: str = location()  # a file with the keys of train records to leave out, one a line, as `tools dedup` writes it
+    exclude_keys: str = (
+        location()
+    )  # a file with the keys of train records to leave out, one a line, as `tools dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
     # Share of the records that is held out where no evaluation_files are named; 0: all of them train.
     holdout: float = number(0.1, at_least=0, below=1)

@@ -117,7 +117,9 @@ def _caption(coca: Model, held_out: EvaluationSet, pictures: np.ndarray | Rows) 
     asked = held_out.asked
     if asked is None:
         return list(coca.caption(pictures))
-    return list(coca.caption(pictures, GenerationOptions(beams=asked.captioning.beams), prompts=asked.captioning.prompt))
+    return list(
+        coca.caption(pictures, GenerationOptions(beams=asked.captioning.beams), prompts=asked.captioning.prompt)
+    )
 
 
 def _likelihoods(
@@ -128,7 +130,10 @@ def _likelihoods(
     candidates = zero_shot.candidates_of(task)
     texts = [asked.classification.likelihood_prompt.replace("{}", task.labels[number]) for number in candidates]
     scores = coca.caption_log_likelihoods(
-        _of(held_out.images, task.indices[part]), texts, per_token=asked.classification.likelihood_per_token, long_text=asked.long_text
+        _of(held_out.images, task.indices[part]),
+        texts,
+        per_token=asked.classification.likelihood_per_token,
+        long_text=asked.long_text,
     )
     first = zero_shot.same_texts(zip(texts))
     return task.indices[part], zero_shot.from_scores(scores, task.targets[part], candidates, first)

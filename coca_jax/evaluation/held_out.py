@@ -108,9 +108,7 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
 def check(name: str, asked: EvaluationDatasetConfig, where: str = "datasets") -> None:
     """Raises CocaError, as `named_set` would, for what is wrong with a set as far as that shows without its records."""
     with _told(name, asked, where):
-        records.check_place(
-            asked.dataset, "evaluation", asked.classification.fields or (asked.dataset.label_field,)
-        )
+        records.check_place(asked.dataset, "evaluation", asked.classification.fields or (asked.dataset.label_field,))
 
 
 def check_class_files(asked: EvaluationDatasetConfig) -> None:

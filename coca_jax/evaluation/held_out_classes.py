@@ -80,6 +80,8 @@ def _members(
 
 def _rows(asked: EvaluationDatasetConfig, split: str) -> Iterator[Mapping[str, Any]]:
     """The metadata of other records of the set."""
-    label = asked.dataset.label_field or next(iter(asked.classification.fields), "")  # with one, records without captions count too
+    label = asked.dataset.label_field or next(
+        iter(asked.classification.fields), ""
+    )  # with one, records without captions count too
     store = records.open_store(dataclasses.replace(asked.dataset, class_names="", only=(), label_field=label), split)
     return (said.metadata for _, said in records.each_said(store, range(len(store))) if not isinstance(said, BadRecord))

@@ -137,7 +137,9 @@ class _Evaluation:
             likelihoods=held_out.classifications if self.scores else (),
         )
         self._captions = [held_out.captions[row] for row in self._answers.rows]
-        ranked = asked.retrieval.captions_per_image or None if asked else None  # of each; references for captions are all of them
+        ranked = (
+            asked.retrieval.captions_per_image or None if asked else None
+        )  # of each; references for captions are all of them
         self._ranked = [own[:ranked] for own in self._captions]
         self._pool = pool_of(self._ranked, held_out.meaning)
         self._gallery = Gallery(held_out.images, self._answers.rows, self._captions)

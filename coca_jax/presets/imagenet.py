@@ -50,9 +50,9 @@ def imagenet_family(arg: str | None) -> ml_collections.ConfigDict:
         crop_border=2,  # red; as wide as the authors' code has it
     )
     datasets["objectnet"].classification.class_ids = "mappings/objectnet_to_imagenet_1k.json"
-    datasets["objectnet"].download = (
-        "https://objectnet.dev: dataset.path is its images, dataset.class_names and classification.class_ids are its mappings"
-    )
+    datasets[
+        "objectnet"
+    ].download = "https://objectnet.dev: dataset.path is its images, dataset.class_names and classification.class_ids are its mappings"
     return config_lib.evaluation_config(**datasets)
 
 

@@ -13,7 +13,11 @@ from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets
 
-_ARGUMENTS = {"res": ("288", "576"), "size": ("full", "laptop"), "data": tuple(datasets.DATASETS)}  # the first is the default
+_ARGUMENTS = {
+    "res": ("288", "576"),
+    "size": ("full", "laptop"),
+    "data": tuple(datasets.DATASETS),
+}  # the first is the default
 
 
 def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str, str]:

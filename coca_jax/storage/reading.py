@@ -53,7 +53,9 @@ def find(folder: str) -> list[File]:
     """
     if not is_remote(folder):
         if not os.path.isdir(folder):
-            raise CocaError(f"the folder {folder} does not exist: set --config.data.dataset.path to the folder of the data")
+            raise CocaError(
+                f"the folder {folder} does not exist: set --config.data.dataset.path to the folder of the data"
+            )
         try:
             return sorted(_below(folder, ""), key=lambda file: file.name)
         except OSError as error:

@@ -83,7 +83,9 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def build(config: OptimizerConfig, steps: int, groups: Mapping[str, Group], labels: Any) -> optax.GradientTransformation:
+def build(
+    config: OptimizerConfig, steps: int, groups: Mapping[str, Group], labels: Any
+) -> optax.GradientTransformation:
     """The optimiser's chain: clip, scale, then for each group its decoupled weight decay and its learning rate.
 
     Args:

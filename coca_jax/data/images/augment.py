@@ -107,7 +107,9 @@ def _trained(
     if augmentation.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     if augmentation.randaugment_layers:
-        pixels = randaugment.randaugment(pixels, augmentation.randaugment_layers, augmentation.randaugment_magnitude, rng)
+        pixels = randaugment.randaugment(
+            pixels, augmentation.randaugment_layers, augmentation.randaugment_magnitude, rng
+        )
     return pixels
 
 

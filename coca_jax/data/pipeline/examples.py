@@ -178,9 +178,7 @@ class StoreExamples:
             try:
                 if isinstance(draft.picture, BadRecord):
                     raise draft.picture
-                views.view(
-                    draft.picture, self._size, self._source.dataset, draft.rng, self._source.augmentation, out
-                )
+                views.view(draft.picture, self._size, self._source.dataset, draft.rng, self._source.augmentation, out)
             except BadRecord as error:
                 self._note(draft.index, error.cause)
             else:
