@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
 from coca_jax.data.images.clips import load_clip
 from coca_jax.data.images.decode import load_image
@@ -70,7 +71,7 @@ class Coca:
           batch_size: by default that of the run's evaluations; it is rounded up to divide over the mesh.
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
-        self._params, self._model = params, models.build(config)
+        self._params, self._model = params, objectives.build(config).model
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
         self.can_embed, self.can_caption = self._model.contrastive, self._model.captioning
 

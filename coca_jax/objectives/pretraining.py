@@ -41,10 +41,9 @@ class Pretraining(Objective):
         image, rows = self._config.model.image, self._config.train.batch_size
         for name, source in self._config.data.sources.items():
             if source.dataset.frames:
-                key = f"data.mixture.{name}.dataset.frames" if self._config.data.mixture else "data.dataset.frames"
                 raise CocaError(
-                    f"{key} = {source.dataset.frames} makes clips, which pretraining cannot read: set it to 0, and a "
-                    "frame drawn at random is the image"
+                    f"{self._config.data.key(name)}.dataset.frames = {source.dataset.frames} makes clips, which pretraining "
+                    "cannot read: set it to 0, and a frame drawn at random is the image"
                 )
         struct = jax.ShapeDtypeStruct
         if image.kind == "precomputed":

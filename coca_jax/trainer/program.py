@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed import sharding
-from coca_jax import objectives
-from coca_jax.objectives.base import Objective, from_names, labels_of, FROZEN
+from coca_jax.objectives.base import FROZEN, Objective, from_names, labels_of
 from coca_jax.trainer import flops, optimizer, state, step
 
 

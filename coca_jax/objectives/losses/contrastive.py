@@ -16,9 +16,9 @@ def contrastive_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Symmetric image-text cross-entropy over the global batch (CoCa Eq. 2, averaged over its two directions).
 
-        L = -1/(2N) Σ_i [ log( exp(x_i·y_i / σ) / Σ_j exp(x_i·y_j / σ) ) + log( exp(y_i·x_i / σ) / Σ_j exp(y_i·x_j / σ) ) ]
+        L = -1/(2N) Σ_i [ log( exp(x_i·y_i / T) / Σ_j exp(x_i·y_j / T) ) + log( exp(y_i·x_i / T) / Σ_j exp(y_i·x_j / T) ) ]
 
-    with images x, texts y and temperature σ. The paper prints the two sums over N; Google's public code divides by 2N,
+    with images x, texts y and temperature T. The paper prints the two sums over N; Google's public code divides by 2N,
     as here (docs/decisions.md). Each device compares its own rows with the embeddings of all devices,
     `columns_per_chunk` at a time: no N x N array is ever resident. Outside a mesh the same runs on one device.
 
@@ -29,7 +29,7 @@ def contrastive_loss(
     Returns:
       The scalar loss, and the share of images whose own text is the most similar one (a tie counts as wrong).
 
-    >>> x = jnp.eye(4)  # four perfect pairs: log(1 + 3 exp(-1 / σ))
+    >>> x = jnp.eye(4)  # four perfect pairs: log(1 + 3 exp(-1 / T))
     >>> loss, accuracy = contrastive_loss(x, x, jnp.float32(1.0))
     >>> round(float(loss), 4), float(accuracy)
     (0.7437, 1.0)
