@@ -2,15 +2,14 @@
 
 The order of operations, for step n:
 
-  1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run
+  1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run. A guard
+     refuses implicit transfers between host and devices, each of which would stall it
   2. take the batch of step n + 1 and start its way to the devices, beside the computation
   3. read the metrics of step n - 1, which by now has run: stop if the loss is not finite, log
   4. raise the error of an earlier background save, or of a folder that another run has taken
   5. save, if due
   6. leave, if preempted (also while waiting for data and during an evaluation): save first
   7. evaluate, if due
-
-Steps 1 to 4 run under a guard that refuses implicit transfers between host and devices: each would stall them.
 
 Batches, randomness and schedules follow from the state's step alone, so a restart continues exactly.
 
@@ -131,21 +130,21 @@ class Loop:
         step = start
         try:
             while step < train.steps:
+                batch = batch or self._next(batches, clock)
                 with jax.transfer_guard("disallow"):
-                    batch = batch or self._next(batches, clock)
                     state, metrics = compiled(state, batch)
-                    step += 1
-                    pending.append((step, metrics))
-                    save = step % train.checkpoint_every == 0 or step == train.steps
-                    evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
-                    # Bad data after a step that is to be saved must not come before the save.
-                    batch = None if save or evaluate else self._next(batches, clock)
-                    self._log_all(pending, clock, but=1)
-                    self.checkpoints.check()
-                    self.check()
-                    stop = self.preemption.poll()
-                    if save or evaluate or stop:
-                        self._log_all(pending, clock)  # also makes sure that no state with a broken loss is saved
+                step += 1
+                pending.append((step, metrics))
+                save = step % train.checkpoint_every == 0 or step == train.steps
+                evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
+                # Bad data after a step that is to be saved must not come before the save.
+                batch = None if save or evaluate else self._next(batches, clock)
+                self._log_all(pending, clock, but=1)
+                self.checkpoints.check()
+                self.check()
+                stop = self.preemption.poll()
+                if save or evaluate or stop:
+                    self._log_all(pending, clock)  # also makes sure that no state with a broken loss is saved
                 if save:
                     self._save(state, step)
                 if stop:

@@ -9,22 +9,20 @@ from jax.sharding import AxisType
 from trainer import host_worker
 
 from coca_jax.distributed import sharding
-from coca_jax.models import coca
 from coca_jax.storage.files import as_path
-from coca_jax.trainer import checkpoint, optimizer, state
+from coca_jax.trainer import checkpoint, program, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
 def plan_on(*shape: int) -> state.StatePlan:
-    config = host_worker.config(steps=10)
+    config = host_worker.config(steps=10, ema_decay=0.9)
     devices = jax.devices()[: math.prod(shape)]
     mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    optimiser = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(coca.build(config), optimiser, True, mesh)
+    return program.build(config, mesh).plan
 
 
 def record() -> RunRecord:
-    return RunRecord(host_worker.config(steps=10), b"a vocabulary", "data")
+    return RunRecord(host_worker.config(steps=10, ema_decay=0.9), b"a vocabulary", "data")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def test_a_checkpoint_of_1x8_is_read_on_any_mesh(saved, shape):
     folder, original = saved
     plan = plan_on(*shape)
     checkpoints = Checkpoints(folder, keep=1)
-    restored = checkpoints.restore(checkpoints.latest_step(), plan.abstract)
+    restored = checkpoints.restore(checkpoints.latest_step(), plan)
     checkpoints.close()
     assert jax.tree.structure(restored) == jax.tree.structure(original)
     for new, old, wanted in zip(*map(jax.tree.leaves, (restored, original, plan.abstract)), strict=True):

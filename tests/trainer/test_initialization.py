@@ -7,10 +7,9 @@ from coca_jax import config as config_lib
 from coca_jax.config import MeshConfig
 from coca_jax.distributed import sharding
 from coca_jax.errors import CocaError
-from coca_jax.models import coca
 from coca_jax.models.image_encoder import resize_positions
 from coca_jax.trainer import initialization as warm_start
-from coca_jax.trainer import optimizer, state
+from coca_jax.trainer import program, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
@@ -26,8 +25,7 @@ def _config(**changes) -> config_lib.Config:
 
 
 def _plan(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.StatePlan:
-    chain = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(coca.build(config), chain, bool(config.optimizer.ema_decay), mesh)
+    return program.build(config, mesh).plan
 
 
 def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -92,7 +90,7 @@ def test_a_larger_picture_starts_from_resized_positions_and_all_else_as_it_was(f
     [
         ({"model__image__mlp": 48}, "image_encoder/layers/blocks/mlp/", "only model.image.size may differ"),
         ({"model__text__vocabulary_size": 64}, "softmax/", "only model.image.size may differ"),
-        ({"loss__captioning_weight": 0.0}, "multimodal/", "has no place"),
+        ({"objective__pretraining__captioning_weight": 0.0}, "multimodal/", "has no place"),
         ({"model__image__stem": "conv"}, "image_encoder/stem/", "has no parameter"),
     ],
 )
