@@ -24,7 +24,16 @@ import sklearn.datasets
 from absl import app, flags
 from PIL import Image
 
-from coca_jax.config import AugmentationConfig, Config, DataConfig, DatasetConfig, ImageEncoderConfig, ModelConfig, TextConfig, TrainConfig
+from coca_jax.config import (
+    AugmentationConfig,
+    Config,
+    DataConfig,
+    DatasetConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    TextConfig,
+    TrainConfig,
+)
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
 from coca_jax.data.pipeline.batches import Batches, Pipeline

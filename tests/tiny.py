@@ -8,7 +8,9 @@ import optax
 from jax.sharding import AxisType
 
 from coca_jax import config as config_lib
+from coca_jax import objectives
 from coca_jax.distributed import sharding
+from coca_jax.models import coca
 from coca_jax.objectives.base import Group
 from coca_jax.trainer import optimizer
 
@@ -26,6 +28,11 @@ def config(**changes) -> config_lib.Config:
     values.train.update(steps=10, batch_size=8)
     values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config_lib.from_config_dict(values)
+
+
+def model(config: config_lib.Config) -> coca.Coca:
+    """The model of a config, with the parts that its losses need."""
+    return objectives.build(config).model
 
 
 def mesh(*shape: int) -> jax.sharding.Mesh:

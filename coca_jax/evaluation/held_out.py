@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore, each_text
 from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError
@@ -42,8 +42,8 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
     Raises:
       CocaError: there are none, or none can be read.
     """
-    store = records.open_store(source, "evaluation")
-    found = _said(store, source, examples, Texts(source, store).all_of)
+    store = records.open_records(source, "evaluation")
+    found = _said(store, source, examples)
     pictures: np.ndarray | StoredPictures = StoredPictures(store, found.indices, size, source)
     if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
         pictures, found = _readable(pictures, found, source)
@@ -81,7 +81,7 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
     label_field = asked.captioning.image_id if uncaptioned else asked.dataset.label_field
     source = dataclasses.replace(asked.dataset, class_names="", label_field=label_field)
     with _told(name, asked, where):
-        store = records.open_store(source, "evaluation")
+        store = records.open_records(source, "evaluation")
     found = _said(store, source, asked.examples, _labels(label_field) if label_field else Texts(source, store).all_of)
     ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
@@ -138,7 +138,7 @@ def plain_meaning(text: str) -> str | None:
 
 
 def _said(
-    store: records.Store,
+    store: RecordStore,
     source: DatasetConfig,
     examples: int,
     texts_of: Callable[[Sequence[str], Mapping[str, Any]], tuple[str, ...]],
@@ -147,7 +147,7 @@ def _said(
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
     found = _Said(chosen, [], [], Counter())
     kept = []
-    for index, said in records.each_said(store, chosen.tolist()):
+    for index, said in each_text(store, chosen.tolist()):
         try:
             if isinstance(said, BadRecord):
                 raise said

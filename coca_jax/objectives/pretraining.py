@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
-from coca_jax.models.coca import Coca, CocaOutput
+from coca_jax.models.coca import Branches, Coca, CocaOutput
 from coca_jax.objectives.base import Batch, Group, Metrics, Objective
 from coca_jax.objectives.losses import captioning, contrastive
 
@@ -23,13 +23,13 @@ class Pretraining(Objective):
 
     def __init__(self, config: Config, pad_id: int = 0):
         self.weights = weights = config.objective.pretraining
-        self.model = Coca(
-            config.model,
+        branches = Branches(
             contrastive=bool(weights.contrastive_weight),
             captioning=bool(weights.captioning_weight),
             unimodal_language_model=bool(weights.unimodal_language_model_weight),
             initial_temperature=weights.initial_temperature,
         )
+        self.model = Coca(config.model, branches)
         self.groups = {"all": Group(config.optimizer.peak_learning_rate, config.optimizer.weight_decay)}
         self.labels = {"": "all"}
         names = tuple(config.data.sources)

@@ -7,7 +7,5 @@ from coca_jax import config as config_lib
 
 
 def get_config(arg=None):
-    scenes = config_lib.evaluation_dataset(
-        examples=1_000, tasks=("retrieval", "classification", "captioning")
-    )
+    scenes = config_lib.evaluation_dataset(examples=1_000, tasks=("retrieval", "classification", "captioning"))
     return config_lib.evaluation_config(digit_scenes=scenes)

@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.config import (
-    AugmentationConfig,
     Config,
     DataConfig,
-    DatasetConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
     ImageEncoderConfig,
@@ -22,6 +20,7 @@ from coca_jax.config import (
     TextConfig,
     TrainConfig,
 )
+from coca_jax.data.records.record import BadRecord
 
 SIZE = 16
 
@@ -46,8 +45,8 @@ def with_keys(base, **keys):
         if dataclasses.is_dataclass(nested):
             inner = {field.name for field in dataclasses.fields(nested)}
             taken = {key: value for key, value in keys.items() if key in inner and key not in own}
-            changes |= {name: dataclasses.replace(nested, **taken)} if taken else {}
-            own, keys = own, {key: value for key, value in keys.items() if key not in taken}
+            changes |= {name: dataclasses.replace(changes.get(name, nested), **taken)} if taken else {}
+            keys = {key: value for key, value in keys.items() if key not in taken}
     unknown = keys.keys() - own
     assert not unknown, f"no dataclass of {type(base).__name__} has {unknown}"
     return dataclasses.replace(base, **changes)
@@ -63,10 +62,6 @@ def evaluation_dataset(**keys) -> EvaluationDatasetConfig:
 
 def with_data(base: Config, **data) -> Config:
     return dataclasses.replace(base, data=with_keys(base.data, **data))
-
-
-def dataset_of(config: Config) -> DatasetConfig:
-    return config.data.dataset
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -107,6 +102,22 @@ def write_folder(path: pathlib.Path, numbers) -> None:
     for i in numbers:
         (path / f"p{i:03d}.jpg").write_bytes(picture(i, "JPEG"))
         (path / f"p{i:03d}.txt").write_text(f"shade {i}")
+
+
+def record(store, index: int):
+    """One record of a store; raises BadRecord if it is unusable."""
+    return _usable(store.read([index])[0])
+
+
+def text(store, index: int):
+    """One record of a store without its image; raises BadRecord if it is unusable."""
+    return _usable(store.read_texts([index])[0])
+
+
+def _usable(one):
+    if isinstance(one, BadRecord):
+        raise one
+    return one
 
 
 def shades(batch: dict[str, np.ndarray]) -> list[int]:

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax.core import meta
 
 from coca_jax import config as config_lib
 from coca_jax.distributed.sharding import Axis, spec
-from coca_jax.models import coca, image_encoder, layers, text_decoder
-from coca_jax.objectives import losses
+from coca_jax.models import attention, block, cache, coca, image_encoder, text_decoder
+from coca_jax.objectives.losses import captioning, contrastive
 
 # Every size is its own number, so that a shape says what an axis is.
 B, N, Q, L, D, V = 4, 4, 3, 8, 16, 37
@@ -40,7 +41,7 @@ _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 def _coca(changes: dict) -> coca.Coca:
     values = config_lib.default()
     values.update_from_flattened_dict(TINY | {key.replace("__", "."): value for key, value in changes.items()})
-    return coca.build(config_lib.from_config_dict(values))
+    return tiny.model(config_lib.from_config_dict(values))
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def _model(**changes) -> tuple[coca.Coca, dict]:
 
 def _main() -> tuple[coca.Coca, dict]:
     """The paper's model with the language-model loss too: everything is on."""
-    return _model(loss__unimodal_language_model_weight=1.0)
+    return _model(objective__pretraining__unimodal_language_model_weight=1.0)
 
 
 @functools.cache
@@ -77,13 +78,16 @@ def _both(model, params, images, ids, valid):
 
 
 def _loss_of(output, ids, valid):
-    labels, mask = losses.next_tokens(ids, valid)
+    labels, mask = captioning.next_tokens(ids, valid)
     total = 0.0
     if output.temperature is not None:
-        total += losses.contrastive_loss(output.image_embedding_BE, output.text_embedding_BE, output.temperature)[0]
+        total += contrastive.contrastive_loss(output.image_embedding_BE, output.text_embedding_BE, output.temperature)[
+            0
+        ]
     for hidden in (output.hidden_BLD, output.unimodal_hidden_BLD):
         if hidden is not None:
-            total += losses.captioning_loss(hidden, output.softmax.kernel_DV, output.softmax.bias_V, labels, mask)[0]
+            sums, _ = captioning.captioning_sums(hidden, output.softmax.kernel_DV, output.softmax.bias_V, labels, mask)
+            total += jnp.sum(sums) / jnp.sum(mask)
     return total
 
 
@@ -142,7 +146,7 @@ MILLIONS = {  # coca_paper.md §1: ViT, unimodal layers, multimodal layers, text
 
 @pytest.mark.parametrize("name", MILLIONS)
 def test_parameter_counts_are_table_1(name):
-    params, logical = coca.abstract_parameters(coca.build(config_lib.Config(model=config_lib.variant(name))))
+    params, logical = coca.abstract_parameters(coca.build(config_lib.variant(name)))
 
     def count(*parts):
         return sum(math.prod(x.shape) for part in parts for x in jax.tree.leaves(part)) / 1e6
@@ -172,7 +176,7 @@ ENCODERS = {
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_has_logical_axes_of_its_rank(encoder):
-    model, params = _model(loss__unimodal_language_model_weight=1.0, **ENCODERS[encoder])
+    model, params = _model(objective__pretraining__unimodal_language_model_weight=1.0, **ENCODERS[encoder])
     shapes, logical = coca.abstract_parameters(model)
     axes = _flat(logical, is_leaf=lambda x: type(x) is tuple)
     assert axes.keys() == _flat(shapes).keys()
@@ -251,7 +255,9 @@ def test_precomputed_tokens_stand_for_the_images():
     _close(_forward(model, params, tokens, ids, valid)[0], expected)
     # … and to one that has none.
     bare, bare_params = _model(
-        loss__unimodal_language_model_weight=1.0, model__image__kind="precomputed", model__image__tokens=N
+        objective__pretraining__unimodal_language_model_weight=1.0,
+        model__image__kind="precomputed",
+        model__image__tokens=N,
     )
     assert bare_params.keys() == params.keys() - {"image_encoder"}
     rest = {key: value for key, value in params.items() if key != "image_encoder"}
@@ -312,8 +318,8 @@ def test_a_branch_that_is_off_has_no_pooler():
 
     both, contrastive, generative = {"generative", "contrastive"}, {"contrastive"}, {"generative"}
     for kind, alone in (("cascade", both), ("parallel", contrastive)):
-        assert poolers(model__pooler__kind=kind, loss__captioning_weight=0.0) == alone
-        assert poolers(model__pooler__kind=kind, loss__contrastive_weight=0.0) == generative
+        assert poolers(model__pooler__kind=kind, objective__pretraining__captioning_weight=0.0) == alone
+        assert poolers(model__pooler__kind=kind, objective__pretraining__contrastive_weight=0.0) == generative
 
 
 def test_pooler_is_attention_with_a_learned_scale_then_layer_norm():
@@ -517,7 +523,7 @@ def test_rematerialisation_changes_no_value_and_no_gradient():
 
     def run(remat):
         model, params = _model(model__remat=remat)
-        stack = layers.Stack(model.config, 2, 40, jax.nn.relu, cross=True)
+        stack = block.Stack(model.config, 2, 40, jax.nn.relu, cross=True)
 
         def loss(p, x):
             return jnp.sum(jnp.sin(stack.apply({"params": p}, x, mask, tokens)[0]))
@@ -545,7 +551,7 @@ def test_what_a_block_keeps_for_the_backward_pass(remat, widths):
     # Residuals of a layer and token, in widths of the model; none keeps the attention logits besides.
     tokens, width, layer_count = 50, 64, 3
     config = config_lib.ModelConfig(width=width, heads=4, dtype="float32", remat=remat)
-    stack = layers.Stack(config, layer_count, 4 * width, jax.nn.relu)
+    stack = block.Stack(config, layer_count, 4 * width, jax.nn.relu)
     x = jnp.zeros((2, tokens, width))
     params = jax.eval_shape(lambda: meta.unbox(stack.init(jax.random.key(0), x)))["params"]
     pullback = jax.eval_shape(lambda p, x: jax.vjp(lambda p, x: stack.apply({"params": p}, x)[0], p, x)[1], params, x)
@@ -574,7 +580,7 @@ def _flops(model, params) -> float:
 
 def test_captioning_weight_0_is_a_dual_encoder():
     full, full_params = _model()
-    model, params = _model(loss__captioning_weight=0.0)
+    model, params = _model(objective__pretraining__captioning_weight=0.0)
     assert params.keys() == full_params.keys() - {"multimodal", "softmax"}
     output, logits = _forward(model, params, *_batch())
     assert output.hidden_BLD is output.unimodal_hidden_BLD is output.softmax is None and logits == [None, None]
@@ -590,7 +596,7 @@ def test_captioning_weight_0_is_a_dual_encoder():
 
 def test_contrastive_weight_0_is_a_captioner():
     full, full_params = _model()
-    model, params = _model(loss__contrastive_weight=0.0)
+    model, params = _model(objective__pretraining__contrastive_weight=0.0)
     removed = full_params.keys() - params.keys()
     assert removed == {"temperature"}
     assert set(params["unimodal"]) == {"embedding", "layers"} and set(params["poolers"]) == {"generative"}
@@ -609,7 +615,9 @@ def test_contrastive_weight_0_is_a_captioner():
 
 def test_the_language_model_alone_has_no_image_branch():
     model, params = _model(
-        loss__contrastive_weight=0.0, loss__captioning_weight=0.0, loss__unimodal_language_model_weight=1.0
+        objective__pretraining__contrastive_weight=0.0,
+        objective__pretraining__captioning_weight=0.0,
+        objective__pretraining__unimodal_language_model_weight=1.0,
     )
     assert params.keys() == {"unimodal", "softmax"}
     _output, (logits, unimodal_logits) = _forward(model, params, *_batch())
@@ -621,7 +629,7 @@ def test_the_language_model_alone_has_no_image_branch():
 
 def test_bfloat16_computes_close_to_float32_over_float32_parameters():
     model, params = _main()
-    half, half_params = _model(loss__unimodal_language_model_weight=1.0, model__dtype="bfloat16")
+    half, half_params = _model(objective__pretraining__unimodal_language_model_weight=1.0, model__dtype="bfloat16")
     assert {x.dtype for x in jax.tree.leaves(half_params)} == {jnp.dtype("float32")}
     expected, expected_logits = _forward(model, params, *_batch())
     found, logits = _forward(half, params, *_batch())
@@ -646,11 +654,11 @@ def test_tied_softmax_reads_the_embedding():
 @pytest.mark.parametrize("cap", [0.0, 2.0])
 def test_the_cap_bounds_attention_logits(cap):
     query = jnp.array([1000.0, -1000.0]).reshape(1, 2, 1, 1)
-    kv = layers.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
-    weights = layers.attend(query, kv, None, cap)[0, :, 0, 0]  # of the first key
+    kv = cache.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
+    weights = attention.attend(query, kv, None, cap)[0, :, 0, 0]  # of the first key
     share = 1 / (1 + np.exp(-2 * cap)) if cap else 1.0
     np.testing.assert_allclose(weights, [share, 1 - share], rtol=1e-5)
-    assert (layers.attend(query, kv, jnp.array([False, True]), cap) == 0).all()  # a mask is stronger than the cap
+    assert (attention.attend(query, kv, jnp.array([False, True]), cap) == 0).all()  # a mask is stronger than the cap
 
 
 def test_the_model_uses_its_cap():

@@ -250,7 +250,7 @@ def test_the_average_follows_the_parameters():
     expected = states[0].params
     for t, after in enumerate(states[1:]):
         rate = min(0.5, (1 + t) / (10 + t))
-        expected = jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, expected, after.params)
+        expected = jax.tree.map(lambda a, p, rate=rate: rate * a + (1 - rate) * p, expected, after.params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.average, expected)
     assert not np.allclose(states[-1].average["softmax"]["kernel"], states[-1].params["softmax"]["kernel"])
 

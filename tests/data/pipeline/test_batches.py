@@ -17,6 +17,7 @@ from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import Record
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError, DataError
@@ -34,14 +35,14 @@ def tar_config(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_tar(tmp_path / "b.tar", builders.members(range(100, 121)))
     builders.write_tar(tmp_path / "z.tar", builders.members(range(200, 210)))
-    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), augment="drawing")
+    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), crop="drawing")
 
 
 def mixture_config(tmp_path):
     """Numbers below 100 from tars, above from a folder, and scenes: 3, 4 and 1 of 8 rows."""
     builders.write_tar(tmp_path / "a.tar", builders.members(range(97)))
     builders.write_folder(tmp_path / "own", range(100, 150))
-    web = SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, augment="crop", clean="alt_text")
+    web = builders.source(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, crop="random", clean="alt_text")
     own = SourceConfig(
         format="folder",
         path=str(tmp_path / "own"),
@@ -50,7 +51,7 @@ def mixture_config(tmp_path):
         label_field="stem",
         prompts=("shade {}", "{} shade"),
     )
-    return builders.config(block=4, mixture={"own": own, "scenes": SourceConfig(share=0.1), "web": web})
+    return builders.config(block=4, mixture={"own": own, "scenes": builders.source(share=0.1), "web": web})
 
 
 def same(a, b):
@@ -81,7 +82,7 @@ class CountingStore:
     def read(self, indices):
         self.calls.append(list(indices))
         time.sleep(self.delay * (indices[0] % 5))
-        return [records.Record(str(i), self.pictures[i % 256], (f"shade {i % 256}",), {}) for i in indices]
+        return [Record(str(i), self.pictures[i % 256], (f"shade {i % 256}",), {}) for i in indices]
 
     def name(self, index):
         return f"record {index}"
@@ -89,7 +90,7 @@ class CountingStore:
 
 def counted(monkeypatch, count, delay=0.0):
     store = CountingStore(count, delay)
-    monkeypatch.setattr(records, "open_store", lambda source, split: store)
+    monkeypatch.setattr(records, "open_records", lambda source, split: store)
     return store
 
 
@@ -125,7 +126,7 @@ def test_an_epoch_reads_every_record_once_neighbours_together(monkeypatch, vocab
 
 def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
     counted(monkeypatch, 1_009, delay=0.002)
-    config = builders.config(format="tars", path="nowhere", block=8, augment="crop")
+    config = builders.config(format="tars", path="nowhere", block=8, crop="random")
     expected = [Pipeline(config, vocabulary).batch(step) for step in range(5, 25)]
     for kept in (pipeline_lib._KEPT_BYTES, 5_000, 1):
         monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
@@ -166,8 +167,8 @@ def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
     for origin, text in zip(pipeline.origins(7), vocabulary.decode(pipeline.batch(7)["text"]), strict=True):
         assert origin.text == text and origin.source == pipeline.layout.names[pipeline.layout.source[origin.row]]
         assert origin.source == "scenes" or text.removeprefix("shade ").removesuffix(" shade").zfill(3) in origin.record
-    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"augment": "crop"}):
-        own = builders.dataclasses.replace(config.data.mixture["own"], **changed)
+    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"crop": "random"}):
+        own = builders.with_keys(config.data.mixture["own"], **changed)
         other = builders.with_data(config, mixture={**config.data.mixture, "own": own})
         assert Pipeline(other, vocabulary).fingerprint != pipeline.fingerprint
 
@@ -179,7 +180,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
     pipeline = Pipeline(builders.with_data(config, max_bad_ratio=0.1), vocabulary)
     for _ in itertools.islice(pipeline.iterate(), 20):
         pass
-    assert pipeline.skipped_by_source["own"].by_cause == {"not a picture": 3} == pipeline.skipped.by_cause
+    assert pipeline.skipped_by_source["own"].by_cause == {"not an image": 3} == pipeline.skipped.by_cause
     assert not pipeline.skipped_by_source["web"].by_cause and pipeline.metrics(20)["data/own/skipped"] == 3
     # 3 of all 147 would be allowed; 3 of this source's 50 are not.
     with pytest.raises(DataError, match=r"more than 3\.00% of the records of .*own .*p10"):
@@ -188,7 +189,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
 
 
 def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabulary):
-    plain = builders.with_data(tar_config, augment="none")
+    plain = builders.with_data(tar_config, crop="none")
     batches = itertools.islice(Pipeline(plain, vocabulary).iterate(), 16)
     shades = [shade for batch in batches for shade in builders.shades(batch)]
     epochs = [shades[i : i + 41] for i in (0, 41, 82)]  # of a prime number of records: batches reach across their ends
@@ -202,7 +203,7 @@ def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabu
 
 
 def test_the_caption_belongs_to_the_picture_and_is_tokenised_as_the_vocabulary_does(tar_config, vocabulary):
-    batch = Pipeline(builders.with_data(tar_config, augment="none"), vocabulary).batch(2)
+    batch = Pipeline(builders.with_data(tar_config, crop="none"), vocabulary).batch(2)
     texts = vocabulary.decode(batch["text"])
     assert texts == [f"shade {shade}" for shade in builders.shades(batch)]
     scenes = Pipeline(builders.config(), vocabulary).batch(1)["text"]
@@ -250,14 +251,14 @@ def test_bad_records_are_replaced_counted_and_named(tmp_path, vocabulary, caplog
         epoch = [s for batch in itertools.islice(pipeline.iterate(), 10) for s in builders.shades(batch)][:40]
     assert set(epoch) == set(range(37)) and len(epoch) == 40
     assert pipeline.skipped.by_cause == {
-        "damaged picture": 1,
-        "not a picture": 1,
+        "damaged image": 1,
+        "not an image": 1,
         "empty caption": 1,
         "broken tar tail": 1,
         "text without picture": 1,
     }
-    assert pipeline.skipped.names["not a picture"] == [f"{tmp_path}/a.tar:page"]
-    assert sum("a.tar:page is skipped: not a picture" in line for line in caplog.messages) == 1
+    assert pipeline.skipped.names["not an image"] == [f"{tmp_path}/a.tar:page"]
+    assert sum("a.tar:page is skipped: not an image" in line for line in caplog.messages) == 1
     fresh = Pipeline(config, vocabulary)
     assert [s for step in (4, 3, 2, 1, 0) for s in builders.shades(fresh.batch(step))[::-1]] == epoch[::-1]
 
@@ -304,7 +305,7 @@ def test_replacements_reach_every_record(count):
 def test_too_many_bad_records_stop_the_run(tmp_path, vocabulary):
     dirty_tar(tmp_path / "a.tar", 37)
     config = builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), max_bad_ratio=0.01)
-    with pytest.raises(DataError, match=r"more than 1\.00% of the records .*not a picture: 1.*a\.tar:page.*data\.max"):
+    with pytest.raises(DataError, match=r"more than 1\.00% of the records .*not an image: 1.*a\.tar:page.*data\.max"):
         list(itertools.islice(Pipeline(config, vocabulary).iterate(), 10))
 
 
@@ -314,7 +315,7 @@ def test_a_small_folder_survives_one_corrupt_picture_but_not_only_those(tmp_path
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
     pipeline = Pipeline(config, vocabulary)
     assert len(list(itertools.islice(pipeline.iterate(), 20))) == 20
-    assert pipeline.skipped.by_cause == {"not a picture": 1}
+    assert pipeline.skipped.by_cause == {"not an image": 1}
     for path in tmp_path.glob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="replace them"):
@@ -362,7 +363,7 @@ def test_seqio_knows_the_task(vocabulary, tar_config):
         vocabulary.unk_id,
         vocabulary.size,
     )
-    greys = builders.with_data(tar_config, name="greys", augment="none")
+    greys = builders.with_data(tar_config, name="greys", crop="none")
     tasks.register(greys, vocabulary)
     dataset = seqio.get_mixture_or_task("greys").get_dataset({"text": 12}, split="train", shuffle=True, seed=0)
     examples = list(dataset.as_numpy_iterator())
@@ -389,10 +390,11 @@ def test_a_program_ends_while_batches_are_being_made():
         run("""
 import itertools
 from tests.data import builders
-from coca_jax.data import corpus, pipeline, vocabulary
+from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.text import corpus, vocabulary
 config = builders.config(batch_size=256)
 words = vocabulary.train_vocabulary(itertools.islice(corpus.training_captions(config), 500), 512)
-batches = pipeline.Pipeline(config, words).iterate()
+batches = Pipeline(config, words).iterate()
 next(batches)
 print("done", flush=True)
 """)
@@ -402,7 +404,7 @@ print("done", flush=True)
 
 def test_the_emoji_train(shared_data, vocabulary):
     config = builders.config(
-        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), augment="drawing"
+        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), crop="drawing"
     )
     texts = list(corpus.training_captions(config))
     assert len(texts) == 5_661
