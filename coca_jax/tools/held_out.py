@@ -12,8 +12,6 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.tools.near_duplicates import Held
 
-_PICTURES = tuple(f".{kind}" for kind in (*fields.PICTURES, *fields.CLIPS))
-
 
 def held_out(config: Config, against: Sequence[str], own: bool = True) -> list[Held]:
     """The held-out records of a config's sets (where `own`) and of its evaluations, and those of more files or folders.
@@ -76,7 +74,7 @@ class Folder:
         Raises:
           CocaError: the folder does not exist, or has none.
         """
-        self._files = [file for file in storage.list_files(path) if file.name.lower().endswith(_PICTURES)]
+        self._files = [file for file in storage.list_files(path) if fields.is_media_file(file.name)]
         if not self._files:
             raise CocaError(f"there is no picture below {path}: --against names a folder of pictures or a config file")
 
