@@ -12,7 +12,7 @@ import numpy as np
 from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
-from coca_jax.data.records.record import BadRecord, RecordStore, each_text
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError
@@ -43,7 +43,7 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
       CocaError: there are none, or none can be read.
     """
     store = records.open_records(source, "evaluation")
-    found = _said(store, source, examples)
+    found = _said(store, source, examples, Texts(source, store).all)
     pictures: np.ndarray | StoredPictures = StoredPictures(store, found.indices, size, source)
     if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
         pictures, found = _readable(pictures, found, source)
@@ -82,7 +82,7 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
     source = dataclasses.replace(asked.dataset, class_names="", label_field=label_field)
     with _told(name, asked, where):
         store = records.open_records(source, "evaluation")
-    found = _said(store, source, asked.examples, _labels(label_field) if label_field else Texts(source, store).all_of)
+    found = _said(store, source, asked.examples, _labels(label_field) if label_field else Texts(source, store).all)
     ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
     captions = found.captions
@@ -141,7 +141,7 @@ def _said(
     store: RecordStore,
     source: DatasetConfig,
     examples: int,
-    texts_of: Callable[[Sequence[str], Mapping[str, Any]], tuple[str, ...]],
+    texts_of: Callable[[RecordText], tuple[str, ...]],
 ) -> _Said:
     wanted = min(examples, len(store)) if examples else len(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
@@ -151,7 +151,7 @@ def _said(
         try:
             if isinstance(said, BadRecord):
                 raise said
-            captions = texts_of(said.captions, said.metadata)
+            captions = texts_of(said)
         except BadRecord as error:
             found.unreadable[error.cause] += 1
             _log.warning("held-out record %s left out: %s", store.name(index), error)
@@ -180,11 +180,11 @@ def _readable(pictures: StoredPictures, found: _Said, source: DatasetConfig) -> 
     return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
 
 
-def _labels(field: str) -> Callable[[Sequence[str], Mapping[str, Any]], tuple[str, ...]]:
+def _labels(field: str) -> Callable[[RecordText], tuple[str, ...]]:
     """A function that gives a record's labels as its text: their class names come later, from files with keys."""
 
-    def of(_: Sequence[str], metadata: Mapping[str, Any]) -> tuple[str, ...]:
-        labels = classes.labels_in(fields.lookup(metadata, field))
+    def of(said: RecordText) -> tuple[str, ...]:
+        labels = classes.labels_in(fields.lookup(said.metadata, field))
         if not labels:
             raise BadRecord("no label")
         return (", ".join(labels),)

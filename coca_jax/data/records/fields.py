@@ -55,6 +55,7 @@ FILE_FIELDS = (
 # Suffixes of files that the decoder reads, in every format and command.
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "avif", "apng")
 CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
+TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no image
 # Suffixes of images that it does not read: such files are counted.
 UNREAD_SUFFIXES = (
     "heic",

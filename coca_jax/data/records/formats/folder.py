@@ -212,13 +212,14 @@ class _Sidecars:
         self.damage, self.examples = Counter[str](), {}
         texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
         images = []
+        stored = [file for file in files if fields.is_media_file(file.name)]
+        for file in stored or [file for file in files if fields.suffix_of(file.name) == fields.TOKEN_SUFFIX]:
+            if dataset.label_field or _beside(file.name) in texts:
+                images.append(file)
+            else:
+                self._lose("image without text", file)
         for file in files:
-            if fields.is_media_file(file.name):
-                if dataset.label_field or _beside(file.name) in texts:
-                    images.append(file)
-                else:
-                    self._lose("image without text", file)
-            elif fields.suffix_of(file.name) in fields.UNREAD_SUFFIXES:
+            if fields.suffix_of(file.name) in fields.UNREAD_SUFFIXES:
                 self._lose(f".{fields.suffix_of(file.name)} image (not supported)", file)
         if not images and not self.damage["image without text"]:
             kinds = Counter(f".{fields.suffix_of(file.name)}" for file in files if "." in file.name)
