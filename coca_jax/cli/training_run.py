@@ -69,9 +69,11 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         _check_continues(before, last, config, folder)
         vocabulary = _vocabulary(config, before)
         rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
-        pipeline = Pipeline(config, vocabulary, rows=rows)
+        pipeline = Pipeline(config, vocabulary, rows=rows.tolist())
         hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
         _check_same_data(before, pipeline.fingerprint)
+        for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
+            _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
         built = program.build(config, mesh, vocabulary.pad_id)
         writer = Writer()
@@ -126,7 +128,7 @@ def _keep_compiled(folder: epath.Path) -> None:
 
     Not on CPUs: there, what was compiled on one machine may crash the next that continues the run.
     """
-    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # at run time
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 

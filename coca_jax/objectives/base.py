@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ from coca_jax.models import coca
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+
+# A nested dict's leaves by their names, such as "poolers/contrastive/queries", and the inverse.
+by_name = functools.partial(traverse_util.flatten_dict, sep="/")
+from_names = functools.partial(traverse_util.unflatten_dict, sep="/")
 
 FROZEN = "frozen"  # the label of parameters that get no gradient, no optimiser state, no average and no weight decay
 
@@ -93,16 +98,6 @@ class Objective(abc.ABC):
         return coca.abstract_parameters(self.model)
 
 
-def by_name(params: Any) -> dict[str, Any]:
-    """The leaves of a nested dict by their names, such as "poolers/contrastive/queries"."""
-    return traverse_util.flatten_dict(params, sep="/")
-
-
-def from_names(leaves: Mapping[str, Any]) -> Any:
-    """The inverse of `by_name`."""
-    return traverse_util.unflatten_dict(leaves, sep="/")
-
-
 def begins_with(name: str, beginning: str) -> bool:
     """Whether whole parts of a name, up to a slash or its end, equal `beginning`; "" fits every name."""
     return not beginning or f"{name}/".startswith(f"{beginning}/")
@@ -116,14 +111,13 @@ def labels_of(objective: Objective, params: Any) -> dict[str, str]:
     """
     labels = {}
     for name in by_name(params):
-        label = next((label for part, label in objective.labels.items() if begins_with(name, part)), None)
-        if label != FROZEN and label not in objective.groups:
-            problem = "no label" if label is None else f"the label {label!r}, which is no group"
+        labels[name] = next((label for part, label in objective.labels.items() if begins_with(name, part)), "")
+        if labels[name] not in (FROZEN, *objective.groups):
+            problem = f"the label {labels[name]!r}, which is no group" if labels[name] else "no label"
             raise CocaError(
                 f"the parameter {name} has {problem}: give it {FROZEN!r} or one of {', '.join(objective.groups)} in the "
                 f"labels of {type(objective).__name__}"
             )
-        labels[name] = label
     return labels
 
 

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
-from coca_jax.models.coca import Branches, Coca, CocaOutput
+from coca_jax.models.coca import Branches, Coca
 from coca_jax.objectives.base import Batch, Group, Metrics, Objective
 from coca_jax.objectives.losses import captioning, contrastive
-
-Coupled = tuple[jax.Array, jax.Array, jax.Array]  # image embeddings [B, E], text embeddings [B, E], temperature
 
 
 class Pretraining(Objective):
@@ -64,13 +62,14 @@ class Pretraining(Objective):
         batch = {**batch, "valid": valid_BL, "labels": labels_BL, "mask": mask_BL, "counted": counted_BL}
         return batch, jax.tree.map(lambda x: jnp.maximum(x, 1).astype(jnp.float32), totals)
 
-    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Coupled | None]:
+    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Any]:
         """The captioning losses, and the embeddings for `coupled_loss`."""
-        output: CocaOutput = self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
+        output: Any = self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
         coupled = None
         if self.weights.contrastive_weight:
             coupled = (output.image_embedding_BE, output.text_embedding_BE, output.temperature)
-        total, metrics = jnp.zeros(()), {}
+        total = jnp.zeros(())
+        metrics: Metrics = {}
         total_counted, total_labels, counted_S = totals
         if self.weights.captioning_weight:
             loss_B, right_B = self._captioning_sums(output, output.hidden_BLD, batch, "counted")
@@ -86,8 +85,8 @@ class Pretraining(Objective):
             metrics |= {"unimodal_language_model_loss": loss}
         return total, metrics, coupled
 
-    def coupled(self, params: Any, batch: Batch) -> Coupled | None:
-        """The embeddings alone, without the decoder's multimodal half."""
+    def coupled(self, params: Any, batch: Batch) -> Any:
+        """Image and text embeddings [B, E] and the temperature, without the decoder's multimodal half."""
         if not self.weights.contrastive_weight:
             return None
         variables = {"params": params}
@@ -97,13 +96,13 @@ class Pretraining(Objective):
             self.model.apply(variables, method="bounded_temperature"),
         )
 
-    def coupled_loss(self, coupled: Coupled) -> tuple[jax.Array, Metrics]:
+    def coupled_loss(self, coupled: Any) -> tuple[jax.Array, Metrics]:
         """The contrastive loss over the global batch."""
         loss, accuracy = contrastive.contrastive_loss(*coupled)
         metrics = {"contrastive_loss": loss, "contrastive_accuracy": accuracy, "temperature": coupled[2]}
         return self.weights.contrastive_weight * loss, metrics
 
-    def _captioning_sums(self, output: CocaOutput, hidden_BLD: jax.Array, batch: Batch, mask: str) -> Any:
+    def _captioning_sums(self, output: Any, hidden_BLD: jax.Array, batch: Batch, mask: str) -> Any:
         softmax = output.softmax
         return captioning.captioning_sums(hidden_BLD, softmax.kernel_DV, softmax.bias_V, batch["labels"], batch[mask])
 

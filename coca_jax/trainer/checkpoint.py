@@ -139,7 +139,7 @@ class Checkpoints:
             known = re.search(r"([^:]*) \[os_error_code=", str(error))
             if not known and not isinstance(error, OSError):
                 raise
-            reason = known[1].strip() if known else error.strerror or str(error)
+            reason = known[1].strip() if known else getattr(error, "strerror", None) or str(error)
             last = self._manager.latest_step()
             raise CocaError(
                 f"a checkpoint cannot be written to {self._folder} ({reason}): make room or permit it, and the same "

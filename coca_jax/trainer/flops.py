@@ -54,15 +54,19 @@ def _of_equation(equation: core.JaxprEqn) -> float:
 
 def _of_dot(equation: core.JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    left = _shape(equation.invars[0])
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
 
 
 def _of_convolution(equation: core.JaxprEqn) -> float:
     """Each output number is a sum over the kernel's window and input channels; zeros that pad the input are counted."""
-    kernel = equation.invars[1].aval.shape
+    kernel = _shape(equation.invars[1])
     outputs = equation.params["dimension_numbers"].rhs_spec[0]
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[outputs]
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / kernel[outputs]
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:

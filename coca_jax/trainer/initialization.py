@@ -35,7 +35,7 @@ def initial_state(config: Config, plan: StatePlan, mesh: jax.sharding.Mesh) -> T
     _log.info("starts from the parameters of %s at step %d", config.train.init_from, restored.step)
     # A copy: the step gives the memory of both back.
     average = None if state.average is None else jax.tree.map(jnp.copy, split(plan.objective, params)[0])
-    return state.replace(params=params, average=average)
+    return TrainState(state.step, params, average, state.opt_state)
 
 
 def fitted(objective: Objective, given: Any, fresh: Any, where: str) -> Any:

@@ -113,7 +113,7 @@ class Loop:
             _log.info("continuing from the checkpoint at step %d", start)
             state = self.checkpoints.restore(start, plan)
         else:
-            state = initial_state(self.config, plan, self.program.mesh)
+            state = initial_state(self.config, plan, self.program.device_mesh)
         try:
             return self._steps(state, start) if start < self.config.train.steps else state
         finally:
@@ -169,7 +169,7 @@ class Loop:
         with self.preemption.immediate():
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
-        sharding, size = batch_sharding(self.program.mesh), self.config.train.batch_size
+        sharding, size = batch_sharding(self.program.device_mesh), self.config.train.batch_size
         return {key: hosts.global_batch(sharding, size, local[key]) for key in self.program.batch}
 
     def _compile(self) -> jax.stages.Compiled:
@@ -210,4 +210,4 @@ class Loop:
 def _utilisation(config: Config) -> float | None:
     """Model FLOPs utilisation of a chip that works through one pair a second; None where its peak is not known."""
     chip = chips.of_device_kind(jax.devices()[0].device_kind)
-    return chip and programs.model_flops(config) / config.train.batch_size / chip.flops
+    return None if chip is None else programs.model_flops(config) / config.train.batch_size / chip.flops

@@ -35,9 +35,15 @@ class Program:
     step: step.TrainStep
     batch: dict[str, jax.ShapeDtypeStruct]
 
+    @property
+    def device_mesh(self) -> Mesh:
+        """The mesh, of which the devices, or descriptions of them, exist."""
+        assert isinstance(self.mesh, Mesh)
+        return self.mesh
+
     def compile(self) -> jax.stages.Compiled:
         """The step, compiled for the mesh's devices. What the compiler raises goes through."""
-        with jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.device_mesh):
             return step.compile_step(self.step, self.plan.abstract, self.batch)
 
 

@@ -67,8 +67,9 @@ def plan(
     check_parameters(mesh, params, logical)
     abstract = jax.eval_shape(lambda: _init(objective, optimizer, average, 0))
     (trained, _), (trained_axes, _) = split(objective, params), split(objective, logical)
+    alone: Any = replicated(mesh)
     placed = TrainState(
-        step=replicated(mesh),
+        step=alone,
         params=shardings(mesh, logical),
         average=shardings(mesh, trained_axes) if average else None,
         opt_state=shardings(mesh, _optimizer_axes(optimizer, abstract.opt_state, trained, trained_axes)),

@@ -42,8 +42,7 @@ def train_step(config: Config, objective: Objective, optimizer: optax.GradientTr
             average = optax.incremental_update(trained, average, 1.0 - rate)
         metrics |= {"gradient_norm": optax.tree.norm(gradients)}
         metrics |= {name: schedule(state.step) for name, schedule in schedules.items()}
-        params = merge(trained, frozen)
-        return state.replace(step=state.step + 1, params=params, average=average, opt_state=opt_state), metrics
+        return TrainState(state.step + 1, merge(trained, frozen), average, opt_state), metrics
 
     return step
 

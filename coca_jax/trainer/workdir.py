@@ -49,7 +49,8 @@ class Claim(contextlib.ExitStack):
             "since": time.strftime("%F %T"),
             "run": uuid.uuid4().hex,
         }
-        self._beats, self._ended, self._successor = 0, threading.Event(), None
+        self._beats, self._ended = 0, threading.Event()
+        self._successor: dict[str, Any] | None = None
 
     def __enter__(self) -> "Claim":
         hosts.from_first(self._take)

@@ -152,5 +152,5 @@ def read_rows(path: epath.Path) -> list[dict[str, float]]:
 
 
 def _summary(values: dict[str, float]) -> str:
-    shown = ("loss", "contrastive_loss", "captioning_loss", "pairs_per_second", "data_wait")
+    shown = ("loss", *(name for name in values if name.endswith("_loss")), "pairs_per_second", "data_wait")
     return "  ".join(f"{name} {values[name]:.4g}" for name in shown if name in values)

@@ -80,40 +80,36 @@ def test_frozen_parameters_stay_bit_for_bit_and_have_neither_optimiser_state_nor
 
 
 def test_the_step_counts_no_backward_pass_of_a_frozen_encoder(adaptation, monkeypatch):
-    config = _config(optimizer__name="adamw")
-    image, model = config.model.image, config.model
+    config = _config()
+    image = config.model.image
     frozen = program.step_flops(config)
     objective = Adaptation(config)
     images = objective.batch()["image"]
-    encoder = objective.abstract_parameters()[0]["image_encoder"]
+    params = objective.abstract_parameters()[0]
 
     def encode(params, images):
-        return objective.model.apply(
-            {"params": {"image_encoder": params}}, images, method=lambda m, x: m.image_encoder(x)
-        )
+        return objective.model.apply({"params": params}, images, method=lambda model, x: model.image_encoder(x))
 
     # The same step on stored tokens, in which there is no encoder at all, and one forward pass of the encoder.
     monkeypatch.setattr(objectives, "build", Pretraining)
-    stored = _config(model__image__kind="precomputed", model__image__tokens=(image.size // image.patch) ** 2)
-    assert frozen == program.step_flops(stored) + flops.count(encode, encoder, images)
+    tokens = (image.size // image.patch) ** 2
+    records = dict(data__dataset__format="folder", data__dataset__path="of stored tokens")
+    stored = _config(model__image__kind="precomputed", model__image__tokens=tokens, **records)
+    assert frozen == program.step_flops(stored) + flops.count(encode, params, images)
     program._counted.cache_clear()
-    assert program.step_flops(config) > frozen + 1.5 * flops.count(encode, encoder, images)
-    assert model.remat == "none"
+    assert program.step_flops(config) > frozen + 1.5 * flops.count(encode, params, images)
 
 
 def test_groups_have_their_own_rates_and_decay(adaptation):
-    built, start, end, metrics = _trained(_config(), steps=1)
-    moved = {name: end - start for (name, end), start in zip(
-        by_name(end.params).items(), by_name(start.params).values(), strict=True)}  # fmt: skip
-    # Adam's first step moves each number by its rate, whatever the gradient.
-    np.testing.assert_allclose(np.abs(moved["poolers/generative/queries"]), 1e-2, rtol=1e-3)
-    np.testing.assert_allclose(np.abs(moved["multimodal/final_norm/scale"]), 1e-3, rtol=1e-3)
-    kernel = by_name(start.params)["softmax/kernel"]
-    np.testing.assert_allclose(np.abs(moved["softmax/kernel"] + 1e-3 * 0.5 * kernel), 1e-3, rtol=1e-2)
+    _, start, end, metrics = _trained(_config(), steps=1)
+    before, after = by_name(start.params), by_name(end.params)
+    # Adam's first step moves numbers by the rate, whatever their gradient's size; then comes the decay.
+    for name, rate, decay in (("poolers/generative/queries", 1e-2, 0.0), ("softmax/kernel", 1e-3, 0.5)):
+        moved = after[name] - before[name] * (1 - rate * decay)
+        np.testing.assert_allclose(np.median(np.abs(moved)), rate, rtol=1e-2, err_msg=name)
     np.testing.assert_allclose(metrics[0]["learning_rate/poolers"], 1e-2, rtol=1e-6)
     np.testing.assert_allclose(metrics[0]["learning_rate/rest"], 1e-3, rtol=1e-6)
     assert "learning_rate" not in metrics[0]
-    del built
 
 
 def test_parts_of_a_batch_give_its_gradient_for_the_trained_parameters():
@@ -188,7 +184,7 @@ def test_what_may_be_new_starts_fresh_and_what_is_not_used_is_left(caplog):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda given: given.pop("unimodal/final_norm/scale"), "run has no parameter unimodal/final_norm/scale"),
+        (lambda given: given.pop("unimodal/norm/scale"), "run has no parameter unimodal/norm/scale"),
         (lambda given: given.update({"head/kernel": jnp.ones(2)}), "run has the parameter head/kernel, for which"),
         (lambda given: given.update({"softmax/bias": jnp.ones(2)}), "the parameter softmax/bias has the shape"),
     ],

@@ -3,6 +3,8 @@
 Letters: B batch, L text length, D width, V vocabulary.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -73,29 +75,19 @@ def captioning_sums(
     chex.assert_shape([labels_BL, mask_BL], hidden_BLD.shape[:2])
     arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
     if jax.sharding.get_abstract_mesh().empty:
-        return _captioning_sums(*arguments, positions_per_chunk, ())
+        return _local_sums(positions_per_chunk, (), *arguments)
     axes = RULES[Axis.BATCH]
+    assert isinstance(axes, tuple)
     rows, whole = PartitionSpec(axes), PartitionSpec()
-
-    def sums(*local):
-        return _captioning_sums(*local, positions_per_chunk, axes)
-
+    local = functools.partial(_local_sums, positions_per_chunk, axes)
     # Over `tensor` the vocabulary stays sharded.
-    return jax.shard_map(sums, in_specs=(rows, whole, whole, rows, rows), out_specs=(rows, rows), axis_names=set(axes))(
-        *arguments
-    )
+    specs = (rows, whole, whole, rows, rows)
+    return jax.shard_map(local, in_specs=specs, out_specs=(rows, rows), axis_names=set(axes))(*arguments)
 
 
-def _captioning_sums(
-    hidden_BLD: jax.Array,
-    kernel_DV: jax.Array,
-    bias_V: jax.Array,
-    labels_BL: jax.Array,
-    mask_BL: jax.Array,
-    positions_per_chunk: int,
-    axes: tuple[str, ...],
-) -> tuple[jax.Array, jax.Array]:
+def _local_sums(positions_per_chunk: int, axes: tuple[str, ...], *arguments: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`captioning_sums` of the device's own rows; `axes` are the mesh axes that the batch lies on."""
+    hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL = arguments
     batch, length = labels_BL.shape
     chunk = min(positions_per_chunk, length)
     pad = -length % chunk

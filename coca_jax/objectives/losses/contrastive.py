@@ -3,6 +3,8 @@
 Letters: N global batch, R a device's own rows of it, C a chunk of columns, E embedding.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -38,14 +40,11 @@ def contrastive_loss(
     chex.assert_equal_shape([image_NE, text_NE])
     if jax.sharding.get_abstract_mesh().empty:
         return _local_contrastive_loss(image_NE, text_NE, temperature, columns_per_chunk, ())
-    rows = spec(Axis.BATCH, Axis.LENGTH)
-
-    def local(image, text, t):
-        return _local_contrastive_loss(image, text, t, columns_per_chunk, RULES[Axis.BATCH])
-
-    return jax.shard_map(local, in_specs=(rows, rows, PartitionSpec()), out_specs=(PartitionSpec(), PartitionSpec()))(
-        image_NE, text_NE, temperature
-    )
+    rows, whole = spec(Axis.BATCH, Axis.LENGTH), PartitionSpec()
+    axes = RULES[Axis.BATCH]
+    assert isinstance(axes, tuple)
+    local = functools.partial(_local_contrastive_loss, columns_per_chunk=columns_per_chunk, axes=axes)
+    return jax.shard_map(local, in_specs=(rows, rows, whole), out_specs=(whole, whole))(image_NE, text_NE, temperature)
 
 
 def _local_contrastive_loss(

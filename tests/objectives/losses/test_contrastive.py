@@ -51,7 +51,7 @@ def test_contrastive_equals_the_papers_formula_in_float64(n, temperature):
     x, y = _embeddings(n)
     loss, accuracy = _contrastive(x, y, temperature)
     assert loss.dtype == jnp.float32 and loss.shape == accuracy.shape == ()
-    assert float(loss) == pytest.approx(_numpy_contrastive(x, y, temperature), rel=2e-6, abs=1e-6)
+    assert float(loss) == pytest.approx(_numpy_contrastive(x, y, temperature), rel=2e-6, abs=2e-6)
     assert float(accuracy) == pytest.approx(np.mean((x @ y.T).argmax(axis=1) == np.arange(n)))
 
 
