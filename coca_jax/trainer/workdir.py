@@ -27,7 +27,7 @@ _LEASE_SECONDS = 35.0  # an owner without a sign of life for so long is dead
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
-class Claim(contextlib.ExitStack):
+class Claim:
     """The sole right to train in a folder while the context is entered; of several processes the first one holds it.
 
     On one machine, and on shared disks that support it, the operating system's lock on the file `.lock` decides, which
@@ -40,8 +40,7 @@ class Claim(contextlib.ExitStack):
     """
 
     def __init__(self, folder: epath.Path):
-        super().__init__()
-        self._folder, self._path = folder, folder / ".owner.json"
+        self._stack, self._folder, self._path = contextlib.ExitStack(), folder, folder / ".owner.json"
         self._identity = {
             "host": platform.node(),
             "machine": _machine(),
@@ -53,8 +52,13 @@ class Claim(contextlib.ExitStack):
         self._successor: dict[str, Any] | None = None
 
     def __enter__(self) -> "Claim":
-        hosts.from_first(self._take)
+        with self._stack:  # closed here if the folder is refused
+            hosts.from_first(self._take)
+            self._stack = self._stack.pop_all()
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def check(self) -> None:
         """Raises CocaError if another run has taken the folder, since this one gave no sign of life for too long."""
@@ -67,16 +71,20 @@ class Claim(contextlib.ExitStack):
         if before and not (locked and before["machine"] == self._identity["machine"]):
             self._await_death(before)
         self._write()
-        self.callback(self._path.unlink, missing_ok=True)
         thread = threading.Thread(target=self._beat, name="claim of the folder", daemon=True)
         thread.start()
-        self.callback(thread.join)
-        self.callback(self._ended.set)
+        self._stack.callback(self._release, thread)
         return b""
+
+    def _release(self, thread: threading.Thread) -> None:
+        self._ended.set()
+        thread.join()
+        if not self._successor:
+            self._path.unlink(missing_ok=True)
 
     def _lock(self) -> bool:
         """Takes the operating system's lock; False if the disk has no locks."""
-        file = self.enter_context((self._folder / ".lock").open("w"))
+        file = self._stack.enter_context((self._folder / ".lock").open("w"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,7 +107,6 @@ class Claim(contextlib.ExitStack):
                 owner = self._owner()
                 if owner and owner["run"] != self._identity["run"]:
                     self._successor = owner
-                    self.pop_all()  # the files are the other run's
                     return
                 self._write()
 
