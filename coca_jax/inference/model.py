@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
 from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
@@ -27,7 +28,6 @@ from coca_jax.generation import GenerationOptions
 from coca_jax.inference import functions as predictions
 from coca_jax.inference.batching import Batcher
 from coca_jax.models import coca as models
-from coca_jax.objectives import pretraining
 from coca_jax.trainer import checkpoint
 from coca_jax.trainer.fingerprint import model_digest
 
@@ -72,7 +72,7 @@ class Coca:
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
         self._params = params
-        self._model = models.build(config.model, pretraining.branches(config))
+        self._model = objectives.build(config).model
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
         self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
 
