@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["coca_jax", "coca_jax.*"]),
-    package_data={"coca_jax.pages": ["templates/*.html"]},
+    package_data={"coca_jax.pages": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.90",
@@ -31,6 +31,7 @@ setup(
         "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs
         "flax>=0.12.8,<0.13",
         "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11
+        "jinja2>=3.1",  # reports and other pages
         "ml_collections>=1.1.0",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -60,6 +61,15 @@ setup(
         # Training from JPEGs at nearly the speed of their decoder; see coca_jax/data/images/fast_jpeg.py.
         "fast": FAST,
         # importlib_resources: tensorflow-datasets' builders import it without requiring it.
-        "test": ["hypothesis>=6.100", "importlib_resources>=6.0", "pytest>=8.0", "pytest-xdist>=3.6", VIDEO, *FAST],
+        "test": [
+            "hypothesis>=6.100",
+            "importlib_resources>=6.0",
+            "mypy>=1.18",
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+            VIDEO,
+            *FAST,
+        ],
     },
 )

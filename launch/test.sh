@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite in the environment of quickstart.sh.
+# Lint, types and the whole test suite in the environment of quickstart.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -7,8 +7,9 @@ usage() {
   cat <<'END'
 bash launch/test.sh [arguments of pytest]
 
-Makes .venv, installs coca_jax with what the tests need (the first time), then runs the whole suite,
-one process a core, at most eight. The exit status is pytest's.
+Makes .venv and installs coca_jax with what the tests need (the first time). Without arguments: ruff and mypy, then
+the whole suite; with arguments: pytest alone. One process a core, at most eight. The exit status is that of the
+first that fails.
 
   bash launch/test.sh                        everything
   bash launch/test.sh tests/test_house.py    one file
@@ -27,5 +28,11 @@ done
 ensure_environment test
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
+if [ $# = 0 ]; then
+  say "ruff, mypy"
+  .venv/bin/ruff check --quiet .
+  .venv/bin/ruff format --check --quiet .
+  .venv/bin/mypy
+fi
 say "testing in $((cores < 8 ? cores : 8)) processes"
 exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile --no-loadscope-reorder "$@"

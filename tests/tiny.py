@@ -8,6 +8,8 @@ from jax.sharding import AxisType
 
 from coca_jax import config as config_lib
 from coca_jax.distributed import sharding
+from coca_jax.models import coca
+from coca_jax.objectives import pretraining
 
 PAD = 0
 
@@ -23,6 +25,11 @@ def config(**changes) -> config_lib.Config:
     values.train.update(steps=10, batch_size=8)
     values.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config_lib.from_config_dict(values)
+
+
+def model(config: config_lib.Config) -> coca.Coca:
+    """The model of a config, with the parts that its losses need."""
+    return coca.build(config.model, pretraining.branches(config))
 
 
 def mesh(*shape: int) -> jax.sharding.Mesh:

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coca_jax.models.coca import Coca, empty_cache, generation_parameters
+from coca_jax.models.cache import empty_cache
+from coca_jax.models.coca import Coca, generation_parameters
 from coca_jax.models.text_decoder import causal_mask
 
 _SLOTS = 128  # tokens that are read together: several texts lie behind one another on the length axis
@@ -45,13 +46,13 @@ def log_likelihoods(model: Coca, params: Any, images: jax.Array, ids_CL: jax.Arr
             return jnp.broadcast_to(x.reshape(slots), (batch, slots))
 
         positions = jnp.broadcast_to(jnp.arange(length), ids_KL.shape)
-        hidden_BSD, cache = model.apply(
+        output = model.apply(
             decoder, spread(ids_KL), spread(positions), mask_BLS, 0, cache, tokens_BQD, method="extend"
         )
         labels_KL = jnp.pad(ids_KL[:, 1:], ((0, 0), (0, 1)), constant_values=pad_id)
-        found_BS = _label_log_probabilities(model, decoder, hidden_BSD, labels_KL.reshape(slots))
+        found_BS = _label_log_probabilities(model, decoder, output.hidden_BLD, labels_KL.reshape(slots))
         counted = jnp.where((labels_KL != pad_id).reshape(slots), found_BS, 0)
-        return cache, counted.reshape(batch, together, length).sum(axis=2)
+        return output.cache, counted.reshape(batch, together, length).sum(axis=2)
 
     cache, first_BK = read(empty_cache(model.config, batch, together * length), groups[0], tokens_BQD)
     rest = jax.lax.scan(read, cache, groups[1:])[1]  # [groups - 1, B, K]

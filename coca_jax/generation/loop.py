@@ -19,7 +19,8 @@ from coca_jax.generation import beams
 from coca_jax.generation.logits import allowed, repetition_penalized, sample
 from coca_jax.generation.options import GenerationOptions
 from coca_jax.generation.state import Special, State
-from coca_jax.models.coca import Coca, empty_cache, generation_parameters
+from coca_jax.models.cache import empty_cache
+from coca_jax.models.coca import Coca, generation_parameters
 from coca_jax.models.text_decoder import causal_mask
 
 
@@ -55,7 +56,7 @@ def generate(
     """
     special, config = Special(bos_id, eos_id, pad_id), model.config
     options.check(config)
-    if not model.captioning:
+    if not model.branches.captioning:
         raise CocaError("this model has no captioning branch: it cannot generate text")
     if bool(options.temperature) != (keys_B is not None):
         raise CocaError("sampling needs keys_B, one random key an image, and nothing else takes them")
@@ -122,12 +123,10 @@ def _read_prompt(
     mask_BPP = causal_mask(prompts_BP != pad_id)[:, 0]
     mask_BPS = jnp.pad(mask_BPP, ((0, 0), (0, 0), (0, slots - prompt_slots)))
     positions_BP = jnp.broadcast_to(jnp.arange(prompt_slots), prompts_BP.shape)
-    hidden_BPD, cache = model.apply(
-        decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend"
-    )
-    last_B1D = jnp.take_along_axis(hidden_BPD, (lengths_B - 1)[:, None, None], axis=1)
+    output = model.apply(decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend")
+    last_B1D = jnp.take_along_axis(output.hidden_BLD, (lengths_B - 1)[:, None, None], axis=1)
     logits_B1V = model.apply(decoder, last_B1D, method="next_logits")
-    return state.replace(cache=cache), jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
+    return state.replace(cache=output.cache), jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
 
 
 def _read_tokens(
@@ -142,9 +141,9 @@ def _read_tokens(
     # Where an image is done, the loop may run past the last position, to no effect.
     positions_B = jnp.minimum(lengths_B + state.count - 1, model.config.text.length - 1)
     positions_BK = jnp.broadcast_to(positions_B[:, None], (batch, streams))
-    hidden_BKD, cache = model.apply(decoder, last_BK, positions_BK, visible_BKS, index, state.cache, method="extend")
-    logits_BKV = model.apply(decoder, hidden_BKD, method="next_logits")
-    return state.replace(visible_BKS=visible_BKS, cache=cache), logits_BKV
+    output = model.apply(decoder, last_BK, positions_BK, visible_BKS, index, state.cache, method="extend")
+    logits_BKV = model.apply(decoder, output.hidden_BLD, method="next_logits")
+    return state.replace(visible_BKS=visible_BKS, cache=output.cache), logits_BKV
 
 
 def _choose(

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.config import Config, MeshConfig
-from coca_jax.data.images.clips import load_clip
 from coca_jax.data.images.decode import load_image
+from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.distributed import sharding
 from coca_jax.embedding_index.index import Index
@@ -27,6 +27,7 @@ from coca_jax.generation import GenerationOptions
 from coca_jax.inference import functions as predictions
 from coca_jax.inference.batching import Batcher
 from coca_jax.models import coca as models
+from coca_jax.objectives import pretraining
 from coca_jax.trainer import checkpoint
 from coca_jax.trainer.fingerprint import model_digest
 
@@ -70,9 +71,10 @@ class Coca:
           batch_size: by default that of the run's evaluations; it is rounded up to divide over the mesh.
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
-        self._params, self._model = params, models.build(config)
+        self._params = params
+        self._model = models.build(config.model, pretraining.branches(config))
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
-        self.can_embed, self.can_caption = self._model.contrastive, self._model.captioning
+        self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
 
     @property
     def batch_size(self) -> int:

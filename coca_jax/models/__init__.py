@@ -1,1 +1,1 @@
-"""The CoCa model. The only package that imports flax.linen; see `coca.py` for what the rest of the project uses."""
+"""The CoCa model, the only package that imports flax.linen; `coca.py` is its interface to the rest of the project."""

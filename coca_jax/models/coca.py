@@ -1,31 +1,51 @@
-"""CoCa: image encoder, poolers, unimodal and multimodal decoder; both losses' inputs from one forward pass.
+"""CoCa: image encoder, poolers, unimodal and multimodal decoder; the inputs of both losses from one forward pass.
 
-The rest of the project sees `Coca` (a linen module used through `apply`), `init`, `abstract_parameters` and plain dicts.
-Text is given as token ids [B, L] (BOS, tokens, EOS, pads) with `valid_BL`, True where a token is not a pad: the model
-knows no special ids.
+The rest of the project uses `build`, `init`, `abstract_parameters`, `apply` with the methods of `Coca`, and plain dicts
+of parameters. Text is given as token ids [B, L] (BOS, tokens, EOS, pads) with `valid_BL`, True where a token is not a
+pad: the model knows no special ids.
 """
 
+import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jax.sharding import PartitionSpec
 
-from coca_jax.config import Config, ModelConfig
-from coca_jax.distributed.sharding import Axis, constrain
+from coca_jax.config import LossConfig, ModelConfig
+from coca_jax.distributed.sharding import Axis
+from coca_jax.models.block import unstacked
+from coca_jax.models.cache import DecoderCache
 from coca_jax.models.image_encoder import image_encoder, token_count
-from coca_jax.models.layers import BlockCache, CachedKeysValues, unstacked
 from coca_jax.models.poolers import PooledImage, Poolers
-from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder, UnimodalText
+from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
 
+@dataclasses.dataclass(frozen=True)
+class Branches:
+    """The parts of a model that its objective trains; one that is False has neither parameters nor compute.
+
+    Attributes:
+      contrastive: image and text embeddings (CLS, contrastive pooler, temperature).
+      captioning: multimodal decoder and softmax.
+      unimodal_language_model: the softmax reads the unimodal decoder too.
+      initial_temperature: of the contrastive branch.
+    """
+
+    contrastive: bool = True
+    captioning: bool = True
+    unimodal_language_model: bool = False
+    initial_temperature: float = LossConfig.initial_temperature
+
+
 @struct.dataclass
 class CocaOutput:
-    """One forward pass. A branch that is switched off leaves None.
+    """The outputs of one forward pass; None for a branch that does not exist.
 
     Attributes:
       image_embedding_BE, text_embedding_BE: L2-normalised, float32.
@@ -44,11 +64,16 @@ class CocaOutput:
 
 
 @struct.dataclass
-class DecoderCache:
-    """Keys and values of both decoder halves, one entry a layer."""
+class Extension:
+    """The output of `Coca.extend`.
 
-    unimodal: tuple[BlockCache, ...]
-    multimodal: tuple[BlockCache, ...]
+    Attributes:
+      hidden_BLD: the input of `Coca.next_logits`, for the new tokens.
+      cache: with the new tokens' keys and values.
+    """
+
+    hidden_BLD: jax.Array
+    cache: DecoderCache
 
 
 def _normalize(x: jax.Array) -> jax.Array:
@@ -57,55 +82,50 @@ def _normalize(x: jax.Array) -> jax.Array:
 
 
 class Coca(nn.Module):
-    """The model; a branch whose loss has weight 0 has neither parameters nor compute.
-
-    Attributes:
-      contrastive: image and text embeddings (CLS, contrastive pooler, temperature).
-      captioning: multimodal decoder and softmax.
-      unimodal_language_model: the softmax reads the unimodal decoder too.
-    """
+    """The model, with the parts that `branches` names."""
 
     config: ModelConfig
-    contrastive: bool = True
-    captioning: bool = True
-    unimodal_language_model: bool = False
-    initial_temperature: float = 0.07
+    branches: Branches = Branches()
 
     def setup(self) -> None:
-        config = self.config
+        config, branches = self.config, self.branches
         if config.image.kind != "precomputed":
             self.image_encoder = image_encoder(config, "image_encoder")
-        self.poolers = Poolers(config, self.contrastive, self.captioning)
-        self.unimodal = UnimodalDecoder(config, cls=self.contrastive)
-        if self.captioning:
+        self.poolers = Poolers(config, branches.contrastive, branches.captioning)
+        self.unimodal = UnimodalDecoder(config, cls=branches.contrastive)
+        if branches.captioning:
             self.multimodal = MultimodalDecoder(config)
-        if self.captioning or self.unimodal_language_model:
+        if branches.captioning or branches.unimodal_language_model:
             self.softmax = Softmax(config)
-        if self.contrastive:
-            initializer = nn.initializers.constant(self.initial_temperature)
+        if branches.contrastive:
+            initializer = nn.initializers.constant(branches.initial_temperature)
             self.temperature = self.param("temperature", nn.with_logical_partitioning(initializer, ()), ())
 
     def __call__(self, images: jax.Array, ids_BL: jax.Array, valid_BL: jax.Array) -> CocaOutput:
-        """Both branches' outputs from one pass; `images` as for `encode_image`."""
+        """The outputs of all branches from one pass; `images` as for `encode_image`."""
+        branches = self.branches
         output = CocaOutput(softmax=self._softmax())
         text = self.unimodal(ids_BL, valid_BL)
-        if self.contrastive or self.captioning:
+        if branches.contrastive or branches.captioning:
+            chex.assert_equal_shape_prefix([images, ids_BL], 1)
             pooled = self.encode_image(images)
-        if self.contrastive:
+        if branches.contrastive:
             output = output.replace(
                 image_embedding_BE=_normalize(pooled.embedding_BD),
                 text_embedding_BE=_normalize(text.embedding_BD),
                 temperature=self.bounded_temperature(),
             )
-        if self.captioning:
-            output = output.replace(hidden_BLD=self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD))
-        if self.unimodal_language_model:
+        if branches.captioning:
+            output = output.replace(hidden_BLD=self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD)
+        if branches.unimodal_language_model:
             output = output.replace(unimodal_hidden_BLD=text.tokens_BLD)
         return output
 
     def encode_image(self, images: jax.Array) -> PooledImage:
-        """Poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or for precomputed tokens [B, N, D]."""
+        """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D]."""
+        chex.assert_rank(images, {3, 4})
         tokens_BND = images.astype(self.config.dtype) if images.ndim == 3 else self.image_encoder(images)
+        chex.assert_shape(tokens_BND, (len(images), None, self.config.width))
         return self.poolers(tokens_BND)
 
     def embed_images(self, images: jax.Array) -> jax.Array:
@@ -127,74 +147,49 @@ class Coca(nn.Module):
         ids_BL: jax.Array,
         positions_BL: jax.Array,
         mask_BLS: jax.Array,
-        index: jax.Array,
+        index: jax.Array | int,
         cache: DecoderCache,
         tokens_BQD: jax.Array | None = None,
-    ) -> tuple[jax.Array, DecoderCache]:
+    ) -> Extension:
         """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
 
-        The cache has slots, in any order: the mask alone says what a token attends to. So several texts for one image
-        share its slots, and the image tokens' keys and values, as rows of the length axis.
+        The cache has slots, in any order: the mask alone determines which of them a token attends to. So several texts
+        for one image share its slots, and the image tokens' keys and values, as rows of the length axis.
 
         Args:
           ids_BL: the new tokens.
-          positions_BL: where in the text each stands.
+          positions_BL: their positions in the text.
           mask_BLS: bool, the slots that each attends to; its own among them.
           index: the new tokens take the slots index, index + 1, …
           tokens_BQD: pooled image tokens, at the first call only: their keys and values are cached.
-
-        Returns:
-          What `next_logits` reads, [B, L, D], and the cache that holds the new tokens too.
         """
+        chex.assert_equal_shape([ids_BL, positions_BL])
+        chex.assert_shape(mask_BLS, (*ids_BL.shape, None))
         mask = mask_BLS[:, None]
-        text: UnimodalText = self.unimodal.extend(ids_BL, positions_BL, mask, index, cache.unimodal)
-        hidden_BLD, multimodal = self.multimodal.extend(text.tokens_BLD, mask, index, cache.multimodal, tokens_BQD)
-        return hidden_BLD, DecoderCache(text.cache, multimodal)
+        text = self.unimodal.extend(ids_BL, positions_BL, mask, index, cache.unimodal)
+        output = self.multimodal.extend(text.tokens_BLD, mask, index, cache.multimodal, tokens_BQD)
+        return Extension(output.hidden_BLD, DecoderCache(text.cache, output.cache))
 
     def next_logits(self, hidden_BLD: jax.Array) -> jax.Array:
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
         return self._softmax().logits(hidden_BLD)
 
     def _softmax(self) -> SoftmaxWeights | None:
-        if self.captioning or self.unimodal_language_model:
+        if self.branches.captioning or self.branches.unimodal_language_model:
             return self.softmax(self.unimodal.embedding)
         return None
 
 
-def build(config: Config) -> Coca:
-    """The model with the branches that the loss weights ask for."""
-    return Coca(
-        config.model,
-        contrastive=bool(config.loss.contrastive_weight),
-        captioning=bool(config.loss.captioning_weight),
-        unimodal_language_model=bool(config.loss.unimodal_language_model_weight),
-        initial_temperature=config.loss.initial_temperature,
-    )
-
-
-def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
-    """A cache for `slots` tokens an image; it gets the image tokens' keys and values at the first `extend`."""
-
-    def zeros(*shape: int) -> jax.Array:
-        x = jnp.zeros((batch, config.heads, *shape), config.dtype)
-        return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
-
-    head_dim = config.width // config.heads
-
-    def block():
-        return BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
-
-    def blocks(layers):
-        return tuple(block() for _ in range(layers))
-
-    return DecoderCache(blocks(config.text.unimodal_layers), blocks(config.text.multimodal_layers))
+def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:
+    """The model of a config, with the parts that an objective needs."""
+    return Coca(config, branches)
 
 
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Parameters as `extend` and `next_logits` read them: the decoder's unstacked, its kernels in the compute dtype.
+    """Parameters in the form of `extend` and `next_logits`: the decoder's unstacked, its kernels in the compute dtype.
 
-    To be called once, before the loop over tokens, which would otherwise cast and copy them at each. What is of this form
-    already stays as it is.
+    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Parameters
+    that already have this form are returned unchanged.
     """
     if "blocks" not in params["unimodal"]["layers"]:
         return params
@@ -202,7 +197,7 @@ def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[s
 
 
 def decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """Of `generation_parameters` what differs from the parameters themselves."""
+    """The entries of `generation_parameters` that differ from the parameters themselves."""
 
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
@@ -219,12 +214,10 @@ def init(model: Coca, key: jax.Array) -> dict[str, Any]:
 def abstract_parameters(model: Coca) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes; allocates nothing."""
     boxed = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
-
-    def is_spec(node):
-        return isinstance(node, PartitionSpec)
-
     logical = jax.tree.map(
-        lambda names: tuple(Axis(name) for name in names), nn.get_partition_spec(boxed), is_leaf=is_spec
+        lambda names: tuple(Axis(name) for name in names),
+        nn.get_partition_spec(boxed),
+        is_leaf=lambda node: isinstance(node, PartitionSpec),
     )
     return nn.unbox(boxed), logical
 

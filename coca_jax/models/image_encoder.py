@@ -8,24 +8,25 @@ from flax import linen as nn
 
 from coca_jax.config import ImageEncoderConfig, ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
-from coca_jax.models.layers import Dense, Mlp, Stack, layer_norm, named
+from coca_jax.models.block import Stack
+from coca_jax.models.layers import Dense, Mlp, layer_norm, named
 
 
-def exact_gelu(x):
+def exact_gelu(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)  # the paper's public code uses erf; jax's default is tanh
 
 
 def token_count(config: ImageEncoderConfig) -> int:
-    """N, the number of tokens that an image becomes."""
+    """N, the number of tokens of an image."""
     return config.tokens if config.kind == "precomputed" else (config.size // config.patch) ** 2
 
 
 def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
-    """Position embeddings of a square grid of N patches, for a grid of `tokens`: the paper's step from 288 to 576 pixels.
+    """Position embeddings of a square grid of N patches, resized to `tokens`: the paper's step from 288 to 576 pixels.
 
     Bicubic (Keys' kernel, a = -1/2) between the centres of the patches; towards fewer patches the kernel is widened
-    against aliasing, towards more that has no effect. The paper does not say how; Google's public code is bilinear,
-    whose kinks lie on the old centres.
+    against aliasing, towards more that has no effect. The paper does not state the method; Google's public code is
+    bilinear, whose kinks lie on the old centres.
 
     Args:
       positions_ND: float32, row by row.
@@ -34,7 +35,7 @@ def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
       [tokens, D].
 
     Raises:
-      ValueError: either number is no square.
+      ValueError: either number is not a square.
     """
     count, width = positions_ND.shape
     old, new = math.isqrt(count), math.isqrt(tokens)
@@ -45,7 +46,7 @@ def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
 
 
 def to_float(images: jax.Array, dtype: str) -> jax.Array:
-    """Pixels in [0, 1]: uint8 is divided by 255, floating point is taken as it is."""
+    """Pixels in [0, 1]: uint8 is divided by 255, floating point is only cast."""
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
 
@@ -54,7 +55,7 @@ class ConvStem(nn.Module):
 
     Xiao et al., "Early convolutions help transformers see better" (arXiv 2106.14881): on little data it learns much
     faster than one linear patch projection. Without normalisation between the layers: on CPU it costs as much as all
-    the rest of the stem, and the blocks normalise what they read.
+    the rest of the stem, and the blocks normalise their input.
     """
 
     config: ModelConfig

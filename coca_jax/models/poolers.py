@@ -1,12 +1,14 @@
 """Attentional poolers (paper §3.2): learnable queries attend to tokens; cascade or parallel (§4.3, Table 8f)."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis
-from coca_jax.models.layers import Attention, layer_norm, named
+from coca_jax.models.attention import Attention
+from coca_jax.models.layers import layer_norm, named
 
 
 class AttentionalPooler(nn.Module):
@@ -27,17 +29,17 @@ class AttentionalPooler(nn.Module):
         )
         head_dim = self.config.pooler.hidden_multiple * width // self.config.heads
         attention = Attention(self.config, head_dim, per_dim_scale=True, name="attention")
-        queries_BQD = jax.numpy.broadcast_to(queries_QD, (tokens_BND.shape[0], *queries_QD.shape))
+        queries_BQD = jnp.broadcast_to(queries_QD, (tokens_BND.shape[0], *queries_QD.shape))
         pooled_BQD = attention(queries_BQD, attention.keys_values(tokens_BND))
         return layer_norm("norm")(pooled_BQD).astype(self.config.dtype)
 
 
 @struct.dataclass
 class PooledImage:
-    """What the two poolers make of an image's tokens; None where that branch is switched off.
+    """The outputs of the two poolers; None for a branch that does not exist.
 
     Attributes:
-      tokens_BQD: what the multimodal decoder attends to.
+      tokens_BQD: the tokens that the multimodal decoder attends to.
       embedding_BD: the contrastive query's output, not normalised.
     """
 

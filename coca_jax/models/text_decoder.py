@@ -1,5 +1,6 @@
 """The decoupled text decoder (paper §3.2): a unimodal half, whose CLS is the text embedding, and a multimodal half."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,9 @@ from flax import struct
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
-from coca_jax.models.layers import BlockCache, Stack, layer_norm, named
+from coca_jax.models.block import Stack
+from coca_jax.models.cache import BlockCache
+from coca_jax.models.layers import layer_norm, named
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
@@ -32,14 +35,27 @@ class UnimodalText:
     """The unimodal half's output.
 
     Attributes:
-      tokens_BLD: what the multimodal half reads; not normalised (Google's public code).
+      tokens_BLD: input of the multimodal half; not normalised (Google's public code).
       embedding_BD: LayerNorm of the CLS output; None without a contrastive branch.
-      cache: updated keys and values, one entry a layer; None where none was given.
+      cache: updated keys and values, one entry a layer; None if none was given.
     """
 
     tokens_BLD: jax.Array
-    embedding_BD: jax.Array | None
-    cache: tuple[BlockCache, ...] | None
+    embedding_BD: jax.Array | None = None
+    cache: tuple[BlockCache, ...] | None = None
+
+
+@struct.dataclass
+class MultimodalText:
+    """The multimodal half's output.
+
+    Attributes:
+      hidden_BLD: input of the softmax.
+      cache: updated keys and values, one entry a layer; None if none was given.
+    """
+
+    hidden_BLD: jax.Array
+    cache: tuple[BlockCache, ...] | None = None
 
 
 class UnimodalDecoder(nn.Module):
@@ -60,6 +76,8 @@ class UnimodalDecoder(nn.Module):
         self.layers = Stack(config, text.unimodal_layers, text.mlp, jax.nn.relu)
 
     def __call__(self, ids_BL: jax.Array, valid_BL: jax.Array) -> UnimodalText:
+        chex.assert_rank(ids_BL, 2)
+        chex.assert_equal_shape([ids_BL, valid_BL])
         length = ids_BL.shape[1]
         x = self._embed(ids_BL, jnp.asarray(sinusoidal_positions(length, self.config.width)))
         if self.cls:
@@ -69,26 +87,26 @@ class UnimodalDecoder(nn.Module):
         x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         x, _ = self.layers(x, causal_mask(valid_BL))
         # CLS is last and attention is causal: the text's tokens never see it.
-        return UnimodalText(x[:, :length], self.norm(x[:, -1]) if self.cls else None, None)
+        return UnimodalText(x[:, :length], self.norm(x[:, -1]) if self.cls else None)
 
     def extend(
         self,
         ids_BL: jax.Array,
         positions_BL: jax.Array,
         mask: jax.Array,
-        index: jax.Array,
+        index: jax.Array | int,
         cache: tuple[BlockCache, ...],
     ) -> UnimodalText:
-        """New tokens, given the cache of the earlier ones (no CLS); see `Coca.extend`."""
+        """The output for new tokens, given the cache of earlier ones (no CLS); see `Coca.extend`."""
         table = jnp.asarray(sinusoidal_positions(self.config.text.length, self.config.width))
         x = self._embed(ids_BL, table[positions_BL])
         x, cache = self.layers(x, mask, None, index, cache)
-        return UnimodalText(x, None, cache)
+        return UnimodalText(x, cache=cache)
 
     def _embed(self, ids_BL: jax.Array, positions_LD: jax.Array) -> jax.Array:
         # The table's width lies on the mesh axis that also carries the batch. Each device looks up its part of the
         # width for the rows of all its neighbours there, and one all-to-all, forth and back, makes rows of it: cheaper
-        # than gathering the table. Without this XLA makes the activations whole everywhere, and warns that it does.
+        # than gathering the table. Without this, XLA replicates the activations on all devices, with a warning.
         ids_BL = constrain(ids_BL, Axis.LOOKUP_BATCH, Axis.LENGTH)
         x = self._scaled(jnp.take(self.embedding, ids_BL, axis=0))
         x = constrain(x, Axis.LOOKUP_BATCH, Axis.LENGTH, Axis.WIDTH)
@@ -109,33 +127,34 @@ class MultimodalDecoder(nn.Module):
         self.layers = Stack(self.config, text.multimodal_layers, text.mlp, jax.nn.relu, cross=True)
         self.norm = layer_norm()
 
-    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array) -> jax.Array:
-        """What the softmax reads, [B, L, D]."""
+    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array) -> MultimodalText:
+        chex.assert_equal_shape_prefix([text_BLD, valid_BL], 2)
+        chex.assert_shape(tokens_BQD, (len(text_BLD), None, self.config.width))
         x, _ = self.layers(text_BLD, causal_mask(valid_BL), tokens_BQD)
-        return self.norm(x).astype(self.config.dtype)
+        return MultimodalText(self.norm(x).astype(self.config.dtype))
 
     def extend(
         self,
         text_BLD: jax.Array,
         mask: jax.Array,
-        index: jax.Array,
+        index: jax.Array | int,
         cache: tuple[BlockCache, ...],
         tokens_BQD: jax.Array | None,
-    ) -> tuple[jax.Array, tuple[BlockCache, ...]]:
-        """The same for new tokens; image tokens are given at the first call only, then cached. See `Coca.extend`."""
+    ) -> MultimodalText:
+        """The output for new tokens; image tokens are given at the first call only, then cached; see `Coca.extend`."""
         x, cache = self.layers(text_BLD, mask, tokens_BQD, index, cache)
-        return self.norm(x).astype(self.config.dtype), cache
+        return MultimodalText(self.norm(x).astype(self.config.dtype), cache)
 
 
 @struct.dataclass
 class SoftmaxWeights:
-    """The output projection: kernel [D, V] and bias [V]. A loss that works in chunks needs them, not the logits."""
+    """The output projection: kernel [D, V] and bias [V]. Losses take these instead of logits, to work in chunks."""
 
     kernel_DV: jax.Array
     bias_V: jax.Array
 
     def logits(self, hidden_BLD: jax.Array) -> jax.Array:
-        """float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
+        """Logits, float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
         kernel = self.kernel_DV.astype(hidden_BLD.dtype)
         flat = jnp.dot(hidden_BLD.reshape(-1, kernel.shape[0]), kernel, preferred_element_type=jnp.float32)
         return flat.reshape(*hidden_BLD.shape[:-1], kernel.shape[1]) + self.bias_V

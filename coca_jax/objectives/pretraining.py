@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from coca_jax.config import Config, LossConfig
 from coca_jax.distributed.sharding import Axis, constrain, constrain_tree
-from coca_jax.models.coca import Coca, CocaOutput, abstract_parameters
+from coca_jax.models.coca import Branches, Coca, CocaOutput, abstract_parameters
 from coca_jax.objectives import losses
 
 Batch = dict[str, jax.Array]
@@ -158,6 +158,17 @@ class Pretraining:
             total += self.config.unimodal_language_model_weight * loss
             metrics |= {"unimodal_language_model_loss": loss}
         return total, metrics
+
+
+def branches(config: Config) -> Branches:
+    """The parts of the model that losses of a weight above 0 need."""
+    loss = config.loss
+    return Branches(
+        contrastive=bool(loss.contrastive_weight),
+        captioning=bool(loss.captioning_weight),
+        unimodal_language_model=bool(loss.unimodal_language_model_weight),
+        initial_temperature=loss.initial_temperature,
+    )
 
 
 def sources(config: Config) -> tuple[str, ...]:

@@ -239,7 +239,7 @@ def still(data: bytes, source: DatasetConfig) -> Image.Image:
     try:
         return images.decode(data, smallest=2 * picture_hashes.SIDE)
     except BadRecord as error:
-        if error.cause != "not a picture":
+        if error.cause != "not an image":
             raise
     plain = dataclasses.replace(source, frames=0)
     return Image.fromarray(views.view(data, 2 * picture_hashes.SIDE, plain, None))

@@ -23,6 +23,7 @@ from coca_jax.config import Config
 from coca_jax.distributed.sharding import shardings
 from coca_jax.errors import CocaError
 from coca_jax.models import coca
+from coca_jax.objectives import pretraining
 from coca_jax.storage.files import as_path
 from coca_jax.trainer.state import TrainState
 
@@ -134,7 +135,7 @@ def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Rest
     """
     manager, step = _open(path)
     record = _record(manager, step)
-    params, logical = coca.abstract_parameters(coca.build(record.config))
+    params, logical = coca.abstract_parameters(coca.build(record.config.model, pretraining.branches(record.config)))
     if mesh is None:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(lambda _: device, params)

@@ -51,7 +51,7 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program
     """
     train = config.train
     sharding.check_batch_size(mesh, train.batch_size, train.microbatches)
-    model = models.build(config)
+    model = models.build(config.model, objective.branches(config))
     optimiser = optimizer.build(config.optimizer, train.steps)
     # A search builds many programs that differ in what the state does not depend on.
     whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
@@ -66,7 +66,8 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program
 @functools.lru_cache(maxsize=8)
 def _plan(config: Config, mesh: Mesh | AbstractMesh) -> state.StatePlan:
     optimiser = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(models.build(config), optimiser, bool(config.optimizer.ema_decay), mesh)
+    model = models.build(config.model, objective.branches(config))
+    return state.plan(model, optimiser, bool(config.optimizer.ema_decay), mesh)
 
 
 def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -116,7 +116,7 @@ def folder_run(tmp_path, *flags):
 def test_a_corrupt_picture_is_skipped_counted_and_named(tmp_path):
     status, _, err = running.call(folder_run(tmp_path, "--config.data.max_bad_ratio=0.5"))
     assert status == 0, err
-    assert "broken.jpg" in err and "skipped 1 record: not a picture" in err, err
+    assert "broken.jpg" in err and "skipped 1 record: not an image" in err, err
     assert "folder/image_to_text_r1" in json.loads((tmp_path / "run" / "evaluation.json").read_text())
 
 
@@ -183,7 +183,7 @@ def test_any_set_by_name_on_one_process_and_on_four(run, tmp_path):
     arguments = [*running.command("evaluate", f"--checkpoint={run}"), *sets_of(photos), "--config.batch_size=8"]
     status, out, err = running.call([*arguments, f"--output={tmp_path / 'one'}", "--sets=coco"])
     assert status == 0, err
-    assert "broken.jpg left out: not a picture" in err and "records left out: 1 not a picture" in err, err
+    assert "broken.jpg left out: not an image" in err and "records left out: 1 not an image" in err, err
     results = json.loads((tmp_path / "one" / "evaluation_coco.json").read_text())
     assert results["coco/images"] == 21 and results["coco/unreadable"] == 1 and "coco/caption_cider" in results
     assert results["checkpoint"] == str(run) and results["checkpoint_step"] == 2
@@ -195,10 +195,10 @@ def test_any_set_by_name_on_one_process_and_on_four(run, tmp_path):
     # 22 records in batches of 8: the last one is padded, and its broken picture is another process' than the first.
     ends = [running.finish(one) for one in running.start_several(4, [*arguments, f"--output={tmp_path / 'four'}"])]
     assert [status for status, _, _ in ends] == [0] * 4, ends
-    assert "broken.jpg" not in ends[0][2] and "records left out: 1 not a picture" in ends[0][2], ends
+    assert "broken.jpg" not in ends[0][2] and "records left out: 1 not an image" in ends[0][2], ends
     assert not any("coco" in out for _, out, _ in ends[1:])  # the first process speaks
     assert json.loads((tmp_path / "four" / "evaluation_coco.json").read_text()) == results
-    assert "could not be used: 1 not a picture" in (tmp_path / "four" / "report_coco.html").read_text()
+    assert "could not be used: 1 not an image" in (tmp_path / "four" / "report_coco.html").read_text()
 
 
 def test_a_set_that_is_not_there(run):

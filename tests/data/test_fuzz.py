@@ -98,7 +98,7 @@ def must_end_well(data: bytes, source: DatasetConfig) -> None:
     try:
         view = views.view(data, 16, source, np.random.default_rng(0))
     except BadRecord as error:
-        assert error.cause in ("not a picture", "damaged picture", "too many pixels", "damaged clip", "clip too long")
+        assert error.cause in ("not an image", "damaged image", "too many pixels", "damaged clip", "clip too long")
     else:
         assert view.shape[-3:] == (16, 16, 3) and view.dtype == np.uint8
 

@@ -36,7 +36,7 @@ def test_only_what_is_new_or_has_changed_is_embedded(photos):
     assert counts == (7, 0, 0) and model.embedded == 7
     names = [entry.name for entry in first.index.entries]
     assert names == ["0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "more/3.png"]
-    assert len(first.unreadable) == 1 and "broken.jpg cannot be read as a picture" in first.unreadable[0]
+    assert len(first.unreadable) == 1 and "broken.jpg cannot be read as an image" in first.unreadable[0]
     assert _update(model, photos)[1] == (0, 7, 0) and model.embedded == 7
     (photos / "1.png").unlink()
     os.utime(photos / "2.png", ns=(0, 1))

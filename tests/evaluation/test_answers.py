@@ -30,7 +30,7 @@ class Shelf:
 
     def __getitem__(self, rows):
         self.largest = max(self.largest, len(rows))
-        self.unreadable |= {int(row): "not a picture" for row in rows if row in self._broken}
+        self.unreadable |= {int(row): "not an image" for row in rows if row in self._broken}
         found = self._pictures[rows]
         found[np.isin(rows, self._broken)] = 0
         return found
@@ -81,7 +81,7 @@ def test_unreadable_pictures_are_counted_and_nothing_else_changes():
     broken, tasks = (0, 5, 36), ("retrieval", "classification")
     pictures = tiny_coca.pictures(COUNT)
     found = evaluate(tiny_coca.coca(), held_out(Shelf(pictures, broken), tasks), gallery=50)
-    assert found.unreadable == {"not a picture": 3} and found.metrics["things/unreadable"] == 3
+    assert found.unreadable == {"not an image": 3} and found.metrics["things/unreadable"] == 3
     assert found.metrics["things/images"] == len(found.gallery) == COUNT - 3
     whole, kept = held_out(pictures, tasks), np.setdiff1d(np.arange(COUNT), broken)
     (task,) = whole.classifications
@@ -100,10 +100,10 @@ def test_unreadable_pictures_are_counted_and_nothing_else_changes():
 
 def test_pictures_that_another_process_could_not_read_are_left_out_with_their_causes(monkeypatch):
     shelf = Shelf(tiny_coca.pictures(COUNT), (0, 5))
-    others = [b"", json.dumps([[36, "damaged picture"], [5, "not a picture"]]).encode()]
+    others = [b"", json.dumps([[36, "damaged image"], [5, "not an image"]]).encode()]
     monkeypatch.setattr(answers.hosts, "from_each", lambda own: [own, *others])
     found = ask(tiny_coca.coca(), held_out(shelf), embed=True, caption=False)
-    assert found.unreadable == {"not a picture": 2, "damaged picture": 1}
+    assert found.unreadable == {"not an image": 2, "damaged image": 1}
     assert len(found.embeddings_ME) == COUNT - 3 and not set(found.rows) & {0, 5, 36}
 
 

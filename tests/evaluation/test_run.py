@@ -58,10 +58,10 @@ def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
     assert held_out.images.shape == (6, 16, 16, 3) and held_out.captions[1] == ("a thing 1", "a red one")
     np.testing.assert_array_equal(held_out.images[np.array([3, 2, 3])][:, 0, 0, 0], [3, 0, 3])  # 2 is no picture
     (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=2)
-    assert result.unreadable == {"not a picture": 1} and result.metrics["things/unreadable"] == 1
+    assert result.unreadable == {"not an image": 1} and result.metrics["things/unreadable"] == 1
     assert result.metrics["things/images"] == 5 and result.metrics["things/texts"] == 10
     assert set(result.captions) == {7, 8, 10, 11, 12} and "things/caption_bleu_4" in result.metrics
-    assert "2.png" in caplog.text and "not a picture" in caplog.text
+    assert "2.png" in caplog.text and "not an image" in caplog.text
 
 
 def test_examples_captions_and_conditions_choose(tmp_path):
@@ -174,7 +174,7 @@ def test_what_is_written_says_which_model_it_was(tmp_path):
     assert written["checkpoint_digest"] == coca.digest and written["things/images"] == 5
     assert set(read_results(folder / "captions_things_results.json")) == {7, 8, 10, 11, 12}
     page = (folder / "report_mine.html").read_text()
-    assert coca.digest in page and "Records that could not be used: 1 not a picture" in page
+    assert coca.digest in page and "Records that could not be used: 1 not an image" in page
     run.write_results(folder, coca, results, "A run", checkpoint="runs/x")
     assert read_evaluation(folder / "evaluation.json") == written
 
@@ -337,7 +337,7 @@ class Unreadable:
         return len(self._black)
 
     def __getitem__(self, rows):
-        self.unreadable |= {int(row): "not a picture" for row in np.atleast_1d(rows)}
+        self.unreadable |= {int(row): "not an image" for row in np.atleast_1d(rows)}
         return self._black[rows]
 
 

@@ -25,7 +25,7 @@ def _parts():
     values.model.pooler.update(queries=2, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary.size, length=24, unimodal_layers=1, multimodal_layers=1, mlp=24)
     config = config_lib.from_config_dict(values)
-    abstract, logical = models.abstract_parameters(models.build(config))
+    abstract, logical = models.abstract_parameters(tiny.model(config))
     return config, tiny.spread_parameters(abstract), vocabulary, logical
 
 

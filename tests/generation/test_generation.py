@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from coca_jax import config as config_lib
 from coca_jax import generation
@@ -33,7 +34,7 @@ def _model(vocabulary: int = V) -> tuple[coca.Coca, dict]:
     values.model.image.update(kind="precomputed", tokens=4)
     values.model.pooler.update(queries=3, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary, length=L, unimodal_layers=1, multimodal_layers=2, mlp=24)
-    model = coca.build(config_lib.from_config_dict(values))
+    model = tiny.model(config_lib.from_config_dict(values))
     rng = np.random.default_rng(3)
     kinds = {"scale": (1, 0.1), "bias": (0, 0.1), "temperature": (0.07, 0), "queries": (0, 1)}
 
@@ -558,7 +559,7 @@ class Watched:
     """The model, and what is asked of it."""
 
     def __init__(self, on_extend):
-        self.config, self.captioning, self.on_extend = _model()[0].config, True, on_extend
+        self.config, self.branches, self.on_extend = _model()[0].config, coca.Branches(), on_extend
 
     def apply(self, variables, *args, method):
         if method == "extend":
@@ -599,7 +600,7 @@ def test_image_keys_are_projected_once_for_all_beams():
     (prompt, later) = seen  # as traced: before the loop, and in it
     assert prompt[0] == (B, 1) and prompt[2].shape == (B, 3, 16)
     assert later[0] == (B, 3) and later[2] is None
-    assert [layer.cross.key_BHKS.shape for layer in later[1].multimodal] == [(B, 2, 8, 3)] * 2
+    assert [layer.image.key_BHKS.shape for layer in later[1].multimodal] == [(B, 2, 8, 3)] * 2
 
 
 def test_kernels_are_cast_before_the_loop():
@@ -701,7 +702,7 @@ def test_what_the_model_cannot_do_is_refused():
         generation.generate(_model()[0], _model()[1], _images(), prompts_BP=_prompts()[:5], **SPECIAL)
     with pytest.raises(CocaError, match="prompts of 10 tokens"):
         generation.generate(_model()[0], _model()[1], _images(), prompts_BP=np.full((B, L + 1), 5), **SPECIAL)
-    dual = dataclasses.replace(_model()[0], captioning=False)
+    dual = dataclasses.replace(_model()[0], branches=coca.Branches(captioning=False))
     with pytest.raises(CocaError, match="no captioning branch"):
         generation.generate(dual, _model()[1], _images(), **SPECIAL)
 

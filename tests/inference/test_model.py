@@ -29,7 +29,7 @@ def _coca(**weights: float) -> inference.Coca:
     values.evaluation.batch_size = 4
     values.loss.update(weights)
     config = config_lib.from_config_dict(values)
-    params = tiny.spread_parameters(models.abstract_parameters(models.build(config))[0])
+    params = tiny.spread_parameters(models.abstract_parameters(tiny.model(config))[0])
     return inference.Coca(config, params, vocabulary, step=7)
 
 
@@ -131,7 +131,7 @@ def test_what_is_no_list_or_no_picture_is_refused_in_one_sentence(tmp_path):
     for one in (path, str(path), Image.fromarray(_pictures()[0])):
         with pytest.raises(CocaError, match="list"):
             coca.embed_images(one)
-    with pytest.raises(CocaError, match="broken.png cannot be read as a picture"):
+    with pytest.raises(CocaError, match="broken.png cannot be read as an image"):
         coca.embed_images([path])
     with pytest.raises(CocaError, match="missing.png cannot be read"):
         coca.caption([tmp_path / "missing.png"])

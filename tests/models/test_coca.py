@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax.core import meta
 
 from coca_jax import config as config_lib
 from coca_jax.distributed.sharding import Axis, spec
-from coca_jax.models import coca, image_encoder, layers, text_decoder
+from coca_jax.models import attention, block, cache, coca, image_encoder, text_decoder
 from coca_jax.objectives import losses
 
 # Every size is its own number, so that a shape says what an axis is.
@@ -40,7 +41,7 @@ _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 def _coca(changes: dict) -> coca.Coca:
     values = config_lib.default()
     values.update_from_flattened_dict(TINY | {key.replace("__", "."): value for key, value in changes.items()})
-    return coca.build(config_lib.from_config_dict(values))
+    return tiny.model(config_lib.from_config_dict(values))
 
 
 @functools.cache
@@ -142,7 +143,7 @@ MILLIONS = {  # coca_paper.md §1: ViT, unimodal layers, multimodal layers, text
 
 @pytest.mark.parametrize("name", MILLIONS)
 def test_parameter_counts_are_table_1(name):
-    params, logical = coca.abstract_parameters(coca.build(config_lib.Config(model=config_lib.variant(name))))
+    params, logical = coca.abstract_parameters(coca.build(config_lib.variant(name)))
 
     def count(*parts):
         return sum(math.prod(x.shape) for part in parts for x in jax.tree.leaves(part)) / 1e6
@@ -517,7 +518,7 @@ def test_rematerialisation_changes_no_value_and_no_gradient():
 
     def run(remat):
         model, params = _model(model__remat=remat)
-        stack = layers.Stack(model.config, 2, 40, jax.nn.relu, cross=True)
+        stack = block.Stack(model.config, 2, 40, jax.nn.relu, cross=True)
 
         def loss(p, x):
             return jnp.sum(jnp.sin(stack.apply({"params": p}, x, mask, tokens)[0]))
@@ -545,7 +546,7 @@ def test_what_a_block_keeps_for_the_backward_pass(remat, widths):
     # Residuals of a layer and token, in widths of the model; none keeps the attention logits besides.
     tokens, width, layer_count = 50, 64, 3
     config = config_lib.ModelConfig(width=width, heads=4, dtype="float32", remat=remat)
-    stack = layers.Stack(config, layer_count, 4 * width, jax.nn.relu)
+    stack = block.Stack(config, layer_count, 4 * width, jax.nn.relu)
     x = jnp.zeros((2, tokens, width))
     params = jax.eval_shape(lambda: meta.unbox(stack.init(jax.random.key(0), x)))["params"]
     pullback = jax.eval_shape(lambda p, x: jax.vjp(lambda p, x: stack.apply({"params": p}, x)[0], p, x)[1], params, x)
@@ -646,11 +647,11 @@ def test_tied_softmax_reads_the_embedding():
 @pytest.mark.parametrize("cap", [0.0, 2.0])
 def test_the_cap_bounds_attention_logits(cap):
     query = jnp.array([1000.0, -1000.0]).reshape(1, 2, 1, 1)
-    kv = layers.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
-    weights = layers.attend(query, kv, None, cap)[0, :, 0, 0]  # of the first key
+    kv = cache.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
+    weights = attention.attend(query, kv, None, cap)[0, :, 0, 0]  # of the first key
     share = 1 / (1 + np.exp(-2 * cap)) if cap else 1.0
     np.testing.assert_allclose(weights, [share, 1 - share], rtol=1e-5)
-    assert (layers.attend(query, kv, jnp.array([False, True]), cap) == 0).all()  # a mask is stronger than the cap
+    assert (attention.attend(query, kv, jnp.array([False, True]), cap) == 0).all()  # a mask is stronger than the cap
 
 
 def test_the_model_uses_its_cap():

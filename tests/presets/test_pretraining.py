@@ -5,6 +5,7 @@ import pathlib
 import jax
 import pytest
 import running
+import tiny
 
 from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
@@ -29,7 +30,7 @@ def _config(variant: str, argument: str | None) -> config_lib.Config:
 
 
 def _parameters(config: config_lib.Config) -> dict:
-    return coca.abstract_parameters(coca.build(config))[0]
+    return coca.abstract_parameters(tiny.model(config))[0]
 
 
 def _millions(*parts: dict) -> float:

@@ -5,11 +5,11 @@ import math
 import jax
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import AxisType
 from trainer import host_worker
 
 from coca_jax.distributed import sharding
-from coca_jax.models import coca
 from coca_jax.storage.files import as_path
 from coca_jax.trainer import checkpoint, optimizer, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
@@ -20,7 +20,7 @@ def plan_on(*shape: int) -> state.StatePlan:
     devices = jax.devices()[: math.prod(shape)]
     mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     optimiser = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(coca.build(config), optimiser, True, mesh)
+    return state.plan(tiny.model(config), optimiser, True, mesh)
 
 
 def record() -> RunRecord:

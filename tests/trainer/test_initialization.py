@@ -1,13 +1,13 @@
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from coca_jax import config as config_lib
 from coca_jax.config import MeshConfig
 from coca_jax.distributed import sharding
 from coca_jax.errors import CocaError
-from coca_jax.models import coca
 from coca_jax.models.image_encoder import resize_positions
 from coca_jax.trainer import initialization as warm_start
 from coca_jax.trainer import optimizer, state
@@ -27,7 +27,7 @@ def _config(**changes) -> config_lib.Config:
 
 def _plan(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.StatePlan:
     chain = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(coca.build(config), chain, bool(config.optimizer.ema_decay), mesh)
+    return state.plan(tiny.model(config), chain, bool(config.optimizer.ema_decay), mesh)
 
 
 def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -42,14 +42,14 @@ def _start() -> state.TrainState:
     config, mesh = _config(), tiny.mesh(1, 1, 1)
     chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
     with jax.set_mesh(mesh):
-        return jax.tree.map(np.asarray, state.plan(coca.build(config), chain, False, mesh).init(config.train.seed))
+        return jax.tree.map(np.asarray, state.plan(tiny.model(config), chain, False, mesh).init(config.train.seed))
 
 
 @functools.cache
 def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
     """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
     config, mesh = _config(train__microbatches=microbatches), tiny.mesh(*shape)
-    model = coca.build(config)
+    model = tiny.model(config)
     chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
     plan = state.plan(model, chain, False, mesh)
     function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
@@ -95,7 +95,7 @@ def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, 
 def test_every_mesh_starts_alike():
     config, mesh = _config(), tiny.mesh(2, 2, 2)
     with jax.set_mesh(mesh):
-        found = state.plan(coca.build(config), optimizer.build(config.optimizer, 10), False, mesh).init(0)
+        found = state.plan(tiny.model(config), optimizer.build(config.optimizer, 10), False, mesh).init(0)
     jax.tree.map(np.testing.assert_array_equal, found.params, _start().params)
 
 
@@ -104,7 +104,7 @@ def test_every_mesh_starts_alike():
 
 def _step_constraints(**changes) -> tuple[collections.Counter, coca.Coca]:
     config, mesh = _config(**changes), tiny.mesh(2, 2, 2)
-    model, chain = coca.build(config), optimizer.build(config.optimizer, 10)
+    model, chain = tiny.model(config), optimizer.build(config.optimizer, 10)
     plan = state.plan(model, chain, False, mesh)
     function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
     with jax.set_mesh(mesh):
@@ -159,7 +159,7 @@ def test_microbatches_and_the_sum_of_gradients_are_laid_out():
 
 def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
     config = _config()
-    model = coca.build(config)
+    model = tiny.model(config)
     loss = jax.jit(objective.Pretraining(model, config.loss, tiny.PAD).loss)
     arguments = (coca.abstract_parameters(model)[0], tiny.batch(config), jax.random.key(0))
 
@@ -173,7 +173,7 @@ def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
 
 
 def test_a_mesh_that_a_parameter_does_not_fit_is_refused_before_anything_compiles():
-    model = coca.build(_config(model__width=24, model__heads=2))
+    model = tiny.model(_config(model__width=24, model__heads=2))
     with pytest.raises(sharding.CocaError, match=re.escape("image_encoder/layers/blocks/attention/key/")) as caught:
         state.plan(model, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
     assert "has heads = 2, which does not divide over tensor = 4: set train.mesh.tensor" in str(caught.value)

@@ -9,7 +9,6 @@ import tiny
 
 from coca_jax import config as config_lib
 from coca_jax.distributed import sharding
-from coca_jax.models import coca
 from coca_jax.objectives import pretraining as objective
 from coca_jax.trainer import program
 
@@ -20,7 +19,7 @@ SOURCE = np.array([1, 0, 1, 1, 0, 1, 1, 0], np.int32)
 def trained():
     """An objective with two sources, its loss compiled, parameters, a batch of eight."""
     config = tiny.config(loss__contrastive_weight=0.0)
-    several = objective.Pretraining(coca.build(config), config.loss, tiny.PAD, ("a", "b"))
+    several = objective.Pretraining(tiny.model(config), config.loss, tiny.PAD, ("a", "b"))
     params = jax.tree.map(np.asarray, program.build(config, tiny.mesh(1, 1, 1)).plan.init(0).params)
     loss = jax.jit(lambda batch: several.loss(params, batch, jax.random.key(0))[1])
     return several, loss, params, tiny.batch(config) | {"source": SOURCE}

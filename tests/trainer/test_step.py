@@ -34,7 +34,7 @@ class Run:
 
     def __init__(self, config, mesh, batch, quick: bool = False):
         self.mesh = mesh
-        self.model = coca.build(config)
+        self.model = tiny.model(config)
         self.optimizer = optimizer.build(config.optimizer, config.train.steps)
         self.plan = state.plan(self.model, self.optimizer, bool(config.optimizer.ema_decay), mesh)
         pretraining = objective.Pretraining(self.model, config.loss, tiny.PAD)
@@ -82,7 +82,7 @@ def test_schedules_of_few_steps(steps, fraction):
 
 
 def test_only_kernels_and_embeddings_decay():
-    params, _ = coca.abstract_parameters(coca.build(tiny.config()))
+    params, _ = coca.abstract_parameters(tiny.model(tiny.config()))
     for path, decays in jax.tree_util.tree_leaves_with_path(optimizer.decay_mask(params)):
         assert decays == (path[-1].key in ("kernel", "embedding")), path
 
@@ -138,7 +138,7 @@ def test_adafactor_equals_its_formula():
 
 
 def test_muon_orthogonalises_each_layers_matrices():
-    params, _ = coca.abstract_parameters(coca.build(tiny.config()))
+    params, _ = coca.abstract_parameters(tiny.model(tiny.config()))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
@@ -190,7 +190,7 @@ def test_the_abstract_state_is_the_real_one(name):
     )
     mesh = tiny.mesh(2, 2, 2)
     chain = optimizer.build(config.optimizer, 10)
-    plan = state.plan(coca.build(config), chain, True, mesh)
+    plan = state.plan(tiny.model(config), chain, True, mesh)
     assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(plan.abstract))
     with jax.set_mesh(mesh):
         real = plan.init(0)

@@ -168,7 +168,7 @@ def _line(halves: list[float], size: int, draw) -> list[float]:
     slack = max(0.0, size - 2 * sum(halves))
     weights = [0.7 + 0.6 * draw()] + [1.6 + 0.6 * draw() for _ in halves[1:]] + [0.7 + 0.6 * draw()]
     unit, at, centres = slack / sum(weights), 0.0, []
-    for half, weight in zip(halves, weights, strict=True):
+    for half, weight in zip(halves, weights[:-1], strict=True):
         at += weight * unit
         centres.append(at + half)
         at += 2 * half

@@ -9,6 +9,7 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
 from coca_jax.data.images import randaugment, video
+from coca_jax.errors import CocaError
 
 _SHARE = 0.8  # of the shorter side, the smallest crop
 _WHITE = (255, 255, 255)
@@ -19,23 +20,26 @@ BACKEND = "fast" if fast_images.AVAILABLE else "pillow"
 def view(
     data: bytes, size: int, source: DatasetConfig, rng: np.random.Generator | None, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """What the model sees of a picture or clip: uint8 [size, size, 3]; where source.frames > 0 [frames, size, size, 3].
+    """The pixels of an image or clip that the model takes: uint8 [size, size, 3]; if source.frames > 0 [frames, size, size, 3].
 
     In training: the crop or warp that source.augment names ("none": the central square; "crop": a random square of 80
     to 100 % of the shorter side; "drawing": for drawings on white, scaled, shifted and turned a little, colours
-    jittered), then the mirror, then RandAugment. All frames of a clip meet the same chance.
+    jittered), then the mirror, then RandAugment. All frames of a clip are augmented alike.
 
     Args:
-      data: an encoded picture, of which a clip may take the place: then one frame counts, drawn at random, in
-        evaluation the middle one. Where source.frames > 0, a picture is a clip that stands still.
+      data: an encoded image, or a clip in its place, which gives one frame: drawn at random, in evaluation the middle
+        one. If source.frames > 0, an image is a clip that stands still.
       size: pixels a side.
-      source: the set that the record is of.
-      rng: the only source of chance; None is the evaluation's view, the central square without augmentation.
-      out: where it is written and what is returned then, contiguous; by default a new array.
+      source: the record's dataset.
+      rng: the only source of chance; None: the evaluation's view, the central square without augmentation.
+      out: a contiguous array that the pixels are written to and that is returned; by default a new one.
 
     Raises:
       BadRecord: the bytes cannot be used.
+      CocaError: source.frames asks for clips, and PyAV is not installed.
     """
+    if source.frames and video.av is None:
+        raise CocaError(f"{source.path} is read as clips of {source.frames} frames; {video.NEEDS_PYAV}")
     if video.is_clip(data) or (source.frames and video.is_gif(data)):
         pixels = _clip(data, size, source, rng)
     elif rng is None:
@@ -45,27 +49,28 @@ def view(
     if out is None:
         return np.repeat(pixels[None], source.frames, axis=0) if source.frames and pixels.ndim == 3 else pixels
     if pixels is not out:
-        out[...] = pixels  # a picture that stands still fills all frames
+        out[...] = pixels  # an image that stands still fills all frames
     return out
 
 
 def _clip(data: bytes, size: int, source: DatasetConfig, rng: np.random.Generator | None) -> np.ndarray:
-    stack = video.frames(data, source.frames or 1, rng, smallest=_smallest(size))
-    pictures = [Image.fromarray(frame) for frame in stack]
     if rng is None:
-        pixels = [images.resize_and_crop(picture, size) for picture in pictures]
+        pixels = video.decode_clip(data, size, source.frames or 1)
     else:
+        stack = video.frames(data, source.frames or 1, rng, smallest=_smallest(size))
         seed = int(rng.integers(2**63))
-        pixels = [_trained(picture, size, source, np.random.default_rng(seed)) for picture in pictures]
-    return np.stack(pixels) if source.frames else pixels[0]
+        pixels = np.stack(
+            [_trained(Image.fromarray(frame), size, source, np.random.default_rng(seed)) for frame in stack]
+        )
+    return pixels if source.frames else pixels[0]
 
 
-def _inside(picture: Image.Image, source: DatasetConfig) -> Image.Image:
-    """A held-out picture without the border that its set says it has."""
-    border, (width, height) = source.crop_border, picture.size
+def _inside(image: Image.Image, source: DatasetConfig) -> Image.Image:
+    """A held-out image without the border that its dataset says it has."""
+    border, (width, height) = source.crop_border, image.size
     if not border or min(width, height) <= 2 * border:
-        return picture
-    return picture.crop((border, border, width - border, height - border))
+        return image
+    return image.crop((border, border, width - border, height - border))
 
 
 def _smallest(size: int) -> int:
@@ -81,16 +86,16 @@ def _decoded(data: bytes, size: int, source: DatasetConfig) -> np.ndarray | Imag
 
 
 def _trained(
-    picture: np.ndarray | Image.Image,
+    image: np.ndarray | Image.Image,
     size: int,
     source: DatasetConfig,
     rng: np.random.Generator,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     if source.augment == "drawing":
-        pixels = _drawing(picture, size, rng)
+        pixels = _drawing(image, size, rng)
     else:
-        pixels = _crop(picture, size, rng if source.augment == "crop" else None, out)
+        pixels = _crop(image, size, rng if source.augment == "crop" else None, out)
     if source.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     if source.randaugment_layers:
@@ -99,20 +104,20 @@ def _trained(
 
 
 def _crop(
-    picture: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None, out: np.ndarray | None
+    image: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None, out: np.ndarray | None
 ) -> np.ndarray:
-    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
     across, down, chance = (0.5, 0.5, 1.0) if rng is None else rng.random(3).tolist()
     side = max(1, round(min(width, height) * (_SHARE + (1.0 - _SHARE) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
     box = left, top, left + side, top + side
     if fast_images.AVAILABLE:
-        return fast_images.resized(np.asarray(picture), size, box, out)
-    return images.resized(picture, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
+        return fast_images.resized(np.asarray(image), size, box, out)
+    return images.resized(image, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
 
 
-def _drawing(picture: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    square = Image.fromarray(images.resize_and_crop(picture, size))
+def _drawing(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    square = Image.fromarray(images.resize_and_crop(image, size))
     scale, angle = rng.uniform(0.8, 1.1), math.radians(rng.uniform(-12, 12))
     shift_x, shift_y = rng.uniform(-0.08, 0.08, 2) * size
     cos, sin, middle = math.cos(angle) / scale, math.sin(angle) / scale, size / 2

@@ -1,4 +1,4 @@
-"""Pictures: decoding untrusted bytes, and the plain view of evaluation and inference. ICC profiles are ignored."""
+"""Images: decoding untrusted bytes, and the plain view of evaluation and inference. ICC profiles are ignored."""
 
 import io
 import os
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from coca_jax.errors import CocaError
 
-MAX_PIXELS = 64 * 1024 * 1024  # of a picture before it is decoded
+MAX_PIXELS = 64 * 1024 * 1024  # of an image before it is decoded
 _WIDE = 4  # times the memory that a pixel of modes I and F takes while it becomes RGB
-MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the picture; encoders write ten
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the image; encoders write ten
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
 _BICUBIC = Image.Resampling.BICUBIC
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {  # by EXIF orientation
@@ -25,6 +25,10 @@ _TURNS = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Brands of images in the container that mp4 and mov use too (ISO/IEC 14496-12), and how other files begin.
+_AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_IMAGE_BRANDS = _AVIF | _HEIC | {b"mif1", b"mif2", b"msf1", b"miaf"}
+_BEGINNINGS = {b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000"}
 
 
 class BadRecord(Exception):
@@ -36,17 +40,17 @@ class BadRecord(Exception):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Image.Image:
-    """The picture as RGB, upright (EXIF), with transparency laid on white.
+    """The image as RGB, upright (EXIF), with transparency laid on white.
 
     Args:
-      data: an encoded file: PNG, JPEG, WebP, GIF, BMP or TIFF (the first frame).
+      data: an encoded file: PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF.
       max_pixels: a header that announces more is refused before anything is decoded; of wide greys (modes I and F), a
         quarter of it.
       smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, as long as no side falls below
         this; 0: always whole.
 
     Raises:
-      BadRecord: the bytes are no picture, a damaged one, or one too large.
+      BadRecord: the bytes are not an image, a damaged one, one too large, or of a format that is not supported.
       MemoryError: this machine has too little memory for it.
     """
     image = open_header(data, max_pixels)
@@ -54,59 +58,79 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Imag
         if smallest:
             image.draft(None, (smallest, smallest))
         return to_rgb(upright(image))
-    except MemoryError:  # the machine's fault, not the record's: what a position gives must not depend on it
+    except MemoryError:  # the machine's fault, not the record's: a position's example must not depend on it
         raise
     except Exception as error:  # as in open_header
-        raise BadRecord("damaged picture") from error
+        raise BadRecord("damaged image") from error
 
 
 def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture with its header read and nothing decoded; arguments and errors as `decode`."""
+    """The image with its header read and nothing decoded; arguments and errors as `decode`."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadRecord("too many pixels") from error
     except UnidentifiedImageError as error:
-        raise BadRecord("not a picture") from error
+        raise BadRecord(_cause(data) or "not an image") from error
     except Exception as error:  # Pillow's plugins let any of Python's errors escape on crafted files
-        raise BadRecord("damaged picture") from error
+        raise BadRecord(_cause(data) or "damaged image") from error
     if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
     if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
-        raise BadRecord("damaged picture")
+        raise BadRecord("damaged image")
     return image
 
 
+def is_image_container(data: bytes) -> bool:
+    """Whether the bytes begin as AVIF or HEIC do, whose first bytes are otherwise those of an mp4."""
+    return data[4:8] == b"ftyp" and data[8:12] in _IMAGE_BRANDS
+
+
+def _cause(data: bytes) -> str:
+    """The cause by which an image of a known format that Pillow did not recognise is counted; "" for other bytes."""
+    name = _BEGINNINGS.get(data[:8], "")
+    if is_image_container(data):
+        end = min(int.from_bytes(data[:4]), 256)
+        brands = {data[8:12], *(data[place : place + 4] for place in range(16, end, 4))}
+        if "AVIF" not in _FORMATS and brands & _AVIF:
+            name = "AVIF"
+        elif brands & _AVIF:
+            return "damaged image"
+        else:
+            name = "HEIC"
+    return f"{name} image (not supported)" if name else ""
+
+
 def _scans(data: bytes, image: Image.Image) -> int:
-    """How many scans a JPEG has, at most."""
+    """The number of scans of a JPEG, at most."""
     # Pillow has read the first scan's header, and nothing after it.
     begun, components = image.fp.tell(), len(image.layer)
     header = data[max(0, begun - 8 - 2 * components) : begun]
     if "progressive" not in image.info and header[:2] == b"\xff\xda" and header[4:5] == bytes([components]):
-        return 1  # it holds the whole picture; the decoder reads no further
-    # Within a scan's data every 0xFF is followed by 0, so that what is found there are markers.
+        return 1  # it holds the whole image; the decoder reads no further
+    # Within a scan's data every 0xFF is followed by 0, so any match is a marker.
     return data.count(b"\xff\xda")
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or none that can be read."""
+    """The EXIF orientation; 1 (upright) if there is none or it cannot be read."""
     if image.format in ("JPEG", "GIF", "BMP") and "exif" not in image.info:
         return 1  # the common case, without building an EXIF table
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block does not spoil the picture
+    except Exception:  # a damaged EXIF block does not spoil the image
         return 1
     return value if value in _TURNS else 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says."""
+    """The image turned as its EXIF orientation says."""
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of a picture in any mode: 16-bit greys scaled, palettes and CMYK converted, transparency laid on white."""
+    """RGB of an image in any mode: 16-bit greys scaled, palettes and CMYK converted, transparency laid on white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
@@ -133,46 +157,73 @@ def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
 def resized(
     image: Image.Image, size: int, box: tuple[float, float, float, float], kind: Image.Resampling = _BICUBIC
 ) -> np.ndarray:
-    """A part of the picture (left, top, right, bottom), resized and antialiased: uint8 [size, size, 3]."""
+    """A part of the image (left, top, right, bottom), resized and antialiased: uint8 [size, size, 3]."""
     left, top, right, bottom = box  # float arithmetic may step over the edge by a rounding error
     box = (max(0.0, left), max(0.0, top), min(right, image.width), min(bottom, image.height))
     return np.asarray(image.resize((size, size), kind, box=box))
 
 
-def load_image(thing: Any, size: int) -> np.ndarray:
-    """A picture as the model takes it, uint8 [size, size, 3].
+def load_image(image: Any, size: int) -> np.ndarray:
+    """An image as the model takes it: uint8 [size, size, 3].
 
     Args:
-      thing: a PIL image, a path, or an array: uint8 (0..255) or float (0..1), [H, W] or [H, W, 1, 3 or 4].
+      image: a PIL image, a path, the bytes of an image file, or an array: uint8 (0..255) or float (0..1), [H, W] or
+        [H, W, 1, 3 or 4].
       size: pixels a side.
 
     Raises:
-      CocaError: the path cannot be read, or the thing is not a picture.
+      CocaError: the path cannot be read, or there is no whole image in it.
     """
-    if isinstance(thing, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike, bytes)):
+        name, data = ("the image", image) if isinstance(image, bytes) else (str(image), read_path(image, "image"))
         try:
-            return resize_and_crop(decode(Path(thing).read_bytes()), size)
-        except OSError as error:
-            raise CocaError(f"the picture {thing} cannot be read ({error.strerror}): check the path") from error
+            return resize_and_crop(decode(data), size)
         except BadRecord as error:
-            raise CocaError(f"{thing} cannot be read as a picture ({error}): give a PNG, JPEG or WebP file") from error
-    if isinstance(thing, Image.Image):
-        return resize_and_crop(to_rgb(upright(thing)), size)
-    return resize_and_crop(_from_array(np.asarray(thing)), size)
+            raise CocaError(f"{name} cannot be read as an image ({error}): give a PNG, JPEG or WebP file") from error
+    if not isinstance(image, Image.Image):
+        return resize_and_crop(_from_array(image), size)
+    try:
+        return resize_and_crop(to_rgb(upright(image)), size)
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL decodes when the pixels are needed: any of its plugins' errors
+        name = getattr(image, "filename", "") or "given"
+        raise CocaError(f"the PIL image {name} cannot be decoded ({error}): leave it out or replace it") from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def read_path(path: str | os.PathLike, kind: str) -> bytes:
+    """The bytes of an image's or clip's file, `kind` for the message.
+
+    Raises:
+      CocaError: it cannot be read.
+    """
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise CocaError(f"the {kind} {path} cannot be read ({error.strerror}): check the path") from error
+
+
+def _from_array(image: Any) -> Image.Image:
+    try:
+        array = np.asarray(image)
+    except (TypeError, ValueError):  # lists of unequal lengths
+        array = np.empty((), object)
+    if array.dtype == object:
+        raise CocaError(
+            f"a {type(image).__name__} is not an image: give a PIL image, a path, an image file's bytes, or an array of "
+            "uint8 or float [height, width, 3]"
+        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not shaped or (array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating)) or not array.size:
         raise CocaError(
-            f"an array of shape {array.shape} and type {array.dtype} is not a picture: give uint8 or float "
+            f"an array of shape {array.shape} and type {array.dtype} is not an image: give uint8 or float "
             "[height, width, 3]"
         )
     if array.dtype != np.uint8:
         low, high = float(array.min()), float(array.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # also refuses NaN
-            raise CocaError(f"a float picture has values from {low:g} to {high:g}: scale them to 0..1, or give uint8")
+            raise CocaError(f"a float image has values from {low:g} to {high:g}: scale them to 0..1, or give uint8")
         array = np.clip(array * 255 + 0.5, 0, 255).astype(np.uint8)
     return to_rgb(Image.fromarray(array))

@@ -1,16 +1,27 @@
 """Clips: frames spread evenly over a video file that lies in memory, decoded by PyAV (FFmpeg).
 
-A clip's packets are listed first, which decodes nothing: then it is known which frames are wanted, and the decoder runs
-through them in order, jumping to a keyframe where that spares it many frames. Pixels are taken as square.
+A clip's packets are listed first, which decodes nothing and tells which frames are wanted; then the decoder runs
+through them in order, jumping to a keyframe where that saves decoding many frames. Pixels are taken as square.
 """
 
 import io
 import math
+import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from coca_jax.data.images.decode import MAX_PIXELS, BadRecord
+from coca_jax.data.images.decode import (
+    MAX_PIXELS,
+    BadRecord,
+    decode,
+    is_image_container,
+    load_image,
+    read_path,
+    resize_and_crop,
+)
 from coca_jax.errors import CocaError
 
 try:
@@ -18,19 +29,66 @@ try:
 except ImportError:
     av = None
 
+NEEDS_PYAV = 'PyAV, which decodes video clips, is not installed: pip install ".[video]"'
 MAX_PACKETS = 1_000_000  # of the clip: ten hours
 MAX_DECODED = 4 * 2**30  # pixels decoded for one clip, wanted or not: half a minute of a core
 _WORTH_A_JUMP = 24  # frames; a jump costs about as much as decoding a few
-_BRANDS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # what begins a file of the mp4 and mov family
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first box of a file of the mp4 and mov family
 
 
 def is_clip(data: bytes) -> bool:
-    """Whether the bytes begin as mp4, mov, mkv, webm or avi do; a GIF is a picture unless frames are asked for."""
-    return data[:4] == b"\x1aE\xdf\xa3" or data[4:8] in _BRANDS or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
+    """Whether the bytes begin as mp4, mov, mkv, webm or avi do; a GIF is an image unless frames are asked for."""
+    if data[4:8] in _BOXES:  # after the box's size, which four letters of a text would make enormous
+        return int.from_bytes(data[:4]) < 2**29 and not is_image_container(data)
+    return data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
 
 
 def is_gif(data: bytes) -> bool:
+    """Whether the bytes begin as a GIF does."""
     return data[:6] in (b"GIF87a", b"GIF89a")
+
+
+def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
+    """Frames of a clip, uniformly sampled: uint8 [frames, size, size, 3].
+
+    Args:
+      clip: a path or the bytes of a file (mp4, mkv, webm, mov, avi, gif), an array [T, H, W, 3], or an iterable of
+        images as `load_image` takes them. One image stands still.
+      size: pixels a side.
+      frames: how many to take: the middles of so many equal parts; of a shorter clip some repeat.
+
+    Raises:
+      CocaError: it cannot be read or has no frame, `frames` is below 1, or PyAV is not installed.
+    """
+    if isinstance(frames, bool) or not isinstance(frames, (int, np.integer)) or frames < 1:
+        raise CocaError(f"frames = {frames!r}: give the number of frames that are taken of each clip, at least 1")
+    if isinstance(clip, (str, os.PathLike, bytes)):
+        name, data = ("the clip", clip) if isinstance(clip, bytes) else (str(clip), read_path(clip, "clip"))
+        try:
+            return decode_clip(data, size, frames)
+        except BadRecord as error:
+            raise CocaError(f"{name} cannot be read as a clip ({error}): give an mp4, mkv, webm, mov or avi") from error
+    if isinstance(clip, Image.Image) or (getattr(clip, "ndim", 0) == 3 and clip.shape[2] in (3, 4)):
+        clip = [clip]
+    try:
+        images = list(clip)
+    except TypeError:
+        raise CocaError(
+            f"a {type(clip).__name__} is not a clip: give a path, a file's bytes, an array [T, H, W, 3] or a list of images"
+        ) from None
+    if not images:
+        raise CocaError("a clip without a frame cannot be embedded: leave it out")
+    taken = positions(len(images), frames, None)
+    loaded = {place: load_image(images[place], size) for place in set(taken)}
+    return np.stack([loaded[place] for place in taken])
+
+
+def decode_clip(data: bytes, size: int, count: int) -> np.ndarray:
+    """The evaluation's view of a clip, or of an image that stands still: uint8 [count, size, size, 3]; errors as `frames`."""
+    if is_clip(data) or is_gif(data):
+        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=math.ceil(size / 0.8))]
+        return np.stack([resize_and_crop(image, size) for image in images])
+    return np.repeat(resize_and_crop(decode(data), size)[None], count, axis=0)
 
 
 def frames(data: bytes, count: int, rng: np.random.Generator | None = None, smallest: int = 0) -> np.ndarray:
@@ -46,26 +104,25 @@ def frames(data: bytes, count: int, rng: np.random.Generator | None = None, smal
       smallest: frames may come out smaller, as long as no side falls below this; 0: as they are.
 
     Raises:
-      BadRecord: nothing can be decoded, or the clip is too large.
-      CocaError: PyAV is not installed.
+      BadRecord: nothing can be decoded, the clip is too large, or PyAV is not installed.
     """
     if av is None:
-        raise CocaError('the data holds video clips, which PyAV decodes: install it with pip install ".[video]"')
+        raise BadRecord(NEEDS_PYAV)
     try:
-        found = _decoded(data, count, rng, smallest)
+        decoded = _decoded(data, count, rng, smallest)
     except BadRecord:
         raise
     except Exception as error:  # FFmpeg's errors, and PyAV's own on crafted files
         raise BadRecord("damaged clip") from error
-    have = np.flatnonzero([frame is not None for frame in found])
-    if not len(have):
+    whole = np.flatnonzero([frame is not None for frame in decoded])
+    if not len(whole):
         raise BadRecord("damaged clip")
-    nearest = have[np.maximum(np.searchsorted(have, np.arange(count), side="right") - 1, 0)]
-    return np.stack([found[i] for i in nearest])
+    nearest = whole[np.maximum(np.searchsorted(whole, np.arange(count), side="right") - 1, 0)]
+    return np.stack([decoded[i] for i in nearest])
 
 
 def positions(total: int, count: int, rng: np.random.Generator | None) -> list[int]:
-    """Which of `total` frames are taken, in order: one of each of `count` equal parts."""
+    """The numbers of the frames taken of `total`, in order: one of each of `count` equal parts."""
     within = np.full(count, 0.5) if rng is None else rng.random(count)
     return np.minimum((np.arange(count) + within) * total / count, total - 1).astype(int).tolist()
 
@@ -74,7 +131,7 @@ def _decoded(data: bytes, count: int, rng: np.random.Generator | None, smallest:
     with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
         stream = container.streams.best("video")
         if stream is None:
-            raise BadRecord("damaged clip")
+            raise BadRecord("file without video")
         _check_size(stream.codec_context)
         stream.codec_context.thread_count = 1  # records are made side by side already
         times, keys = _packets(container, stream)
@@ -84,17 +141,17 @@ def _decoded(data: bytes, count: int, rng: np.random.Generator | None, smallest:
         else:
             times.sort()
             shown = _shown(container, stream, times, sorted(keys), sorted(set(wanted)))
-        kept: dict[int, np.ndarray] = {}
+        pixels: dict[int, np.ndarray] = {}
         try:
             for number, frame in shown:
                 if number in wanted:
-                    first = next(iter(kept.values()), None)
-                    kept[number] = _pixels(frame, smallest, None if first is None else first.shape)
+                    first = next(iter(pixels.values()), None)
+                    pixels[number] = _pixels(frame, smallest, None if first is None else first.shape)
                 if number >= wanted[-1]:
                     break
         except av.FFmpegError:  # what comes after is lost
             pass
-        return [kept.get(number) for number in wanted]
+        return [pixels.get(number) for number in wanted]
 
 
 def _packets(container, stream) -> tuple[list[int | None], list[int]]:

@@ -114,9 +114,9 @@ def test_the_faster_decoder_gives_nearly_pillows_pixels_or_leaves_it_to_pillow()
         encoded(Image.new("CMYK", (8, 8)), "JPEG"),
     ):
         assert fast_images.decode_jpeg(data, 8) is None
-    with pytest.raises(BadRecord, match="damaged picture"):
+    with pytest.raises(BadRecord, match="damaged image"):
         seen(encoded(picture, "JPEG")[:1500], augment="crop")
-    with pytest.raises(BadRecord, match="not a picture"):
+    with pytest.raises(BadRecord, match="not an image"):
         seen(b"\xff\xd8<html>", augment="crop")
     upside = seen(encoded(ramp(), "JPEG", exif=exif.tobytes()), augment="crop")
     assert upside[8, 4, 1] > upside[8, 11, 1]

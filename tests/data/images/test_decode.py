@@ -1,13 +1,14 @@
 """Pictures of every kind that a folder of the world holds, whole and damaged."""
 
 import contextlib
+import io
 import struct
 import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from coca_jax.data.images import decode as images
 from coca_jax.data.images.decode import BadRecord
@@ -66,11 +67,11 @@ def bomb(side=60_000):
     [
         (bomb(), "too many pixels"),
         (bomb(9_000), "too many pixels"),  # below Pillow's own limit
-        (encoded(ramp(200, 200), "JPEG")[:900], "damaged picture"),
-        (encoded(ramp(200, 200))[:150], "damaged picture"),
-        (b"<html>404</html>", "not a picture"),
-        (b"", "not a picture"),
-        (encoded(ramp(), "PPM"), "not a picture"),  # fewer formats, fewer parsers exposed
+        (encoded(ramp(200, 200), "JPEG")[:900], "damaged image"),
+        (encoded(ramp(200, 200))[:150], "damaged image"),
+        (b"<html>404</html>", "not an image"),
+        (b"", "not an image"),
+        (encoded(ramp(), "PPM"), "not an image"),  # fewer formats, fewer parsers exposed
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -130,7 +131,7 @@ def test_a_jpeg_of_endless_scans_is_refused():
     start = data.index(b"\xff\xda")
     scan = data[start : data.index(b"\xff", start + 2)]
     assert images.decode(data).size == (40, 20)
-    with pytest.raises(BadRecord, match="damaged picture"):
+    with pytest.raises(BadRecord, match="damaged image"):
         images.decode(data[:start] + scan * 300 + data[start:])
     baseline = encoded(ramp(), "JPEG")  # what looks like scans within metadata counts for nothing
     assert images.decode(baseline[:2] + b"\xff\xfe\x02\x5a" + b"\xff\xda" * 300 + baseline[2:]).size == (40, 20)
@@ -171,7 +172,7 @@ def test_text_chunks_of_a_png_cannot_fill_the_memory():
     text = zlib.compress(b"a" * (4 * 1024 * 1024))
     chunk = struct.pack(">I", len(text) + 3) + b"zTXta\0\0" + text
     chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
-    with pytest.raises(BadRecord, match="damaged picture"):
+    with pytest.raises(BadRecord, match="damaged image"):
         images.decode(data[:33] + chunk + data[33:])
 
 
@@ -186,17 +187,24 @@ def test_pictures_come_as_arrays_pil_images_and_paths(tmp_path):
         Image.fromarray(array),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
+        (tmp_path / "a.png").read_bytes(),
         np.float32(array / 255),
+        (array / 255).tolist(),
     ):
         assert (images.load_image(thing, 4) == 51).all()
 
 
 def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>")
-    with pytest.raises(CocaError, match=r"page\.jpg cannot be read as a picture"):
+    with pytest.raises(CocaError, match=r"page\.jpg cannot be read as an image"):
         images.load_image(tmp_path / "page.jpg", 4)
     with pytest.raises(CocaError, match=r"absent\.png cannot be read \(No such file"):
         images.load_image(tmp_path / "absent.png", 4)
+    with pytest.raises(CocaError, match=r"the image cannot be read as an image \(not an image\)"):
+        images.load_image(b"<html>", 4)
+    for wrong in ((x for x in "ab"), None, {"a": 1}, [[1, 2], [3]], object()):
+        with pytest.raises(CocaError, match="is not an image: give a PIL image, a path"):
+            images.load_image(wrong, 4)
     for wrong in (
         np.zeros((2, 3, 4, 5), np.uint8),
         np.zeros((8, 8), np.int64),
@@ -206,3 +214,31 @@ def test_what_is_no_picture_is_named(tmp_path):
     ):
         with pytest.raises(CocaError):
             images.load_image(wrong, 4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])  # whose headers open without the rest
+def test_a_truncated_pil_image_is_refused_in_a_sentence(kind, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    path = tmp_path / "cut.image"
+    path.write_bytes(encoded(noise, kind)[:-2_000])
+    with Image.open(path) as image, pytest.raises(CocaError, match=r"the PIL image .*cut\.image cannot be decoded"):
+        images.load_image(image, 4)
+    closed = Image.open(io.BytesIO(encoded(noise)))
+    closed.close()
+    with pytest.raises(CocaError, match="the PIL image given cannot be decoded"):
+        images.load_image(closed, 4)
+
+
+def test_avif_is_decoded_whatever_its_name(tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    data = encoded(Image.new("RGB", (40, 20), (10, 200, 30)), "AVIF", quality=100)
+    assert (
+        images.decode(data).size == (40, 20) and abs(np.subtract(pixel(images.decode(data)), (10, 200, 30))).max() < 6
+    )
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert images.load_image(tmp_path / "a.jpg", 8).shape == (8, 8, 3)
+    with pytest.raises(BadRecord, match="damaged image"):
+        images.decode(data[: len(data) // 2])
+    with pytest.raises(BadRecord, match="too many pixels"):
+        images.decode(data, max_pixels=799)

@@ -5,12 +5,15 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import video
 from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.images.video import load_clip
 from coca_jax.errors import CocaError
+from tests.data.builders import encoded
 
 av = pytest.importorskip("av", reason="needs PyAV (the extra `video`)")
 
@@ -130,10 +133,92 @@ def test_clips_too_large_are_refused(monkeypatch):
         video.frames(data, 4, None)
 
 
-def test_without_pyav_a_person_is_told(monkeypatch):
+def test_without_pyav_a_clip_among_photos_is_a_bad_record_and_a_set_of_clips_is_refused(monkeypatch):
     monkeypatch.setattr(video, "av", None)
-    with pytest.raises(CocaError, match=r'pip install "\.\[video\]"'):
-        video.frames(clip(), 4, None)
+    with pytest.raises(BadRecord, match=r'pip install "\.\[video\]"'):
+        views.view(clip(), 16, DatasetConfig(), None)
+    with pytest.raises(CocaError, match=r'clips of 4 frames; PyAV.*pip install "\.\[video\]"'):
+        views.view(clip(), 16, DatasetConfig(frames=4), None)
+    still = encoded(Image.new("RGB", (20, 20), (9, 9, 9)))
+    assert (load_clip(still, 8, 2) == 9).all()
+    with pytest.raises(CocaError, match=r"cannot be read as a clip \(PyAV"):
+        load_clip(clip(), 8, 2)
+
+
+LOOKALIKES = {
+    "heic": b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(200),
+    "heif": b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic" + bytes(200),
+    "avif": b"\0\0\0\x1cftypavif\0\0\0\0mif1avif" + bytes(200),
+    "jxl": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(200),
+    "jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
+    "text": b"The free lunch of the skip file",
+    "m4a": b"\0\0\0\x1cftypM4A \0\0\0\0M4A mp42" + bytes(200),
+    "mka": b"\x1aE\xdf\xa3" + bytes(200),
+    "wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
+    "empty avi": b"RIFF\x24\0\0\0AVI LIST" + bytes(30),
+}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("kind", LOOKALIKES)
+def test_containers_that_look_like_clips_are_bad_records_by_a_true_cause(kind, installed, monkeypatch):
+    if not installed:
+        monkeypatch.setattr(video, "av", None)
+    clips = ("m4a", "mka", "empty avi")
+    expected = {
+        "heic": "HEIC image (not supported)",
+        "heif": "HEIC image (not supported)",
+        "avif": "damaged image",
+        "jxl": "JPEG XL image (not supported)",
+        "jp2": "JPEG 2000 image (not supported)",
+    }.get(kind, "not an image")
+    if kind in clips:
+        expected = "damaged clip" if installed else video.NEEDS_PYAV
+    for rng in (None, np.random.default_rng(0)):
+        with pytest.raises(BadRecord) as caught:
+            views.view(LOOKALIKES[kind], 16, DatasetConfig(), rng)
+        assert caught.value.cause == expected
+
+
+def test_sound_without_video_is_told_apart_from_a_damaged_clip():
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream = output.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.rate = 8000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    with pytest.raises(BadRecord, match="file without video"):
+        video.frames(file.getvalue(), 1)
+
+
+def test_clips_are_taken_in_every_natural_form(tmp_path):
+    data, still = clip(), np.full((20, 24, 3), 60, np.uint8)
+    (tmp_path / "a.mkv").write_bytes(data)
+    decoded = [frame for frame in video.frames(data, 20)]
+    for form in (data, str(tmp_path / "a.mkv"), tmp_path / "a.mkv"):
+        assert numbers(load_clip(form, 16, 5)) == [2, 6, 10, 14, 18]
+    for form in (decoded, np.stack(decoded), iter(decoded), (Image.fromarray(frame) for frame in decoded)):
+        assert numbers(load_clip(form, 16, np.int64(5))) == [2, 6, 10, 14, 18]
+    for form in (still, Image.fromarray(still), [still], encoded(Image.fromarray(still))):
+        assert (load_clip(form, 16, 3) == 60).all()
+
+
+def test_what_is_no_clip_is_refused_in_a_sentence(tmp_path):
+    still = np.zeros((8, 8, 3), np.uint8)
+    for frames in (0, -1, 2.5, True, None, "4"):
+        with pytest.raises(CocaError, match=r"frames = .* at least 1"):
+            load_clip([still], 16, frames)
+    for form, message in {
+        7: "a int is not a clip",
+        (): "without a frame",
+        ("a", "b"): "the image a cannot be read",
+        b"<html>": r"the clip cannot be read as a clip \(not an image\)",
+        tmp_path: "cannot be read",
+        str(tmp_path / "none.mp4"): r"none\.mp4 cannot be read \(No such file",
+    }.items():
+        with pytest.raises(CocaError, match=message):
+            load_clip(form, 16, 4)
 
 
 def test_a_clip_is_seen_through_one_crop():

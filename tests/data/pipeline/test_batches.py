@@ -179,7 +179,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
     pipeline = Pipeline(builders.with_data(config, max_bad_ratio=0.1), vocabulary)
     for _ in itertools.islice(pipeline.iterate(), 20):
         pass
-    assert pipeline.skipped_by_source["own"].by_cause == {"not a picture": 3} == pipeline.skipped.by_cause
+    assert pipeline.skipped_by_source["own"].by_cause == {"not an image": 3} == pipeline.skipped.by_cause
     assert not pipeline.skipped_by_source["web"].by_cause and pipeline.metrics(20)["data/own/skipped"] == 3
     # 3 of all 147 would be allowed; 3 of this source's 50 are not.
     with pytest.raises(DataError, match=r"more than 3\.00% of the records of .*own .*p10"):
@@ -250,14 +250,14 @@ def test_bad_records_are_replaced_counted_and_named(tmp_path, vocabulary, caplog
         epoch = [s for batch in itertools.islice(pipeline.iterate(), 10) for s in builders.shades(batch)][:40]
     assert set(epoch) == set(range(37)) and len(epoch) == 40
     assert pipeline.skipped.by_cause == {
-        "damaged picture": 1,
-        "not a picture": 1,
+        "damaged image": 1,
+        "not an image": 1,
         "empty caption": 1,
         "broken tar tail": 1,
         "text without picture": 1,
     }
-    assert pipeline.skipped.names["not a picture"] == [f"{tmp_path}/a.tar:page"]
-    assert sum("a.tar:page is skipped: not a picture" in line for line in caplog.messages) == 1
+    assert pipeline.skipped.names["not an image"] == [f"{tmp_path}/a.tar:page"]
+    assert sum("a.tar:page is skipped: not an image" in line for line in caplog.messages) == 1
     fresh = Pipeline(config, vocabulary)
     assert [s for step in (4, 3, 2, 1, 0) for s in builders.shades(fresh.batch(step))[::-1]] == epoch[::-1]
 
@@ -304,7 +304,7 @@ def test_replacements_reach_every_record(count):
 def test_too_many_bad_records_stop_the_run(tmp_path, vocabulary):
     dirty_tar(tmp_path / "a.tar", 37)
     config = builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), max_bad_ratio=0.01)
-    with pytest.raises(DataError, match=r"more than 1\.00% of the records .*not a picture: 1.*a\.tar:page.*data\.max"):
+    with pytest.raises(DataError, match=r"more than 1\.00% of the records .*not an image: 1.*a\.tar:page.*data\.max"):
         list(itertools.islice(Pipeline(config, vocabulary).iterate(), 10))
 
 
@@ -314,7 +314,7 @@ def test_a_small_folder_survives_one_corrupt_picture_but_not_only_those(tmp_path
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
     pipeline = Pipeline(config, vocabulary)
     assert len(list(itertools.islice(pipeline.iterate(), 20))) == 20
-    assert pipeline.skipped.by_cause == {"not a picture": 1}
+    assert pipeline.skipped.by_cause == {"not an image": 1}
     for path in tmp_path.glob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="replace them"):

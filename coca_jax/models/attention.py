@@ -1,0 +1,71 @@
+"""Multi-head attention: scaled dot products with capped logits, softmax in float32."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from coca_jax.config import ModelConfig
+from coca_jax.distributed.sharding import Axis, constrain
+from coca_jax.models.cache import CachedKeysValues, KeysValues
+from coca_jax.models.layers import Dense, named
+
+SAVED = "attention"  # names the arrays that remat = attention keeps for the backward pass
+
+
+def attend(query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None, cap: float) -> jax.Array:
+    """Attention output [B, L, H, K] of scaled queries: softmax(cap(QKᵀ)) V, cap(x) = cap · tanh(x / cap).
+
+    Args:
+      mask: bool, broadcastable to [B, 1, L, S]; False: not attended to. Every row needs at least one True.
+      cap: bound on the absolute value of the logits (as in Gemma 2, arXiv 2408.00118, §2); 0: no cap.
+    """
+    if isinstance(kv, CachedKeysValues):
+        key, value, key_axes, value_axes = kv.key_BHKS, kv.value_BHSK, "BHKS", "BHSK"
+    else:
+        key, value, key_axes, value_axes = kv.key_BSHK, kv.value_BSHK, "BSHK", "BSHK"
+    chex.assert_rank([query_BLHK, key, value], 4)
+    logits_BHLS = jnp.einsum(f"BLHK,{key_axes}->BHLS", query_BLHK, key, preferred_element_type=jnp.float32)
+    if cap:
+        logits_BHLS = cap * jnp.tanh(logits_BHLS / cap)
+    if mask is not None:
+        logits_BHLS = jnp.where(mask, logits_BHLS, jnp.finfo(jnp.float32).min)
+    weights_BHLS = jax.nn.softmax(logits_BHLS, axis=-1).astype(value.dtype)
+    return jnp.einsum(f"BHLS,{value_axes}->BLHK", weights_BHLS, value)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are projected by a call of their own, so that they can be cached."""
+
+    config: ModelConfig
+    head_dim: int
+    per_dim_scale: bool = False  # a learned scale for each query dimension instead of 1/sqrt(K) (praxis' PerDimScale)
+
+    def setup(self) -> None:
+        inner = (self.config, (self.config.heads, self.head_dim), (Axis.WIDTH,), (Axis.HEADS, Axis.HEAD_DIM))
+        self.query, self.key, self.value = Dense(*inner), Dense(*inner), Dense(*inner)
+        self.out = Dense(self.config, (self.config.width,), (Axis.HEADS, Axis.HEAD_DIM), (Axis.WIDTH,))
+        if self.per_dim_scale:
+            self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
+
+    def keys_values(self, x_BSD: jax.Array) -> KeysValues:
+        def project(layer: Dense) -> jax.Array:
+            return checkpoint_name(self._constrain(layer(x_BSD)), SAVED)
+
+        return KeysValues(project(self.key), project(self.value))
+
+    def __call__(self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None) -> jax.Array:
+        """The attention output, [B, L, D]; `mask` as for `attend`."""
+        scale = 1 / math.sqrt(self.head_dim)
+        if self.per_dim_scale:
+            scale = scale * jax.nn.softplus(self.scale) / math.log(2)  # softplus(0) = log 2: starts at 1/sqrt(K)
+        query_BLHK = checkpoint_name(self._constrain(self.query(x_BLD)), SAVED)
+        query_BLHK = (query_BLHK * scale).astype(query_BLHK.dtype)
+        attended_BLHK = self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap))
+        return checkpoint_name(self.out(attended_BLHK), SAVED)
+
+    def _constrain(self, x: jax.Array) -> jax.Array:
+        return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_HEADS, Axis.LENGTH)

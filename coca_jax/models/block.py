@@ -1,0 +1,128 @@
+"""The transformer block, and a stack of blocks = scan(remat(block))."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from coca_jax.config import ModelConfig
+from coca_jax.distributed.sharding import Axis, constrain
+from coca_jax.models.attention import SAVED, Attention
+from coca_jax.models.cache import BlockCache, CachedKeysValues
+from coca_jax.models.layers import Mlp, layer_norm
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm transformer block: self-attention, cross-attention where `cross`, one FFN."""
+
+    config: ModelConfig
+    mlp: int
+    activation: Callable
+    cross: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        mask: jax.Array | None,
+        tokens_BND: jax.Array | None,
+        index: jax.Array | None,
+        cache: BlockCache | None,
+    ) -> tuple[jax.Array, BlockCache | None]:
+        """The block's output [B, L, D] and the updated cache (None without one), the pair that `nn.scan` expects."""
+        head_dim = self.config.width // self.config.heads
+        h = layer_norm("attention_norm")(x_BLD)
+        attention = Attention(self.config, head_dim, name="attention")
+        kv = attention.keys_values(h)
+        if cache is not None:
+            kv = cache.text.updated(kv, index)
+            cache = cache.replace(text=kv)
+        x_BLD = self._constrain(x_BLD + attention(h, kv, mask))
+        if self.cross:
+            h = layer_norm("cross_norm")(x_BLD)
+            attention = Attention(self.config, head_dim, name="cross_attention")
+            # Later steps of generation pass no image tokens: their keys and values are in the cache.
+            kv = attention.keys_values(tokens_BND) if tokens_BND is not None else cache.image
+            if cache is not None and tokens_BND is not None:
+                kv = CachedKeysValues.of(kv)
+                cache = cache.replace(image=kv)
+            x_BLD = self._constrain(x_BLD + attention(h, kv))
+        h = layer_norm("mlp_norm")(x_BLD)
+        x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, transposed=cache is not None, name="mlp")(h)
+        return self._constrain(x_BLD), cache
+
+    def _constrain(self, x: jax.Array) -> jax.Array:
+        x = x.astype(self.config.dtype)
+        return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+
+
+# From most memory and least compute to the opposite; "none" rematerialises nothing. With an MLP of four widths a block
+# keeps for each token, in widths: none 22 and the attention logits four times, dots 9, attention 5, full 1 (its input).
+# Of the forward pass's products the backward pass then repeats: none; those inside attention; also the MLP's first; all.
+_REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nn.Module):
+    """`layers` blocks, scanned over parameters with a leading layer axis."""
+
+    config: ModelConfig
+    layers: int
+    mlp: int
+    activation: Callable
+    cross: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        mask: jax.Array | None = None,
+        tokens_BND: jax.Array | None = None,
+        index: jax.Array | None = None,
+        cache: tuple[BlockCache, ...] | None = None,
+    ) -> tuple[jax.Array, tuple[BlockCache, ...] | None]:
+        """The last block's output [B, L, D] and the updated cache, one entry a block (None without one).
+
+        With a cache, the parameters are in the form that `unstacked` gives.
+        """
+        if cache is not None:
+            x_BLD, parts = x_BLD.astype(self.config.dtype), []
+            for layer, part in enumerate(cache):
+                block = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
+                x_BLD, part = block(x_BLD, mask, tokens_BND, index, part)
+                parts.append(part)
+            return x_BLD, tuple(parts)
+        block = Block
+        if self.config.remat != "none":
+            # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.
+            block = nn.remat(Block, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            length=self.layers,
+            metadata_params={nn.PARTITION_NAME: Axis.LAYERS},
+        )
+        blocks = scanned(self.config, self.mlp, self.activation, self.cross, name="blocks")
+        return blocks(x_BLD.astype(self.config.dtype), mask, tokens_BND, None, None)
+
+
+def unstacked(params: dict[str, Any]) -> dict[str, Any]:
+    """A stack's parameters with each block's apart (`blocks_0`, `blocks_1`, …), as generation reads them.
+
+    A scan would copy each block's kernels and cache out of the stack, and the cache back into it, for every token. The
+    MLP's kernels are transposed: on CPUs a single token's product with them is bound by memory, and contiguous rows are
+    read a quarter faster.
+    """
+    layers = jax.tree.leaves(params["blocks"])[0].shape[0]
+    transposed = {
+        name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)} for name, dense in params["blocks"]["mlp"].items()
+    }
+    blocks = params["blocks"] | {"mlp": transposed}
+    return {f"blocks_{i}": jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(layers)}
