@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
-from coca_jax.evaluation.results import DatasetResult, shown
+from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
 from coca_jax.pages.blocks import Table, Text
 from coca_jax.presets.imagenet import ALEXNET_ERRORS, SEVERITIES
 
@@ -38,7 +38,7 @@ def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult
     errors = {name.removeprefix(f"{group}_"): 1 - row[_ACCURACY] for name, row in rows.items() if _ACCURACY in row}
     if all(f"{kind}_{severity}" in errors for kind in ALEXNET_ERRORS for severity in SEVERITIES):
         means["mean_corruption_error"] = mean_corruption_error(errors)
-    table = Table((), [(key.replace("_", " "), shown(key, value)) for key, value in means.items()], "Means")
+    table = Table((), [(key.replace("_", " "), metric_text(key, value)) for key, value in means.items()], "Means")
     return DatasetResult(
         name=group,
         metrics={f"{group}/{key}": value for key, value in {**means, "datasets": len(members)}.items()},

@@ -16,8 +16,7 @@ from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.metrics.captions import java_metrics, scores
 from coca_jax.evaluation.open_dataset import check_same_datasets, run_datasets
 from coca_jax.evaluation.predict import Needs, predict
-from coca_jax.evaluation.results import DatasetResult
-from coca_jax.evaluation.tasks.base import Task
+from coca_jax.evaluation.tasks.base import DatasetResult, Task
 from coca_jax.evaluation.tasks.captioning import Captioning
 from coca_jax.evaluation.tasks.classification import ZeroShotClassification
 from coca_jax.evaluation.tasks.likelihood import LikelihoodClassification
@@ -186,7 +185,7 @@ def _possible_tasks(coca: Any, config: EvaluationDatasetConfig) -> tuple[list[Ta
     able = {"contrastive": coca.can_embed, "captioning": coca.can_caption}
     named = {name: task for name, task in TASKS.items() if name in config.tasks}
     notes = [
-        f"{name} is left out: the model was trained without its {task.branch} loss"
+        f"{name} needs the {task.branch} loss, which the model was trained without"
         for name, task in named.items()
         if not able[task.branch]
     ]

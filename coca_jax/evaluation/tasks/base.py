@@ -1,6 +1,7 @@
 """The protocol of a task, its result, and parts of it that several tasks share."""
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -9,7 +10,16 @@ import numpy as np
 from coca_jax.evaluation.dataset import EvaluationDataset, short_repr
 from coca_jax.evaluation.metrics.ranking import NO_LABEL
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.pages.blocks import Block, Card, CardLine, Tile
+from coca_jax.pages.blocks import Block, Tile
+
+_SHARES = (  # beginnings of metrics that are shares; those that end in _r1, _r5 and _r10 are, too
+    "zero_shot_",
+    "likelihood_",
+    "caption_equivalent",
+    "caption_exact",
+    "caption_parsed",
+    "mean_corruption_error",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +58,35 @@ class TaskResult:
     notes: Sequence[str] = ()
     image_texts: ImageTexts | None = None
     server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class DatasetResult:
+    """The results of all tasks on a dataset, or the means of a group of datasets.
+
+    Attributes:
+      name: of the dataset or group, the prefix of the keys below.
+      metrics, baselines: of all tasks, by keys such as `<name>/image_to_text_r1`; and the numbers of images.
+      blocks: the content of the report's section.
+      notes: sentences on requests that could not be met.
+      unreadable: records that could not be used, counted by cause.
+      server_captions: a caption by image number, for COCO's and NoCaps' servers.
+      failed: why there is nothing of all this; empty otherwise.
+      is_group: whether these are the means of a group.
+    """
+
+    name: str
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    blocks: Sequence[Block] = ()
+    notes: Sequence[str] = ()
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    failed: str = ""
+    is_group: bool = False
 
     def __repr__(self) -> str:
         return short_repr(self)
@@ -115,6 +154,22 @@ def caption_counts(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray)
     """How many distinct captions and meanings these images have."""
     texts = {text for row in rows for text in dataset.captions[row]}
     return {"distinct_captions": len(texts), "distinct_meanings": len({dataset.meaning(text) for text in texts})}
+
+
+def metric_text(key: str, value: float) -> str:
+    """A metric's value for people: shares in percent.
+
+    >>> metric_text("coco/image_to_text_r1", 0.5), metric_text("coco/images", 5000)
+    ('50.00 %', '5,000')
+    """
+    metric = key.rpartition("/")[2]
+    if not math.isfinite(value):
+        return "–"
+    if metric.startswith(_SHARES) or metric.endswith(("_r1", "_r5", "_r10")):
+        return f"{100 * value:.2f} %"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if metric.endswith("_rank") else f"{value:.4f}"
 
 
 def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray) -> list[np.ndarray | None]:
