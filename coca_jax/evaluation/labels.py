@@ -228,9 +228,7 @@ def _members(name: str, config: EvaluationDatasetConfig, classified: Sequence[st
             f"{name}: no training record of {config.dataset.path} has both {described_by!r} and a class: change "
             "classification.described_by"
         )
-    return {
-        field: {label: tuple(sorted(values)) for label, values in own.items()} for field, own in members.items()
-    }
+    return {field: {label: tuple(sorted(values)) for label, values in own.items()} for field, own in members.items()}
 
 
 def _metadata(config: EvaluationDatasetConfig, split: str) -> Iterator[Mapping[str, Any]]:

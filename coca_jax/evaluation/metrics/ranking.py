@@ -58,7 +58,7 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
       k: how many of the ranked candidates count.
 
     Returns:
-      The mean over queries of 1 − C(N − r, k) / C(N, k); NaN without queries.
+      The mean over queries of 1 - C(N - r, k) / C(N, k); NaN without queries.
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))

@@ -179,5 +179,3 @@ def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray) -
         return [None] * len(rows)
     images = dataset.images[rows]
     return list(images[:, images.shape[1] // 2] if images.ndim == 5 else images)
-
-

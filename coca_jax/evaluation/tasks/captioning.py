@@ -117,7 +117,9 @@ def _java_scores(
 
 def _tiles(metrics: dict[str, float], baselines: dict[str, float]) -> list[Tile]:
     key, detail = "caption_equivalent", "same meaning as the truth"
-    return [Tile("Captions right", metrics[key], detail, baselines[key], "best fixed caption")] if key in metrics else []
+    return (
+        [Tile("Captions right", metrics[key], detail, baselines[key], "best fixed caption")] if key in metrics else []
+    )
 
 
 def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[Block]:

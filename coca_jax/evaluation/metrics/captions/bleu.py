@@ -21,9 +21,7 @@ def ngram_counts(words: Words) -> list[Counter[NGram]]:
     >>> ngram_counts(["a", "dog", "a"])[0]["a",]
     2
     """
-    return [
-        Counter(zip(*(words[start:] for start in range(order)), strict=False)) for order in range(1, MAX_ORDER + 1)
-    ]
+    return [Counter(zip(*(words[start:] for start in range(order)), strict=False)) for order in range(1, MAX_ORDER + 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ def bleu(counts: BleuCounts) -> tuple[float, ...]:
     """BLEU-1 to BLEU-4.
 
     BLEU-n = BP · (Π_{k ≤ n} matches_k / candidates_k)^(1/n), where the brevity penalty BP is 1 for candidates at least
-    as long as their references and exp(1 − reference_length / length) for shorter ones.
+    as long as their references and exp(1 - reference_length / length) for shorter ones.
 
     >>> one, two, *_ = bleu(bleu_counts("a dog runs".split(), ["a dog ran".split()]))
     >>> round(one, 6), round(two, 6)

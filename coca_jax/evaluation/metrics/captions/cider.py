@@ -53,7 +53,7 @@ def cider(candidate: Words, references: Sequence[Words], frequencies: DocumentFr
     """The score of one caption: 10 times the mean over references and orders 1 to 4 of the clipped cosine.
 
     The clipped cosine of a candidate c and a reference r, whose n-grams weigh c_i and r_i, is
-    exp(−(l_c − l_r)² / 2·6²) · Σ_i min(c_i, r_i) · r_i / (|c| |r|).
+    exp(-(l_c - l_r)² / 2·6²) · Σ_i min(c_i, r_i) · r_i / (|c| |r|).
 
     >>> dog, cat = ["a", "dog"], ["a", "cat"]
     >>> frequencies = document_frequencies([[dog], [cat]])

@@ -11,11 +11,11 @@ import tempfile
 import pytest
 
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.metrics.captions import external, java
+from coca_jax.evaluation.metrics.captions import java_metrics
 from coca_jax.evaluation.metrics.captions.scores import score
 
-CANDIDATES = {3: "A dog.", 1: "Two cats!"}
-REFERENCES = {1: ["two cats", "Cats."], 3: ["a dog"]}
+CANDIDATES = ["Two cats!", "A dog."]
+REFERENCES = [["two cats", "Cats."], ["a dog"]]
 
 # Speaks METEOR's protocol: a caption's score is its words / 100 + its references / 10; the corpus' their sum.
 METEOR = """
@@ -49,12 +49,12 @@ def machine(tmp_path, monkeypatch):
 
     def install(program: str | None = "", version: str = "11.0.2", lacking: str = ""):
         package = tmp_path / "packages" / "pycocoevalcap"
-        jars = [f"{name}/{jar}" for name, own in external._JARS.items() for jar in own]
-        for jar in (*jars, *(f"spice/lib/{jar}" for jar in external._PARSER)):
+        jars = [f"{name}/{jar}" for name, own in java_metrics._JARS.items() for jar in own]
+        for jar in (*jars, *(f"spice/lib/{jar}" for jar in java_metrics._PARSER)):
             (package / jar).parent.mkdir(parents=True, exist_ok=True)
             if jar != lacking:
                 (package / jar).touch()
-        monkeypatch.setattr(java, "package_folder", lambda: None if lacking == "package" else package)
+        monkeypatch.setattr(java_metrics, "package_folder", lambda: None if lacking == "package" else package)
         if program is not None:
             write_java(tmp_path / "bin" / "java", program, version)
         return package
@@ -95,25 +95,23 @@ def test_what_is_not_installed_is_named(machine, tmp_path, name, installed, word
 @pytest.mark.parametrize("version, number", [("1.8.0_392", 8), ("11.0.2", 11), ("17", 17), ("none", 0)])
 def test_the_version_of_java(machine, tmp_path, version, number):
     machine(version=version)
-    assert java.java_version(str(tmp_path / "bin" / "java")) == number
+    assert java_metrics._java_version(str(tmp_path / "bin" / "java")) == number
 
 
 def test_the_java_of_java_home_comes_first(machine, tmp_path, monkeypatch):
     machine()
-    assert java.find_java() == str(tmp_path / "bin" / "java")
+    assert java_metrics.find_java() == str(tmp_path / "bin" / "java")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
-    assert java.find_java() == str(tmp_path / "bin" / "java")
+    assert java_metrics.find_java() == str(tmp_path / "bin" / "java")
     (tmp_path / "jdk" / "bin").mkdir(parents=True)
     write_java(tmp_path / "jdk" / "bin" / "java", "", "11")
-    assert java.find_java() == str(tmp_path / "jdk" / "bin" / "java")
+    assert java_metrics.find_java() == str(tmp_path / "jdk" / "bin" / "java")
 
 
 @pytest.mark.parametrize("name, program", [("meteor", METEOR), ("spice", SPICE)])
-def test_each_image_gets_its_own_score(machine, tmp_path, name, program):
+def test_a_corpus_gets_its_score(machine, tmp_path, name, program):
     machine(program)
-    scores = score(CANDIDATES, REFERENCES, [name])
-    assert scores.per_image == {1: {name: pytest.approx(0.22)}, 3: {name: pytest.approx(0.12)}}
-    assert scores.corpus == {name: pytest.approx(0.34 if name == "meteor" else 0.17)}
+    assert score(CANDIDATES, REFERENCES, [name]) == {name: pytest.approx(0.34 if name == "meteor" else 0.17)}
     assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -123,7 +121,7 @@ def test_relative_folders_of_java_and_of_the_cache_are_those_of_the_caller(machi
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAVA_HOME", ".")
     monkeypatch.setenv("COCA_CACHE", "cache")
-    assert score(CANDIDATES, REFERENCES, ["spice"]).corpus == {"spice": pytest.approx(0.17)}
+    assert score(CANDIDATES, REFERENCES, ["spice"]) == {"spice": pytest.approx(0.17)}
     assert (tmp_path / "seen").read_text() == str(tmp_path / "cache" / "spice")
 
 
@@ -131,11 +129,9 @@ def test_no_caption_can_break_the_protocol(machine):
     machine(METEOR)
     captions = ["zoë's 犬 ☕", "one ||| two", "one\ntwo\r\nthree\rfour", "", "half \ud83d", "|||", "a\x85b\u2028c"]
     references = [["one ||| two", "\n"]] * len(captions)
-    scores = score(dict(enumerate(captions)), dict(enumerate([["a"]] * len(captions))), ["meteor"], tokenizer=str)
-    assert [row["meteor"] for row in scores.per_image.values()] == pytest.approx(
-        [0.13, 0.12, 0.14, 0.1, 0.12, 0.1, 0.13]
-    )
-    assert external.meteor(captions, references)[1][0] == pytest.approx(0.23)  # two references, not three
+    each = [score([caption], [["a"]], ["meteor"], tokenizer=str)["meteor"] for caption in captions]
+    assert each == pytest.approx([0.13, 0.12, 0.14, 0.1, 0.12, 0.1, 0.13])
+    assert java_metrics.meteor(captions, references) == pytest.approx(sum(each) + 0.7)  # two references, not three
 
 
 def test_parses_are_kept_where_that_can_be_done(machine, tmp_path, monkeypatch):
@@ -187,7 +183,7 @@ def test_a_program_that_hangs_is_ended(machine, tmp_path, monkeypatch, name):
         return started.append(popen(*args, **kinds)) or started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    monkeypatch.setitem(external._PATIENCE, name, (0, 0.01))
+    monkeypatch.setitem(java_metrics._PATIENCE, name, (0, 0.01))
     with pytest.raises(CocaError, match=f"{name.upper()}'s Java program was ended after 0 minutes without a result"):
         score(CANDIDATES, REFERENCES, [name])
     assert started[-1].returncode == -signal.SIGKILL
@@ -208,22 +204,24 @@ def test_the_published_figures(shared_data, name, published):
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     try:
-        external.check_available(name)
+        java_metrics.check_available(name)
     except CocaError as error:
         pytest.skip(str(error))
-    candidates = {image: own[0] for image, own in json.loads((folder / "res.json").read_text()).items()}
     references = json.loads((folder / "gts.json").read_text())
+    results = json.loads((folder / "res.json").read_text())
+    candidates = [results[image][0] for image in references]
     (expected,) = json.loads((folder / "expected_scores.json").read_text()).values()
-    figure = score(candidates, references, [name], tokenizer=str).corpus[name]
+    figure = score(candidates, list(references.values()), [name], tokenizer=str)[name]
     assert figure == pytest.approx(expected[published], abs=1e-9)
 
 
 @pytest.mark.slow
 def test_real_meteor_takes_any_caption():
     try:
-        external.check_available("meteor")
+        java_metrics.check_available("meteor")
     except CocaError as error:
         pytest.skip(str(error))
     captions = ["zoë's 犬", "a ||| dog", "a\ndog", "", "half \ud83d dog"]
-    _, rows = external.meteor(captions, [["zoë's 犬"], ["a dog ||| cat", "a dog"], ["a dog"], [""], ["half a dog"]])
-    assert rows[0] == rows[1] == rows[2] == 1 and rows[3] == 0 and 0 < rows[4] < 1
+    references = [["zoë's 犬"], ["a dog ||| cat", "a dog"], ["a dog"], [""], ["half a dog"]]
+    each = [java_metrics.meteor([text], [own]) for text, own in zip(captions, references, strict=True)]
+    assert each[0] == each[1] == each[2] == 1 and each[3] == 0 and 0 < each[4] < 1
