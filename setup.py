@@ -51,7 +51,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],  # NVIDIA driver 580 or newer
         "cuda12": ["jax[cuda12]"],  # NVIDIA driver 525 or newer
-        "tpu": ["jax[tpu]", "google-cloud-storage>=2.18"],
+        "tpu": ["jax[tpu]", "gcsfs>=2024.6", "google-cloud-storage>=2.18"],
         "plan": [LIBTPU],  # the TPU's compiler, which needs no TPU: for python -m coca_jax.plan
         # Data on gs://, and run folders there: Orbax asks google-cloud-storage about the bucket.
         "gcs": ["gcsfs>=2024.6", "google-cloud-storage>=2.18"],

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coca_jax.data.images.decode import BadRecord, decode
+from coca_jax.data.images.decode import decode
+from coca_jax.data.records.record import BadRecord
 from coca_jax.embedding_index.index import Hit
 from coca_jax.pages.blocks import Block, Card, CardLine, Gallery, Section
 from coca_jax.pages.page import write_page

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.pages.blocks import Card, CardLine, Gallery, Section, Table, Text
 from coca_jax.pages.page import write_page, write_text
 from coca_jax.tools.near_duplicates import Found, Held, Pair, still
@@ -22,7 +21,7 @@ def write(
     output: str,
     config: Config,
     found: Found,
-    train: Mapping[str, tuple[DatasetConfig, records.Store]],
+    train: Mapping[str, tuple[DatasetConfig, RecordStore]],
     held: Sequence[Held],
     shown: int,
 ) -> None:
@@ -75,7 +74,7 @@ def _counts(found: Found, counts: Counter[str]) -> Table:
 
 
 def _pairs(
-    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, records.Store]], held: Sequence[Held], shown: int
+    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, RecordStore]], held: Sequence[Held], shown: int
 ) -> list[Section]:
     """The pairs that agree least first: they show whether the thresholds are right."""
     doubtful = sorted(pairs, key=lambda pair: (-(99 if pair.distance is None else pair.distance), pair.similarity or 0))
@@ -103,7 +102,7 @@ def _agreement(pair: Pair) -> str:
     return ", ".join(parts)
 
 
-def _image(place: tuple[DatasetConfig, records.Store], index: int) -> np.ndarray | None:
+def _image(place: tuple[DatasetConfig, RecordStore], index: int) -> np.ndarray | None:
     """The record's image; None if it can no longer be read."""
     source, store = place
     record = store.read([index])[0]

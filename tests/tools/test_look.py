@@ -57,7 +57,8 @@ def test_the_page_is_the_batch(config, vocabulary, tmp_path):
         np.testing.assert_array_equal(shown[2 * row], image)  # as it is, then enlarged
         np.testing.assert_array_equal(shown[2 * row + 1], image)
     pieces = [
-        re.findall(r"<span[^>]*>([^<]*)<small>(\d+)</small>", part) for part in re.findall(r'"tokens">(.*?)</div>', page)
+        re.findall(r"<span[^>]*>([^<]*)<small>(\d+)</small>", part)
+        for part in re.findall(r'"tokens">(.*?)</div>', page)
     ]
     for ids, row in zip(batch["text"].tolist(), pieces, strict=True):
         spread = [int(number) for piece, number in row for _ in range(int((re.findall(r"× (\d+)", piece) or [1])[0]))]
@@ -84,7 +85,7 @@ def test_some_rows_of_a_large_batch_and_the_evaluation(config, vocabulary, tmp_p
     page = (tmp_path / "l.html").read_text()
     assert len(pictures(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
     assert [int(row) for row in re.findall(r"row (\d+) of step", page)] == [2, 6, 10, 14]
-    store = records.open_store(config.data, "evaluation")
+    store = records.open_records(config.data, "evaluation")
     held = {store.name(i) for i in range(len(store))}
     assert 0 < len(held) < 12 and set(re.findall(r">Record</th><td>([^<]*)</td>", page)) <= held
 
