@@ -49,8 +49,8 @@ def hit_rate(query_ranks: np.ndarray, k: int) -> float:
 def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
 
-    >>> chance_hit_rate(np.array([1, 2]), 10, 1)
-    0.15
+    >>> chance_hit_rate(np.array([1, 3]), 4, 1)
+    0.5
 
     Args:
       right_counts: [Q], how many of the candidates are right for each query.

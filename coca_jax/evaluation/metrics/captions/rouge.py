@@ -14,7 +14,7 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     P = max LCS / len(candidate) and R = max LCS / len(reference): the two maxima may come from different references.
 
     >>> round(rouge_l(["a", "dog"], [["a", "brown", "dog"]]), 6)
-    0.77221
+    0.772152
     """
     common = [common_subsequence(candidate, reference) for reference in references]
     if not any(common):
