@@ -250,7 +250,7 @@ class Coca:
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
-            raise CocaError(f"this model gives no {what}: it was trained with config.loss.{weight} = 0")
+            raise CocaError(f"this model gives no {what}: it was trained with objective.pretraining.{weight} = 0")
 
     def _listed(self, images: Any) -> Any:
         """What the model reads as it is, an array of pictures or of image tokens; or else a list of N pictures."""

@@ -26,7 +26,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         "against",
         [],
         "A further evaluation set, once for each: a folder of pictures, or a config file whose held-out "
-        "sets count. The evaluation.sets of --config always do.",
+        "sets count. The evaluation.datasets of --config always do.",
         flag_values=values,
     )
     own = flags.DEFINE_bool(

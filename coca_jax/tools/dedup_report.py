@@ -46,7 +46,7 @@ def write(
     )
     print(_summary(found))
     for name, count in counts.items():
-        key = f"data.mixture.{name}" if config.data.mixture else "data"
+        key = f"{config.data.key(name)}.dataset"
         print(f"{name}: {count:,} to leave out, by --config.{key}.exclude_keys={output}/{name}.txt")
     for cause, count in found.unreadable.items():
         _log.warning("%d pictures could not be compared: %s", count, cause)

@@ -35,15 +35,16 @@ def held_out(config: Config, against: Sequence[str], own: bool = True) -> list[H
 def _of_config(config: Config, prefix: str) -> list[Held]:
     sources = config.data.sources
     own = [
-        _open(prefix + name, source)
+        _open(prefix + name, source.dataset)
         for name, source in sources.items()
-        if source.format != "digit_scenes" and source.holds_out
+        if source.dataset.format != "digit_scenes" and source.dataset.holds_out
     ]
     return own + _of_evaluation(config.evaluation, prefix)
 
 
 def _of_evaluation(evaluation: EvaluationConfig, prefix: str) -> list[Held]:
-    return [_open(prefix + name, source) for name, source in evaluation.sets.items() if source.format != "digit_scenes"]
+    datasets = {name: one.dataset for name, one in evaluation.datasets.items()}
+    return [_open(prefix + name, one) for name, one in datasets.items() if one.format != "digit_scenes"]
 
 
 def _open(name: str, source: DatasetConfig) -> Held:

@@ -94,16 +94,16 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         broken: dict[str, str] = {}
         for name, source in config.data.sources.items():
-            if source.format == "digit_scenes":
+            if source.dataset.format == "digit_scenes":
                 print(f"{name}: digit_scenes, made by index: nothing to do")
                 continue
-            if source.format == "tars":
-                count, errors = build(source, workers=workers.value, beside=beside.value, what=name)
+            if source.dataset.format == "tars":
+                count, errors = build(source.dataset, workers=workers.value, beside=beside.value, what=name)
                 broken |= errors
                 _log.info("%s: %d shards", name, count)
             if not broken:
-                splits = records.SPLITS if source.holds_out else records.SPLITS[:1]
-                print(summary(name, {split: records.open_records(source, split) for split in splits}))
+                splits = records.SPLITS if source.dataset.holds_out else records.SPLITS[:1]
+                print(summary(name, {split: records.open_records(source.dataset, split) for split in splits}))
         for error in list(broken.values())[1:]:
             _log.warning("%s", error)
         if broken:

@@ -34,9 +34,9 @@ def stored(config: Config, split: str, command: str, **changes: str) -> dict[str
     """
     found = {}
     for name, source in config.data.sources.items():
-        if source.format != "digit_scenes":
-            source = dataclasses.replace(source, **changes)
-            found[name] = source, records.open_records(source, split)
+        if source.dataset.format != "digit_scenes":
+            dataset = dataclasses.replace(source.dataset, **changes)
+            found[name] = dataset, records.open_records(dataset, split)
     if not found:
         raise CocaError(
             f"{command} needs records, and digit_scenes has none (it is made by index, without end): name "

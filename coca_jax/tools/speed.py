@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from absl import flags
 
-from coca_jax.config import Config, DatasetConfig
+from coca_jax.config import Config, DatasetConfig, SourceConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.records import open as records
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
@@ -55,18 +55,18 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> Iterator[
     """
     size, length = config.model.image.size, config.model.text.length
     for name, source in config.data.sources.items():
-        if source.format == "digit_scenes":
+        if source.dataset.format == "digit_scenes":
             continue
-        store = records.open_records(source, records.SPLITS[0])
+        store = records.open_records(source.dataset, records.SPLITS[0])
         kept: list[Record] = []
         yield _timed(f"read {name}", seconds, _reading(store, config.data.block, kept))
-        kept = _usable(kept, source, size)
+        kept = _usable(kept, source.dataset, size)
         if not kept:
             raise CocaError(
-                f"none of the records of {source.path} that were tried can be read: see python -m coca_jax.data stats"
+                f"none of the records of {source.dataset.path} that were tried can be read: see python -m coca_jax.data stats"
             )
         yield _timed(f"view {name}", seconds, _viewing(kept, source, size))
-        texts = Texts(source, store)
+        texts = Texts(source.dataset, store)
         yield _timed(f"tokenise {name}", seconds, _tokenising(kept, texts, vocabulary, length))
     yield from _batches(config, vocabulary, seconds)
 
@@ -106,10 +106,10 @@ def _usable(kept: list[Record], source: DatasetConfig, size: int) -> list[Record
     return good
 
 
-def _viewing(kept: list[Record], source: DatasetConfig, size: int) -> Iterator[tuple[int, int]]:
+def _viewing(kept: list[Record], source: SourceConfig, size: int) -> Iterator[tuple[int, int]]:
     rng = np.random.default_rng(0)
     for record in itertools.cycle(kept):
-        views.view(record.image, size, source, rng)
+        views.view(record.image, size, source.dataset, rng, source.augmentation)
         yield 1, len(record.image)
 
 

@@ -27,7 +27,7 @@ def _coca(**weights: float) -> inference.Coca:
     values.model.pooler.update(queries=2, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary.size, length=16, unimodal_layers=1, multimodal_layers=1, mlp=24)
     values.evaluation.batch_size = 4
-    values.loss.update(weights)
+    values.objective.pretraining.update(weights)
     config = config_lib.from_config_dict(values)
     params = tiny.spread_parameters(models.abstract_parameters(tiny.model(config))[0])
     return inference.Coca(config, params, vocabulary, step=7)
@@ -233,7 +233,9 @@ def test_a_dual_encoder_refuses_to_caption():
     coca = _coca(captioning_weight=0.0)
     assert coca.can_embed and not coca.can_caption
     assert coca.embed_images(_pictures()[:1]).shape == (1, 16)
-    with pytest.raises(CocaError, match="gives no captions: it was trained with config.loss.captioning_weight = 0"):
+    with pytest.raises(
+        CocaError, match="gives no captions: it was trained with objective.pretraining.captioning_weight = 0"
+    ):
         coca.caption(_pictures())
 
 
@@ -246,7 +248,7 @@ def test_a_captioner_refuses_to_embed():
         lambda: coca.classify(_pictures(), LABELS),
     ):
         with pytest.raises(
-            CocaError, match="gives no embeddings: it was trained with config.loss.contrastive_weight = 0"
+            CocaError, match="gives no embeddings: it was trained with objective.pretraining.contrastive_weight = 0"
         ):
             call()
 

@@ -46,7 +46,7 @@ def test_a_vocabulary_is_trained_from_a_config(tmp_path):
 
 def test_a_vocabulary_of_a_mixture_knows_the_words_of_every_set(tmp_path):
     builders.write_folder(tmp_path / "photos", range(40))
-    mixture = {"own": SourceConfig(format="folder", path=str(tmp_path / "photos")), "scenes": SourceConfig()}
+    mixture = {"own": builders.source(format="folder", path=str(tmp_path / "photos")), "scenes": SourceConfig()}
     call("vocabulary", builders.config(mixture=mixture), f"--output={tmp_path / 'v.model'}", "--size=300")
     vocabulary = Vocabulary.from_file(tmp_path / "v.model")
     texts = ["shade 17", "a small red three above a large blue seven"]
@@ -66,8 +66,8 @@ def test_errors_are_one_sentence(tmp_path):
             [
                 "vocabulary",
                 f"--config={config}",
-                "--config.data.format=folder",
-                f"--config.data.path={tmp_path / 'none'}",
+                "--config.data.dataset.format=folder",
+                f"--config.data.dataset.path={tmp_path / 'none'}",
                 "--output=v",
             ],
             "none does not exist",

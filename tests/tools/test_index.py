@@ -28,7 +28,7 @@ def test_indices_are_made_once_by_processes_and_used(config, tmp_path, monkeypat
     said = capsys.readouterr().out.split()
     assert said == ["tars", "records", "train", "30", "evaluation", "4", "lost:", "picture", "without", "text", "1"]
     monkeypatch.setattr("tarfile.open", None)  # nothing is scanned again
-    assert len(records.open_records(config.data, "train")) == 30
+    assert len(records.open_records(config.data.dataset, "train")) == 30
     call("index", config, "--workers=1")
     assert kept(tmp_path) == made
 
@@ -39,7 +39,7 @@ def test_what_is_no_tar_is_named_and_the_others_are_indexed(config, tmp_path, ca
     with pytest.raises(CocaError, match="bad.tar"):
         call("index", config, "--workers=1")
     assert "worse.tar" in caplog.text and len(kept(tmp_path)) == 4
-    count, broken = index.build(config.data)
+    count, broken = index.build(config.data.dataset)
     assert count == 6 and sorted(broken) == [str(tmp_path / "bad.tar"), str(tmp_path / "worse.tar")]
 
 

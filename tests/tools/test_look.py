@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coca_jax.config import SourceConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -30,8 +29,8 @@ def config(tmp_path):
         (tmp_path / "words" / f"w{i}.png").write_bytes(builders.picture(i))
         (tmp_path / "words" / f"w{i}.txt").write_text(f"<b>shade</b> {i} " * 6)
     mixture = {
-        "own": SourceConfig(format="folder", path=str(tmp_path / "words"), holdout=1e-9),
-        "web": SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9, augment="crop", share=3.0),
+        "own": builders.source(format="folder", path=str(tmp_path / "words"), holdout=1e-9),
+        "web": builders.source(format="tars", path=str(tmp_path), holdout=1e-9, crop="random", share=3.0),
     }
     return builders.config(batch_size=16, length=12, mixture=mixture, long_text="truncate", max_bad_ratio=0.5)
 
@@ -85,7 +84,7 @@ def test_some_rows_of_a_large_batch_and_the_evaluation(config, vocabulary, tmp_p
     page = (tmp_path / "l.html").read_text()
     assert len(pictures(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
     assert [int(row) for row in re.findall(r"row (\d+) of step", page)] == [2, 6, 10, 14]
-    store = records.open_records(config.data, "evaluation")
+    store = records.open_records(config.data.dataset, "evaluation")
     held = {store.name(i) for i in range(len(store))}
     assert 0 < len(held) < 12 and set(re.findall(r">Record</th><td>([^<]*)</td>", page)) <= held
 

@@ -13,7 +13,7 @@ def test_every_stage_of_a_mixture(tmp_path, capsys):
     members[0] = (members[0][0], b"<html>")
     members[4] = (members[4][0], b" ")  # a caption
     builders.write_tar(tmp_path / "a.tar", members)
-    mixture = {"scenes": SourceConfig(), "web": SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9)}
+    mixture = {"scenes": SourceConfig(), "web": builders.source(format="tars", path=str(tmp_path), holdout=1e-9)}
     config = builders.config(mixture=mixture, max_bad_ratio=0.5, block=64)  # all of them are read at once
     call("speed", config, "--seconds=0", "--json")
     stages = json.loads(capsys.readouterr().out)

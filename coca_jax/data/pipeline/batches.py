@@ -90,7 +90,7 @@ class Pipeline:
         check_against_model(vocabulary, config.model.text)
         self._config, self._vocabulary = config, vocabulary
         sources, batch_size = config.data.sources, config.train.batch_size
-        self.layout = mixtures.layout({name: getattr(one, "share", 1.0) for name, one in sources.items()}, batch_size)
+        self.layout = mixtures.layout({name: one.share for name, one in sources.items()}, batch_size)
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
         self._threads = threads or max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JAX's
         seed = config.train.seed if split == records.SPLITS[0] else None

@@ -14,7 +14,7 @@ from collections import Counter
 
 import numpy as np
 
-from coca_jax.config import Config, DatasetConfig
+from coca_jax.config import Config, SourceConfig, differences
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.images import augment as views
 from coca_jax.data.pipeline.order import Order
@@ -119,7 +119,7 @@ class SceneExamples:
 class StoreExamples:
     """The records of a store."""
 
-    def __init__(self, config: Config, source: DatasetConfig, split: str, lanes: int, number: int, seed: int | None):
+    def __init__(self, config: Config, source: SourceConfig, split: str, lanes: int, number: int, seed: int | None):
         """Opens the store.
 
         Args:
@@ -130,19 +130,19 @@ class StoreExamples:
         Raises:
           CocaError: see `records.open_records` and `texts.Texts`.
         """
-        self._source, self._store = source, records.open_records(source, split)
-        self._texts = Texts(source, self._store)
+        self._source, self._store = source, records.open_records(source.dataset, split)
+        self._texts = Texts(source.dataset, self._store)
         self._training = split == records.SPLITS[0]
         self._size, self._seed, self._number = config.model.image.size, config.train.seed, number
-        self._ratio, self._where = config.data.max_bad_ratio, source.path
+        self._ratio, self._where = config.data.max_bad_ratio, source.dataset.path
         self._bad: dict[int, str] = {}
         self._reads = 0
         self._lock = threading.Lock()
         self.count = len(self._store)
         self._stride = _stride(self.count)
         self.order = Order(self.count, lanes, config.data.block, seed, number)
-        keys = (field.name for field in dataclasses.fields(DatasetConfig) if field.name not in _ELSEWHERE)
-        described = {key: getattr(source, key) for key in keys}
+        described = differences(source.augmentation) | differences(source.dataset)
+        described = {key: value for key, value in described.items() if key not in _ELSEWHERE}
         self.fingerprint = storage.digest(
             _VERSION,
             self._store.fingerprint,
@@ -179,7 +179,7 @@ class StoreExamples:
             try:
                 if isinstance(draft.picture, BadRecord):
                     raise draft.picture
-                views.view(draft.picture, self._size, self._source, draft.rng, out)
+                views.view(draft.picture, self._size, self._source.dataset, draft.rng, self._source.augmentation, out)
             except BadRecord as error:
                 self._note(draft.index, error.cause)
             else:
@@ -250,7 +250,7 @@ def _stride(count: int) -> int:
 
 def view_shape(config: Config) -> tuple[int, ...]:
     """(size, size, 3); of a config whose sources have frames (frames, size, size, 3)."""
-    size, frames = config.model.image.size, max(source.frames for source in config.data.sources.values())
+    size, frames = config.model.image.size, max(source.dataset.frames for source in config.data.sources.values())
     return (frames,) * bool(frames) + (size, size, 3)
 
 
@@ -265,7 +265,7 @@ def open_examples(config: Config, name: str, split: str, lanes: int | None = Non
       CocaError: the records cannot be found.
     """
     source = config.data.sources[name]
-    if source.format == "digit_scenes":
+    if source.dataset.format == "digit_scenes":
         return SceneExamples(config, split)
     number = list(config.data.sources).index(name)
     return StoreExamples(config, source, split, lanes or config.train.batch_size, number, seed)

@@ -30,7 +30,9 @@ def training_captions(config: Config) -> Iterator[str]:
     sources = config.data.sources
     for source in sources.values():
         yield from (
-            _of_scenes() if source.format == "digit_scenes" else _of_store(source, _MOST_CAPTIONS // len(sources))
+            _of_scenes()
+            if source.dataset.format == "digit_scenes"
+            else _of_store(source.dataset, _MOST_CAPTIONS // len(sources))
         )
 
 

@@ -130,7 +130,7 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     """
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise CocaError("there is no caption to train a vocabulary from: check data.path and its captions")
+        raise CocaError("there is no caption to train a vocabulary from: check data.dataset.path and its captions")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -13,6 +13,7 @@ from coca_jax.data.images import video
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
+from tests.data import builders
 from tests.data.builders import encoded
 
 av = pytest.importorskip("av", reason="needs PyAV (the extra `video`)")
@@ -223,8 +224,8 @@ def test_what_is_no_clip_is_refused_in_a_sentence(tmp_path):
 
 def test_a_clip_is_seen_through_one_crop():
     data = clip(length=1, size=(96, 64))
-    loud = DatasetConfig(frames=4, augment="crop", mirror=True, randaugment_layers=2)
-    stack = views.view(data, 16, loud, np.random.default_rng(0))
+    loud = builders.source(frames=4, crop="random", mirror=True, randaugment_layers=2)
+    stack = views.view(data, 16, loud.dataset, np.random.default_rng(0), loud.augmentation)
     assert stack.shape == (4, 16, 16, 3) and (stack == stack[0]).all()
     assert views.view(clip(), 16, DatasetConfig(), None)[8, 8, 0] // 12 in (9, 10)  # one frame: the middle
     assert (

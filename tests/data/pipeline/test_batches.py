@@ -35,14 +35,14 @@ def tar_config(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_tar(tmp_path / "b.tar", builders.members(range(100, 121)))
     builders.write_tar(tmp_path / "z.tar", builders.members(range(200, 210)))
-    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), augment="drawing")
+    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), crop="drawing")
 
 
 def mixture_config(tmp_path):
     """Numbers below 100 from tars, above from a folder, and scenes: 3, 4 and 1 of 8 rows."""
     builders.write_tar(tmp_path / "a.tar", builders.members(range(97)))
     builders.write_folder(tmp_path / "own", range(100, 150))
-    web = SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, augment="crop", clean="alt_text")
+    web = builders.source(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, crop="random", clean="alt_text")
     own = SourceConfig(
         format="folder",
         path=str(tmp_path / "own"),
@@ -51,7 +51,7 @@ def mixture_config(tmp_path):
         label_field="stem",
         prompts=("shade {}", "{} shade"),
     )
-    return builders.config(block=4, mixture={"own": own, "scenes": SourceConfig(share=0.1), "web": web})
+    return builders.config(block=4, mixture={"own": own, "scenes": builders.source(share=0.1), "web": web})
 
 
 def same(a, b):
@@ -126,7 +126,7 @@ def test_an_epoch_reads_every_record_once_neighbours_together(monkeypatch, vocab
 
 def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
     counted(monkeypatch, 1_009, delay=0.002)
-    config = builders.config(format="tars", path="nowhere", block=8, augment="crop")
+    config = builders.config(format="tars", path="nowhere", block=8, crop="random")
     expected = [Pipeline(config, vocabulary).batch(step) for step in range(5, 25)]
     for kept in (pipeline_lib._KEPT_BYTES, 5_000, 1):
         monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
@@ -167,8 +167,8 @@ def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
     for origin, text in zip(pipeline.origins(7), vocabulary.decode(pipeline.batch(7)["text"]), strict=True):
         assert origin.text == text and origin.source == pipeline.layout.names[pipeline.layout.source[origin.row]]
         assert origin.source == "scenes" or text.removeprefix("shade ").removesuffix(" shade").zfill(3) in origin.record
-    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"augment": "crop"}):
-        own = builders.dataclasses.replace(config.data.mixture["own"], **changed)
+    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"crop": "random"}):
+        own = builders.with_keys(config.data.mixture["own"], **changed)
         other = builders.with_data(config, mixture={**config.data.mixture, "own": own})
         assert Pipeline(other, vocabulary).fingerprint != pipeline.fingerprint
 
@@ -189,7 +189,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
 
 
 def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabulary):
-    plain = builders.with_data(tar_config, augment="none")
+    plain = builders.with_data(tar_config, crop="none")
     batches = itertools.islice(Pipeline(plain, vocabulary).iterate(), 16)
     shades = [shade for batch in batches for shade in builders.shades(batch)]
     epochs = [shades[i : i + 41] for i in (0, 41, 82)]  # of a prime number of records: batches reach across their ends
@@ -203,7 +203,7 @@ def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabu
 
 
 def test_the_caption_belongs_to_the_picture_and_is_tokenised_as_the_vocabulary_does(tar_config, vocabulary):
-    batch = Pipeline(builders.with_data(tar_config, augment="none"), vocabulary).batch(2)
+    batch = Pipeline(builders.with_data(tar_config, crop="none"), vocabulary).batch(2)
     texts = vocabulary.decode(batch["text"])
     assert texts == [f"shade {shade}" for shade in builders.shades(batch)]
     scenes = Pipeline(builders.config(), vocabulary).batch(1)["text"]
@@ -363,7 +363,7 @@ def test_seqio_knows_the_task(vocabulary, tar_config):
         vocabulary.unk_id,
         vocabulary.size,
     )
-    greys = builders.with_data(tar_config, name="greys", augment="none")
+    greys = builders.with_data(tar_config, name="greys", crop="none")
     tasks.register(greys, vocabulary)
     dataset = seqio.get_mixture_or_task("greys").get_dataset({"text": 12}, split="train", shuffle=True, seed=0)
     examples = list(dataset.as_numpy_iterator())
@@ -404,7 +404,7 @@ print("done", flush=True)
 
 def test_the_emoji_train(shared_data, vocabulary):
     config = builders.config(
-        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), augment="drawing"
+        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), crop="drawing"
     )
     texts = list(corpus.training_captions(config))
     assert len(texts) == 5_661

@@ -155,6 +155,6 @@ def _check_said(row: dict[str, Any], where: str, source: DatasetConfig) -> None:
     if source.text_fields or source.label_field or any(said):
         return
     raise CocaError(
-        f"{where} has no caption: take COCO's captions_*.json, or name what to read in data.text_fields or "
-        "data.label_field"
+        f"{where} has no caption: take COCO's captions_*.json, or name what to read in data.dataset.text_fields or "
+        "data.dataset.label_field"
     )

@@ -69,7 +69,7 @@ class FolderRecords:
         path = source.path
         file = storage.stat(path) if path.endswith(SUFFIXES) else None
         if path.endswith(SUFFIXES) and file is None:
-            raise CocaError(f"the file {path} does not exist: set --config.data.path to a manifest or a folder")
+            raise CocaError(f"the file {path} does not exist: set --config.data.dataset.path to a manifest or a folder")
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
         if file is None:
             file = next(filter(None, (storage.stat(f"{self._folder}/{name}") for name in _MANIFESTS)), None)
@@ -198,7 +198,7 @@ class FolderRecords:
             raise CocaError(
                 f"{self._source.path} names pictures such as {names[0]}, which lie in none of "
                 f"{' '.join(places)}: put them into one of these, or say which folder beside the file holds "
-                "them, such as data.image_field='photos/{file_name}'"
+                "them, such as data.dataset.image_field='photos/{file_name}'"
             )
         self._places = (*first, *(place for place in places[:2] if place not in first))
         return [next((file.size for file in files if file), -1) for files in zip(*there.values(), strict=True)]
@@ -211,7 +211,7 @@ class FolderRecords:
         pictures = [file for file in files if PurePosixPath(file.name).suffix.lower() in endings]
         if not pictures:
             raise CocaError(
-                f"there is no picture below {self._folder}: set --config.data.path to a folder of "
+                f"there is no picture below {self._folder}: set --config.data.dataset.path to a folder of "
                 "pictures (png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
             )
         if not self._source.label_field:

@@ -146,7 +146,7 @@ def _file_name(row: Any, source: DatasetConfig, where: str) -> str:
         name = next((found for field in wanted if isinstance(found := fields.lookup(row, field), str) and found), None)
     else:
         raise CocaError(
-            f"{where} is a list: say where it names its picture, such as data.image_field='images/{{2}}.png'"
+            f"{where} is a list: say where it names its picture, such as data.dataset.image_field='images/{{2}}.png'"
         )
     if name is None:
         what = f" with {source.image_field!r}" if source.image_field else ""
@@ -224,7 +224,7 @@ def _csv(file: File, source: DatasetConfig, contents: Any) -> Iterator[_Row]:
     if not named or not said:
         raise CocaError(
             f"{file.path} needs the columns file_name and caption in its first line: add them, or name "
-            "others in data.image_field and data.text_fields"
+            "others in data.dataset.image_field and data.dataset.text_fields"
         )
     for number, (place, size, row) in enumerate(rows, 2):
         if row:

@@ -155,7 +155,7 @@ def _scan(file: File, pictures: Sequence[str]) -> Index:
     except (*_DAMAGE, OSError) as error:
         raise CocaError(
             f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of "
-            "data.train_files and data.evaluation_files"
+            "data.dataset.train_files and data.dataset.evaluation_files"
         ) from error
     found = {}
     for key, kinds in members.items():

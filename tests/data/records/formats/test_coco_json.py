@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
@@ -16,7 +16,7 @@ from tests.data import builders
 
 def opened(path, **options):
     return records.open_records(
-        DataConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
+        DatasetConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
     )
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
 from coca_jax.data.records.record import BadRecord
@@ -16,7 +16,7 @@ from tests.data import builders
 
 
 def folder(path, **options):
-    return DataConfig(format="folder", path=str(path), **options)
+    return DatasetConfig(format="folder", path=str(path), **options)
 
 
 def everything(path, **options):
