@@ -75,6 +75,13 @@ def picture(number: int, kind: str = "PNG", side: int = 20) -> bytes:
     return encoded(Image.new("RGB", (side, side), (number, number, number)), kind)
 
 
+def npy(array: np.ndarray) -> bytes:
+    """The .npy file of an array, pickled where it is one of objects."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
 def write_tar(path: pathlib.Path, members: list[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as tar:
         for name, data in members:

@@ -128,8 +128,8 @@ def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
     counted(monkeypatch, 1_009, delay=0.002)
     config = builders.config(format="tars", path="nowhere", block=8, crop="random")
     expected = [Pipeline(config, vocabulary).batch(step) for step in range(5, 25)]
-    for kept in (pipeline_lib._KEPT_BYTES, 5_000, 1):
-        monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
+    for kept in (pipeline_lib._AHEAD_BYTES, 5_000, 1):
+        monkeypatch.setattr(pipeline_lib, "_AHEAD_BYTES", kept)
         found = itertools.islice(Pipeline(config, vocabulary, threads=8).iterate(5), 20)
         assert all(same(one, other) for one, other in zip(found, expected, strict=True))
 
