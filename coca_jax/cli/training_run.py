@@ -16,7 +16,8 @@ from coca_jax.data.text.vocabulary import Vocabulary, check_against_model, train
 from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.run import RunEvaluation, flat_metrics, write_results
+from coca_jax.evaluation.results import flat_metrics, write_results
+from coca_jax.evaluation.runner import RunEvaluation
 from coca_jax.inference.model import Coca
 from coca_jax.trainer import preemption, program, state
 from coca_jax.trainer import writers as metrics
@@ -69,6 +70,8 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     def evaluate(at_step: int, params: Any) -> None:
         coca = Coca(config, params, vocabulary, at_step, mesh=mesh, between_batches=stop.check)
         results = evaluation(coca)
+        if results is None:
+            return
         _ = coca.digest  # made by all processes together, for the first to write it
         writer.write_evaluation(at_step, flat_metrics(results))
         writer.flush()  # the report reads what was written

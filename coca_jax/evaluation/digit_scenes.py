@@ -63,7 +63,8 @@ def _distinct_scenes(examples: int, size: int) -> list[Scene]:
     singles = min(round(_SINGLES * examples), _MOST_SINGLES)
     doubles = round(_DOUBLES * examples)
     wanted = {1: singles, 2: doubles, 3: examples - singles - doubles}
-    seen, pool, index = set(), [], 0
+    pool: list[Scene] = []
+    seen, index = set(), 0
     while len(pool) < examples:
         scene = digit_scenes.scene(index, "evaluation", size)
         index += 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
@@ -61,34 +60,25 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
         opened.append(dataset)
     if errors and not opened:
         raise errors[0]
-    pending = named_datasets(config.evaluation, tuple(config.evaluation.datasets), config.model, "evaluation.datasets")
-    opened += [one.open() for one in pending]
+    opened += [one.open() for one in named_datasets(config.evaluation, config.model, "evaluation.datasets")]
     check_same_datasets(opened)
     return opened
 
 
-def named_datasets(
-    config: EvaluationConfig, names: Sequence[str], model: ModelConfig, where: str = "datasets"
-) -> list[PendingDataset]:
-    """Datasets of an `EvaluationConfig` by their names, of which no record is read yet.
+def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
+    """The datasets of an `EvaluationConfig`, of which no record is read yet.
 
     Args:
       config: the evaluations.
-      names: of its datasets.
       model: whose inputs the images become.
       where: the place of the datasets in the config.
 
     Raises:
-      CocaError: there is no dataset of a name, or the place of its records or a file of its classes is missing.
+      CocaError: the place of a dataset's records or a file of its classes is missing.
     """
     class_files_read: set[tuple[str, ...]] = set()
     pending = []
-    for name in names:
-        if name not in config.datasets:
-            near = difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0)
-            instead = f"did you mean {near[0]!r}? There are {', '.join(config.datasets)}" if near else "it has none"
-            raise CocaError(f"the config has no evaluation dataset {name!r}: {instead}")
-        one = config.datasets[name]
+    for name, one in config.datasets.items():
         if one.dataset.format != "digit_scenes":
             with _named_errors(name, one, where):
                 check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
@@ -116,13 +106,16 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
 
 def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConfig:
     """The evaluation of a run's own source: every task, with scores by references unless its captions have a grammar."""
-    has_grammar = dataset.format == "digit_scenes"
+    # The numbers of images are for servers, which know none of a run's own images.
+    captioning = CaptioningConfig(image_id="")
+    if dataset.format == "digit_scenes":  # its grammar tells right captions from wrong ones
+        captioning = dataclasses.replace(captioning, scores=())
     return EvaluationDatasetConfig(
         dataset=dataset,
         tasks=("video_retrieval",) if dataset.frames else ("retrieval", "classification", "captioning"),
         examples=config.evaluation.examples,
         long_text=config.data.long_text,
-        captioning=CaptioningConfig(image_id="", **({"scores": ()} if has_grammar else {})),
+        captioning=captioning,
     )
 
 
@@ -157,7 +150,8 @@ def _open(
     # Captions for a server need none of their own.
     for_server = config.tasks == ("captioning",) and not config.captioning.scores
     label_field = config.captioning.image_id if for_server else config.dataset.label_field
-    source = dataclasses.replace(config.dataset, label_field=label_field, **({} if own else {"class_names": ""}))
+    class_names = config.dataset.class_names if own else ""
+    source = dataclasses.replace(config.dataset, label_field=label_field, class_names=class_names)
     with contextlib.nullcontext() if own else _named_errors(name, config, where):
         store = open_records(source, "evaluation")
     reader = Texts(source, store)

@@ -52,7 +52,11 @@ def write_results(
         report shows its curves.
     """
     suffix = f"_{name}" if name else ""
-    identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest, "checkpoint_step": coca.step}
+    identity: dict[str, Value] = {
+        "checkpoint": checkpoint,
+        "checkpoint_digest": coca.digest,
+        "checkpoint_step": coca.step,
+    }
     file = folder / f"evaluation{suffix}.json"
     write_evaluation(file, {**_earlier_metrics(file, coca), **flat_metrics(results), **identity})
     for result in results:
@@ -113,12 +117,12 @@ def write_tensorboard(folder: epath.Path, step: int, metrics: Mapping[str, float
 
 def results_table(results: Sequence[DatasetResult]) -> str:
     """One line a metric: dataset, metric, value and baseline; shares in percent."""
-    rows = []
+    rows = [("dataset", "metric", "value", "baseline")]
     for result in results:
         for key, value in result.metrics.items():
             baseline = metric_text(key, result.baselines[key]) if key in result.baselines else ""
             rows.append((result.name, key.rpartition("/")[2], metric_text(key, value), baseline))
-    return text_table(("dataset", "metric", "value", "baseline"), rows)
+    return text_table(rows, "<<>>")
 
 
 def _earlier_metrics(file: epath.Path, coca: Coca) -> dict[str, Value]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from coca_jax.evaluation.metrics.ranking import NO_LABEL
 from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.pages.blocks import Block, Tile
 
+Branch = Literal["contrastive", "captioning"]
 _SHARES = (  # beginnings of metrics that are shares; those that end in _r1, _r5 and _r10 are, too
     "zero_shot_",
     "likelihood_",
@@ -99,7 +100,7 @@ class Task(Protocol):
       branch: the loss without which a model cannot do it.
     """
 
-    branch: Literal["contrastive", "captioning"]
+    branch: ClassVar[Branch]
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         """The predictions that `compute` will read."""
@@ -164,7 +165,7 @@ def metric_text(key: str, value: float) -> str:
     """
     metric = key.rpartition("/")[2]
     if not math.isfinite(value):
-        return "–"
+        return "n/a"
     if metric.startswith(_SHARES) or metric.endswith(("_r1", "_r5", "_r10")):
         return f"{100 * value:.2f} %"
     if isinstance(value, int):

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics.captions import scores
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, caption_counts
+from coca_jax.evaluation.tasks.base import Branch, ImageTexts, TaskResult, caption_counts
 from coca_jax.pages.blocks import Block, Heading, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
@@ -26,7 +26,7 @@ _TITLES = {"rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": 
 class Captioning:
     """The task."""
 
-    branch: Literal["contrastive", "captioning"] = "captioning"
+    branch: ClassVar[Branch] = "captioning"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(captions=True)

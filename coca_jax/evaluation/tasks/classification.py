@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from coca_jax.evaluation.dataset import Classification, EvaluationDataset
 from coca_jax.evaluation.metrics import classes, ranking
 from coca_jax.evaluation.metrics.classes import ClassPredictions
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import TaskResult, shown_images
+from coca_jax.evaluation.tasks.base import Branch, TaskResult, shown_images
 from coca_jax.pages.blocks import Block, Card, CardLine, Columns, Gallery, Heading, Matrix, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
@@ -25,17 +25,17 @@ _ENDS = 25  # classes at either end of a long list
 class ZeroShotClassification:
     """The task, by the contrastive embeddings."""
 
-    branch: Literal["contrastive", "captioning"] = "contrastive"
+    branch: ClassVar[Branch] = "contrastive"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(embeddings=True, classifiers=tuple(dataset.classifications))
 
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
-        answers = [_most_similar(task, predictions) for task in dataset.classifications]
+        answers = [most_similar(task, predictions) for task in dataset.classifications]
         return classification_result(dataset, predictions, answers, "zero_shot", "zero-shot")
 
 
-def _most_similar(task: Classification, predictions: Predictions) -> ClassPredictions:
+def most_similar(task: Classification, predictions: Predictions) -> ClassPredictions:
     """The predicted classes; one of several members is as probable as all of these together."""
     places, targets = predictions.part(task)
     classifier, candidates, texts = predictions.classifiers[task.name], task.candidate_classes, task.candidate_texts

@@ -1,12 +1,12 @@
 """Zero-shot classification by the likelihood of captions: the class whose caption is most probable, given the image."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar
 
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics import classes
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import TaskResult
+from coca_jax.evaluation.tasks.base import Branch, TaskResult
 from coca_jax.evaluation.tasks.classification import classification_result
 
 
@@ -14,7 +14,7 @@ from coca_jax.evaluation.tasks.classification import classification_result
 class LikelihoodClassification:
     """The task."""
 
-    branch: Literal["contrastive", "captioning"] = "captioning"
+    branch: ClassVar[Branch] = "captioning"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(likelihoods=tuple(dataset.classifications))

@@ -7,7 +7,7 @@ captions each, or the 1,000 pairs of the split "1k-A".
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from coca_jax.embedding_index.nearest import nearest
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics import ranking
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import CaptionPool, ImageTexts, TaskResult, caption_counts, shown_images
+from coca_jax.evaluation.tasks.base import Branch, CaptionPool, ImageTexts, TaskResult, caption_counts, shown_images
 from coca_jax.pages.blocks import Block, Card, CardLine, Cell, Gallery, Heading, Table, Tile
 from coca_jax.pages.charts import percent
 
@@ -28,7 +28,7 @@ class Retrieval:
     """The task; `kind` names what texts are compared with, "image" or "video", and is part of the metrics' keys."""
 
     kind: Literal["image", "video"] = "image"
-    branch: Literal["contrastive", "captioning"] = "contrastive"
+    branch: ClassVar[Branch] = "contrastive"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         texts = [text for own in _ranked_captions(dataset, range(len(dataset.captions))) for text in own]
