@@ -31,6 +31,8 @@ def check(config: Config) -> None:
         ]
     )
     _enforce(_data_rules(config.data))
+    if config.model.image.kind == "precomputed":
+        _enforce(_token_rules(config.data))
     check_evaluation(config.evaluation, config.data.sources, "evaluation.datasets")
 
 
@@ -133,6 +135,21 @@ def _data_rules(data: DataConfig) -> _Rules:
             one.dataset.frames == frames,
             f"{key}.frames = {one.dataset.frames} is not what the other sources have: a batch is all images, or all clips of "
             "the same number of frames",
+        )
+
+
+def _token_rules(data: DataConfig) -> _Rules:
+    for name, one in data.sources.items():
+        key, changed = data.key(name), differences(one.augmentation)
+        yield (
+            one.dataset.format != "digit_scenes" and not one.dataset.frames,
+            f"model.image.kind = precomputed takes stored tokens, and {key}.dataset draws scenes or has frames: name records "
+            "whose images are .npy files",
+        )
+        yield (
+            not changed,
+            f"model.image.kind = precomputed takes stored tokens, which {key}.augmentation.{next(iter(changed), '')} cannot "
+            "change: leave it out",
         )
 
 

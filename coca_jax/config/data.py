@@ -9,10 +9,9 @@ from coca_jax.config.fields import choice, count, location, number
 class DatasetConfig:
     """Where a dataset's records lie, which of them belong to which split, and what in them is image, caption and label."""
 
-    format: str = choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records")
-    path: str = (
-        location()
-    )  # a folder, or a manifest (.jsonl, .csv, .json); on a disk or in a bucket; digit_scenes needs none
+    format: str = choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records", "parquet")
+    # A folder, a file of it, or a manifest (.csv, .tsv, .jsonl, .json); on a disk or in a bucket; digit_scenes needs none.
+    path: str = location()
     # Patterns of file names below `path`; tfds: names of splits, where ("*",) is "train".
     train_files: tuple[str, ...] = ("*",)
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
@@ -25,6 +24,7 @@ class DatasetConfig:
     holdout: float = number(0.1, at_least=0, below=1)
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see fields.py
+    caption_separator: str = ""  # the text between several captions in one value; "json": the value is a JSON list
     clean: str = choice("spaces", "alt_text")  # of captions; see data/text/captions.py
     # Metadata or feature with a class's number or name, or several of them: the text is then made from prompts.
     label_field: str = ""
@@ -32,7 +32,8 @@ class DatasetConfig:
     # With a label_field: one is drawn, and the class name put into it. ("FILE",) reads them: see data/text/class_names.py.
     prompts: tuple[str, ...] = location(("{}",))
     # Images
-    image_field: str = ""  # feature of the encoded image; empty: "image", "jpg", "png", …
+    # Feature of the encoded image, or column of its file's name; empty: the usual names, see fields.py.
+    image_field: str = ""
     frames: int = count(0, 0)  # of a clip; 0: one frame makes an image, drawn at random in training
     crop_border: int = count(0, 0)  # pixels cut off each side of a held-out image: ObjectNet's have a red border
 

@@ -32,6 +32,7 @@ class SeqioVocabulary(seqio.SentencePieceVocabulary):
     def __init__(self, vocabulary: Vocabulary):
         super().__init__(sentencepiece_model_file="")
         self._model_bytes, self._pad = vocabulary.model_bytes, vocabulary.pad_id
+        self._model: Any = None
 
     def _model_context(self):
         if self._model is None:
@@ -87,7 +88,7 @@ class PositionSource(seqio.DataSource):
         """
         del sequence_length, use_cached, num_epochs
         source, dtype = self._examples(split, (seed or 0) if shuffle else None), input_dtype(self._config.model)
-        reader = source.reader(_AHEAD_BYTES)
+        reader: Any = source.reader(_AHEAD_BYTES)
         positions = tf.data.Dataset.range(np.iinfo(np.int64).max if source.count is None else source.count)
         if shard_info and shard_info.num_shards > 1:
             positions = positions.shard(shard_info.num_shards, shard_info.index)

@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from coca_jax.embedding_index import files
 from coca_jax.embedding_index.files import Entry
 from coca_jax.embedding_index.index import Index, Model
 from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
 
 PLACE = ".coca_index"  # below the pictures, by default
-_SUFFIXES = tuple(f".{kind}" for kind in fields.PICTURES)
+_SUFFIXES = (*fields.IMAGE_SUFFIXES, *fields.UNREAD_SUFFIXES)  # the latter are named as unreadable
 _AT_ONCE = 1_024  # pictures decoded at a time
 _LARGEST = 256 * 1024 * 1024  # bytes of one picture
 _SAVE_EVERY = 4_096  # new pictures at least; later a quarter of the index, so that its size is written few times over
@@ -50,7 +51,7 @@ def update(model: Model, size: int, pictures: str | os.PathLike, place: str | os
     Args:
       model: it must be the one that made the index.
       size: pixels a side, as the model takes them.
-      pictures: files of hidden folders below it are left out.
+      pictures: those below hidden folders are left out, and links are followed.
       place: of the index.
 
     Raises:
@@ -84,20 +85,16 @@ def update(model: Model, size: int, pictures: str | os.PathLike, place: str | os
     return Update(index, len(index) - len(rows), len(rows), before - len(rows), unreadable)
 
 
-def _listed(pictures: Path) -> Iterator[Entry]:
+def _listed(pictures: Path) -> list[Entry]:
     if not pictures.is_dir():
         raise CocaError(f"the folder {pictures} does not exist: name a folder of pictures with --images")
-    found = []
-    for folder, below, names in os.walk(pictures):
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() in _SUFFIXES and not name.startswith(".") and path.is_file():
-                stat = path.stat()
-                found.append(Entry(path.relative_to(pictures).as_posix(), (stat.st_size, stat.st_mtime_ns)))
+    listed = storage.list_files(str(pictures))
+    found = [
+        Entry(file.name, (file.size, int(file.version))) for file in listed if fields.suffix_of(file.name) in _SUFFIXES
+    ]
     if not found:
         raise CocaError(f"there is no picture below {pictures}: name a folder of pictures (png, jpg, webp, …)")
-    return sorted(found, key=lambda entry: entry.name)
+    return found
 
 
 def _opened(model: Model, pictures: Path, place: str | os.PathLike) -> Index:

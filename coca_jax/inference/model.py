@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.config import Config, MeshConfig
-from coca_jax.data.images.decode import load_image
+from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.distributed import sharding
@@ -270,15 +270,15 @@ class Coca:
         self, function: Callable, images: Any, *beside: np.ndarray, batcher: Batcher | None = None
     ) -> np.ndarray:
         """`function` of the parameters, of all images and of what lies beside them, [N, …] each."""
-        batcher, size, images = batcher or self._batcher, self.config.model.image.size, self._listed(images)
+        batcher, model, images = batcher or self._batcher, self.config.model, self._listed(images)
         if not isinstance(images, list):
             return batcher(function, images, *beside)
         parts = []
         for i in range(0, len(images), _IMAGES_AT_ONCE):
             now = slice(i, i + _IMAGES_AT_ONCE)
-            pictures = np.stack([load_image(x, size) for x in images[now]])
+            pictures = np.stack([load_input(x, model) for x in images[now]])
             parts.append(batcher(function, pictures, *[x[now] for x in beside]))
-        nothing = np.zeros((0, size, size, 3), np.uint8)
+        nothing = np.zeros((0, *input_shape(model)), input_dtype(model))
         return np.concatenate(parts) if parts else batcher(function, nothing, *beside)
 
 

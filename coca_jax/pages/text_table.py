@@ -18,6 +18,7 @@ def text_table(rows: Sequence[Sequence[str]], alignment: str = "<>") -> str:
     sides = alignment.ljust(len(columns), alignment[-1])
     widths = [max(map(len, column)) for column in columns]
     lines = (
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False)) for row in rows
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False))
+        for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)

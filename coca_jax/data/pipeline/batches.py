@@ -28,9 +28,15 @@ from coca_jax.storage.files import digest
 
 _PREFETCH = 2  # batches prepared besides the one in use
 _GROUP = 16  # rows that a thread makes at a time, at most
-# Encoded images read before they are due, over all sources: 4 GiB, or an eighth of a small machine's memory.
-_AHEAD_BYTES = min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
 Batch = dict[str, np.ndarray]
+
+
+def _most_ahead() -> int:
+    """4 GiB, or an eighth of a small machine's memory."""
+    return min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+
+
+_AHEAD_BYTES = _most_ahead()  # of encoded images read before they are due, over all sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +125,7 @@ class Pipeline:
     def skipped(self) -> Skipped:
         """The same of all sources together."""
         total: Counter[str] = Counter()
-        names = collections.defaultdict(list)
+        names: dict[str, list[str]] = collections.defaultdict(list)
         for one in self.skipped_by_source.values():
             total.update(one.by_cause)
             for cause, some in one.names.items():

@@ -65,6 +65,10 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             from coca_jax.data.records.formats.tf_example import ExampleRecords
 
             return ExampleRecords(dataset, selection)
+        case "parquet":
+            from coca_jax.data.records.formats.parquet import ParquetRecords
+
+            return ParquetRecords(dataset, selection)
         case "tfds":
             from coca_jax.data.records.formats.tfds import TfdsRecords
 

@@ -48,14 +48,20 @@ def test_captions_are_read_together_and_come_in_order(monkeypatch):
 
 def test_a_dataset_without_a_text_is_refused_with_the_causes(tmp_path):
     members = builders.members(range(3))
-    silent = [(name, b"\xe9" if name.endswith("txt") else b"{}" if name.endswith("json") else data) for name, data in members]
+    silent = [
+        (name, b"\xe9" if name.endswith("txt") else b"{}" if name.endswith("json") else data) for name, data in members
+    ]
     builders.write_tar(tmp_path / "a.tar", [*silent, ("x.png", builders.picture(1)), ("x.txt", b" ")])
     config = builders.config(format="tars", path=str(tmp_path), holdout=0.0)
-    message = r"none of the 4 records of .* has a text .*\(caption is not UTF-8: 3, empty caption: 1\): check .*text_fields"
+    message = (
+        r"none of the 4 records of .* has a text .*\(caption is not UTF-8: 3, empty caption: 1\): check .*text_fields"
+    )
     with pytest.raises(CocaError, match=message):
         list(corpus.training_captions(config))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     labelled = builders.with_data(config, label_field="number", class_names=str(tmp_path / "names.txt"))
     builders.write_tar(tmp_path / "a.tar", builders.members(range(2, 5)))
-    with pytest.raises(CocaError, match=r"\(number is a number that class_names does not name: 3\): check .*label_field"):
+    with pytest.raises(
+        CocaError, match=r"\(number is a number that class_names does not name: 3\): check .*label_field"
+    ):
         list(corpus.training_captions(labelled))
