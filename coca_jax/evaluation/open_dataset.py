@@ -154,11 +154,11 @@ def _open(
     source = dataclasses.replace(config.dataset, label_field=label_field, class_names=class_names)
     with contextlib.nullcontext() if own else _named_errors(name, config, where):
         store = open_records(source, "evaluation")
-    reader = Texts(source, store)
-    texts = _read_texts(store, source, config.examples, reader if own or not source.label_field else None)
+    reader = Texts(source, store) if own or not source.label_field else None
+    texts = _read_texts(store, source, config.examples, reader)
     image_ids = _image_ids(name, texts, config, required=for_server)
     captions = texts.captions
-    if own:
+    if own and reader is not None:
         classifications = _own_classifications(config, texts.metadata, reader)
     else:
         texts.unreadable.update(store.damage)

@@ -87,7 +87,9 @@ class FakeCoca:
 
     batch_size = 2_000  # all images of a test at once: `wrong_every` counts from the first of a call
 
-    def __init__(self, known: EvaluationDataset, wrong_every: int = 0, can_embed: bool = True, can_caption: bool = True):
+    def __init__(
+        self, known: EvaluationDataset, wrong_every: int = 0, can_embed: bool = True, can_caption: bool = True
+    ):
         self.can_embed, self.can_caption = can_embed, can_caption
         self._known = known
         self._captions = {image.tobytes(): own[0] for image, own in zip(known.images, known.captions, strict=True)}

@@ -70,7 +70,9 @@ def test_top_k_and_classes_equal_scikit_learn(random_task, monkeypatch):
         assert result.baselines[f"random/zero_shot_class{key}"] == pytest.approx(k / CLASSES)
     recalls = sklearn_metrics.recall_score(targets, scores.argmax(axis=1), labels=every[:-1], average=None)
     (accuracies,) = (table for table in blocks(result, Table) if table.caption == "Accuracy of classes")
-    assert dict(row[:2] for row in accuracies.rows) == {f"class {i}": percent(recall) for i, recall in enumerate(recalls)}
+    assert dict(row[:2] for row in accuracies.rows) == {
+        f"class {i}": percent(recall) for i, recall in enumerate(recalls)
+    }
     assert result.metrics["random/zero_shot_class_mean_per_class"] == pytest.approx(recalls.mean())
     assert set(result.metrics) == {
         "random/images",
@@ -132,7 +134,9 @@ def test_imagenet_s_equal_names_cost_two_classes_and_not_four(shared_data, caplo
     coca = Axes(np.stack([table[name] for name in names]), table)
     coca.embed_images = lambda images: coca._images_ME[: len(images)]
     coca.batch_size = len(names)
-    result = evaluate(coca, EvaluationDataset("imagenet", config, pictures, [("x",)] * len(names), classifications=(task,)))
+    result = evaluate(
+        coca, EvaluationDataset("imagenet", config, pictures, [("x",)] * len(names), classifications=(task,))
+    )
     assert result.metrics["imagenet/zero_shot_class"] == pytest.approx(0.998)
     (note,) = result.notes
     assert note.startswith("2 classes have the name of another (") and "missile" in note
