@@ -4,6 +4,9 @@ install_requires is what the two commands of the README need (quickstart and tes
 sharding.py, generation/ and trainer/ need less: jax, flax, optax, orbax-checkpoint and ml_collections.
 """
 
+import pathlib
+import re
+
 from setuptools import find_namespace_packages, setup
 
 # Where TensorFlow's packages have wheels. tensorflow-text (which seqio requires) has none for Windows, and neither has
@@ -14,11 +17,12 @@ SEQIO = f'{TENSORFLOW} and sys_platform != "win32"'
 # Google builds libtpu for Linux on x86-64 only.
 LIBTPU = 'jax[tpu]; platform_machine == "x86_64" and sys_platform == "linux"'
 VIDEO = "av>=14.0"
+VERSION = re.findall('__version__ = "(.+)"', pathlib.Path("coca_jax/__init__.py").read_text(encoding="utf-8"))[0]
 FAST = ["opencv-python-headless>=4.10", "simplejpeg>=1.8"]
 
 setup(
     name="coca_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Contrastive Captioners (CoCa, arXiv 2205.01917) in JAX and Flax",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -26,6 +30,7 @@ setup(
     package_data={"coca_jax.pages": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3.1",
+        "braceexpand>=0.1.7",  # patterns of shards: {00000..00099}.tar
         "chex>=0.1.90",
         "etils[epath]>=1.9",  # paths of disks and buckets; orbax-checkpoint requires it too
         "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs

@@ -8,12 +8,13 @@ so that a mixture shows its proportions.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from absl import flags
 
 from coca_jax.config import Config
+from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
@@ -61,7 +62,7 @@ def write_samples(
         kind="data, as the model sees them",
         summary=summary,
         title=config.data.name or ", ".join(pipeline.layout.names),
-        sections=samples + _skipped(pipeline.skipped),
+        sections=samples + _skipped(pipeline.skipped_by_source.values()),
     )
     return summary
 
@@ -93,15 +94,17 @@ def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, boo
     for token, run in itertools.groupby(ids.tolist()):
         piece, times = vocabulary.piece(token), len(list(run))
         if token == vocabulary.pad_id:
-            piece, times = f"{piece} × {times}", 1
+            piece, times = f"{piece}, {times} times", 1
         pieces += [(piece, token, token in special)] * times
     return pieces
 
 
-def _skipped(skipped) -> list[Section]:
+def _skipped(sources: Iterable[Skipped]) -> list[Section]:
     """The records that were passed over on the way, by cause."""
     rows = [
-        (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ()))) for cause, count in skipped.by_cause.items()
+        (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ())))
+        for skipped in sources
+        for cause, count in skipped.by_cause.items()
     ]
     return [Section("Skipped records", "", [Table((), rows, "Skipped records")])] if rows else []
 
@@ -109,8 +112,8 @@ def _skipped(skipped) -> list[Section]:
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
-    step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", lower_bound=0, flag_values=values)
-    count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", lower_bound=1, flag_values=values)
+    step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0, flag_values=values)
+    count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", 1, flag_values=values)
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -73,7 +74,7 @@ class RecordStore(Protocol):
     """
 
     census: Census
-    damage: Mapping[str, int]
+    damage: Counter[str]
     fingerprint: str
     class_names: tuple[str, ...] | None
 
@@ -123,6 +124,13 @@ def each_text(store: RecordStore, indices: Sequence[int]) -> Iterator[tuple[int,
     for start in range(0, len(indices), _TOGETHER):
         some = indices[start : start + _TOGETHER]
         yield from zip(some, store.read_texts(some), strict=True)
+
+
+def joined(key: str, image: bytes | BadRecord, text: RecordText | BadRecord) -> Record | BadRecord:
+    """The record of an image and its text, or the first of the two that is unusable."""
+    if isinstance(image, BadRecord):
+        return image
+    return text if isinstance(text, BadRecord) else Record(key, image, text.captions, text.metadata)
 
 
 def bad_records(reads: Sequence[bytes | ReadError]) -> list[bytes | BadRecord]:
