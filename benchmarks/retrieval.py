@@ -23,10 +23,11 @@ _WIDTH = flags.DEFINE_integer("width", 768, "Of the embeddings.")
 
 
 def in_blocks(images: np.ndarray, texts: np.ndarray) -> None:
-    from coca_jax.evaluation.metrics.mutual_ranks import mutual_ranks
+    from coca_jax.evaluation.metrics.ranking import label_ranks
 
     labels = np.arange(len(images))[:, None]
-    mutual_ranks(images, texts, labels, labels)
+    label_ranks(images, texts, labels, labels)
+    label_ranks(texts, images, labels, labels)
 
 
 def dense(images: np.ndarray, texts: np.ndarray) -> None:

@@ -157,4 +157,8 @@ def test_labels_of_metadata():
 def test_folders_that_are_matched_by_their_order_alone_are_said(tmp_path, caplog, labels, said):
     asked = builders.evaluation_dataset(class_names=write(tmp_path / "names.json", ["zebra", "ant", "cow"]))
     assert classification("class", labelled(*labels), asked).targets.tolist() == [1, 2, 0]
-    assert ("(a = zebra, b = ant, c = cow, …): set classification.class_ids" in caplog.text) == said == bool(caplog.records)
+    assert (
+        ("(a = zebra, b = ant, c = cow, …): set classification.class_ids" in caplog.text)
+        == said
+        == bool(caplog.records)
+    )

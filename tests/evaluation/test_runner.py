@@ -7,7 +7,6 @@ import shutil
 import types
 import weakref
 
-import numpy as np
 import pytest
 
 from coca_jax import config as config_lib
