@@ -56,7 +56,7 @@ def evaluate(
     from coca_jax.errors import CocaError
     from coca_jax.evaluation import results, run
     from coca_jax.evaluation.open_dataset import named_sets
-    from coca_jax.inference import model as inference
+    from coca_jax.inference import loading
     from coca_jax.storage.files import as_path
     from coca_jax.trainer.checkpoint import load_record
 
@@ -69,7 +69,7 @@ def evaluate(
     else:
         found = named_sets(config, sets or tuple(config.sets), size)
         gallery, batch_size = config.gallery, config.batch_size
-    coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
+    coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
     evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
     _ = coca.digest  # made by all processes together, for the first to write it
     if hosts.is_first():

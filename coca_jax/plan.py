@@ -58,7 +58,7 @@ def plan(config: Config, name: str) -> int:
 
 def _measurement(machine: Any) -> Callable[[Config], Any]:
     """What gives a config's `Cost` on the machine: the compiler for TPUs, arithmetic for all others."""
-    from coca_jax.distributed import sharding
+    from coca_jax.distributed.mesh import make_mesh
     from coca_jax.planning import cost, topology
     from coca_jax.planning import forecast as estimate
     from coca_jax.trainer import program
@@ -72,7 +72,7 @@ def _measurement(machine: Any) -> Callable[[Config], Any]:
     devices = topology.compile_only_devices(machine)
 
     def mesh_of(config):
-        return sharding.make_mesh(config.train.mesh, config.model, devices)
+        return make_mesh(config.train.mesh, config.model, devices)
 
     return lambda config: cost.compiled(program.build(config, mesh_of(config)), machine)
 

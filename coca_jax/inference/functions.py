@@ -1,4 +1,4 @@
-"""What a model says of a batch: compiled functions of parameters and rows, for `inference`.
+"""Compiled functions of a model's parameters and a batch.
 
 Static arguments come first, then the parameters, then arrays whose rows belong together.
 """
@@ -17,14 +17,16 @@ from coca_jax.models import coca as models
 
 @functools.partial(jax.jit, static_argnums=0)
 def embed_images(model: models.Coca, params: Any, images: jax.Array) -> jax.Array:
-    """Pictures or image tokens, B of them, to L2-normalised embeddings [B, E]."""
+    """Images [B, S, S, 3] or image tokens [B, N, D] to L2-normalised embeddings [B, E]."""
     return model.apply({"params": params}, images, method="embed_images")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def embed_videos(model: models.Coca, params: Any, clips: jax.Array) -> jax.Array:
-    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E]; frame by frame, so that
-    memory does not grow with T."""
+    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E].
+
+    Frame by frame, so that memory does not grow with T.
+    """
     frames = jax.lax.map(functools.partial(embed_images, model, params), jnp.swapaxes(clips, 0, 1))
     mean = frames.mean(axis=0)
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
@@ -38,7 +40,7 @@ def embed_texts(model: models.Coca, pad_id: int, params: Any, ids_BL: jax.Array)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def log_likelihoods(model: models.Coca, pad_id: int, ids_CL: jax.Array, params: Any, images: jax.Array) -> jax.Array:
-    """Of each of C texts for each of B images, [B, C]."""
+    """log p(text | image) of C texts for B images, [B, C]."""
     return generation.log_likelihoods(model, params, images, ids_CL, pad_id)
 
 
@@ -63,9 +65,9 @@ def generate(
 
 
 def generation_parameters(config: ModelConfig, params: Any) -> Any:
-    """The parameters as `generate` and `log_likelihoods` read them, which they also make themselves at each call.
+    """`models.coca.generation_parameters`, so that `generate` and `log_likelihoods` need not convert at each call.
 
-    What both forms have in common, such as the image encoder, is not copied.
+    Parameters that do not change, such as the image encoder's, are not copied.
     """
     return params | _decoder_parameters(params, config)
 

@@ -6,6 +6,7 @@ pad: the model knows no special ids.
 """
 
 import dataclasses
+import typing
 from typing import Any
 
 import chex
@@ -20,6 +21,7 @@ from coca_jax.distributed.sharding import Axis
 from coca_jax.models.block import unstacked
 from coca_jax.models.cache import DecoderCache
 from coca_jax.models.image_encoder import image_encoder, token_count
+from coca_jax.models.layers import named
 from coca_jax.models.poolers import PooledImage, Poolers
 from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
 
@@ -76,7 +78,9 @@ class Extension:
     cache: DecoderCache
 
 
-def _normalize(x: jax.Array) -> jax.Array:
+def _normalize(x: jax.Array | None) -> jax.Array:
+    if x is None:
+        raise ValueError("the model has no contrastive branch: it gives no embeddings")
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
@@ -87,6 +91,10 @@ class Coca(nn.Module):
     config: ModelConfig
     branches: Branches = Branches()
 
+    if typing.TYPE_CHECKING:  # flax also types the case that `apply` returns mutated variables, which no model here has
+
+        def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+
     def setup(self) -> None:
         config, branches = self.config, self.branches
         if config.image.kind != "precomputed":
@@ -95,31 +103,29 @@ class Coca(nn.Module):
         self.unimodal = UnimodalDecoder(config, cls=branches.contrastive)
         if branches.captioning:
             self.multimodal = MultimodalDecoder(config)
-        if branches.captioning or branches.unimodal_language_model:
+        if self._has_softmax:
             self.softmax = Softmax(config)
         if branches.contrastive:
-            initializer = nn.initializers.constant(branches.initial_temperature)
-            self.temperature = self.param("temperature", nn.with_logical_partitioning(initializer, ()), ())
+            initializer = named(nn.initializers.constant(branches.initial_temperature))
+            self.temperature = self.param("temperature", initializer, ())
 
     def __call__(self, images: jax.Array, ids_BL: jax.Array, valid_BL: jax.Array) -> CocaOutput:
         """The outputs of all branches from one pass; `images` as for `encode_image`."""
         branches = self.branches
-        output = CocaOutput(softmax=self._softmax())
+        outputs: dict[str, Any] = {"softmax": self._softmax() if self._has_softmax else None}
         text = self.unimodal(ids_BL, valid_BL)
         if branches.contrastive or branches.captioning:
             chex.assert_equal_shape_prefix([images, ids_BL], 1)
             pooled = self.encode_image(images)
         if branches.contrastive:
-            output = output.replace(
-                image_embedding_BE=_normalize(pooled.embedding_BD),
-                text_embedding_BE=_normalize(text.embedding_BD),
-                temperature=self.bounded_temperature(),
-            )
+            outputs["image_embedding_BE"] = _normalize(pooled.embedding_BD)
+            outputs["text_embedding_BE"] = _normalize(text.embedding_BD)
+            outputs["temperature"] = self.bounded_temperature()
         if branches.captioning:
-            output = output.replace(hidden_BLD=self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD)
+            outputs["hidden_BLD"] = self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD
         if branches.unimodal_language_model:
-            output = output.replace(unimodal_hidden_BLD=text.tokens_BLD)
-        return output
+            outputs["unimodal_hidden_BLD"] = text.tokens_BLD
+        return CocaOutput(**outputs)
 
     def encode_image(self, images: jax.Array) -> PooledImage:
         """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D]."""
@@ -174,10 +180,12 @@ class Coca(nn.Module):
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
         return self._softmax().logits(hidden_BLD)
 
-    def _softmax(self) -> SoftmaxWeights | None:
-        if self.branches.captioning or self.branches.unimodal_language_model:
-            return self.softmax(self.unimodal.embedding)
-        return None
+    @property
+    def _has_softmax(self) -> bool:
+        return self.branches.captioning or self.branches.unimodal_language_model
+
+    def _softmax(self) -> SoftmaxWeights:
+        return self.softmax(self.unimodal.embedding)
 
 
 def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:

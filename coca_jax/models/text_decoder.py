@@ -37,12 +37,12 @@ class UnimodalText:
     Attributes:
       tokens_BLD: input of the multimodal half; not normalised (Google's public code).
       embedding_BD: LayerNorm of the CLS output; None without a contrastive branch.
-      cache: updated keys and values, one entry a layer; None if none was given.
+      cache: updated keys and values, one entry a layer; empty if none was given.
     """
 
     tokens_BLD: jax.Array
     embedding_BD: jax.Array | None = None
-    cache: tuple[BlockCache, ...] | None = None
+    cache: tuple[BlockCache, ...] = ()
 
 
 @struct.dataclass
@@ -51,11 +51,11 @@ class MultimodalText:
 
     Attributes:
       hidden_BLD: input of the softmax.
-      cache: updated keys and values, one entry a layer; None if none was given.
+      cache: as in `UnimodalText`.
     """
 
     hidden_BLD: jax.Array
-    cache: tuple[BlockCache, ...] | None = None
+    cache: tuple[BlockCache, ...] = ()
 
 
 class UnimodalDecoder(nn.Module):
@@ -127,7 +127,7 @@ class MultimodalDecoder(nn.Module):
         self.layers = Stack(self.config, text.multimodal_layers, text.mlp, jax.nn.relu, cross=True)
         self.norm = layer_norm()
 
-    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array) -> MultimodalText:
+    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array | None) -> MultimodalText:
         chex.assert_equal_shape_prefix([text_BLD, valid_BL], 2)
         chex.assert_shape(tokens_BQD, (len(text_BLD), None, self.config.width))
         x, _ = self.layers(text_BLD, causal_mask(valid_BL), tokens_BQD)

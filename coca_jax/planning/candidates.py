@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from coca_jax.config import Config, MeshConfig
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import mesh_shape
 from coca_jax.errors import CocaError
 from coca_jax.planning.cost import COMFORTABLE, Cost
 from coca_jax.planning.forecast import estimate
@@ -71,7 +71,7 @@ def _variations(config: Config, devices: int) -> Iterator[Config]:
     """The config with every mesh, remat policy and number of microbatches worth a thought."""
     tensor = config.train.mesh.tensor
     sizes = [fsdp for fsdp in _divisors(devices // tensor) if config.model.width % fsdp == 0]
-    automatic = sharding.mesh_shape(dataclasses.replace(config.train.mesh, data=0, fsdp=0), config.model, devices)[1]
+    automatic = mesh_shape(dataclasses.replace(config.train.mesh, data=0, fsdp=0), config.model, devices)[1]
     for fsdp in sorted({automatic, *(size for size in sizes if 4 * size >= automatic)}):
         mesh = MeshConfig(data=devices // tensor // fsdp, fsdp=fsdp, tensor=tensor)
         parts = 1

@@ -12,6 +12,7 @@ from coca_jax import config as config_lib
 from coca_jax import generation
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.generation import GenerationOptions, beams, loop
 from coca_jax.generation.logits import sample
@@ -510,7 +511,7 @@ def test_a_caption_depends_on_neither_batch_nor_padding(options):
 @pytest.mark.parametrize("options", MODES, ids=("greedy", "beams", "sampling"))
 def test_a_caption_does_not_depend_on_the_mesh(options):
     model, params, order = _model()[0], _varied()[0], [*range(B), 0, 1]
-    mesh = sharding.make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+    mesh = make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))
     rows = sharding.batch_sharding(mesh)
     place = functools.partial(jax.device_put, device=rows)
     keys = place(_keys(B)[np.array(order)]) if options.temperature else None
@@ -527,7 +528,7 @@ def test_a_caption_does_not_depend_on_the_mesh(options):
 @pytest.mark.parametrize("options", MODES[:2], ids=("greedy", "beams"))
 def test_tokens_are_chosen_where_their_image_lies(options):
     model, params = _model()
-    mesh = sharding.make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+    mesh = make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))
     with jax.set_mesh(mesh):
 
         def generate(params):
@@ -547,7 +548,7 @@ def test_tokens_are_chosen_where_their_image_lies(options):
 
 def test_a_batch_need_not_divide_over_the_mesh():
     model, params = _model()
-    with jax.set_mesh(sharding.make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))):
+    with jax.set_mesh(make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))):
 
         def generate(images):
             return generation.greedy(model, params, images, **SPECIAL)
