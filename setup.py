@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["coca_jax", "coca_jax.*"]),
-    package_data={"coca_jax.pages": ["templates/*.html"]},
+    package_data={"coca_jax.pages": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.90",
@@ -31,6 +31,7 @@ setup(
         "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs
         "flax>=0.12.8,<0.13",
         "jax>=0.10.2,<0.12",  # 0.10.2 is the last for Python 3.11
+        "jinja2>=3.1",  # reports and other pages
         "ml_collections>=1.1.0",
         "numpy>=2.0",
         "optax>=0.2.8",
@@ -50,7 +51,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],  # NVIDIA driver 580 or newer
         "cuda12": ["jax[cuda12]"],  # NVIDIA driver 525 or newer
-        "tpu": ["jax[tpu]", "google-cloud-storage>=2.18"],
+        "tpu": ["jax[tpu]", "gcsfs>=2024.6", "google-cloud-storage>=2.18"],
         "plan": [LIBTPU],  # the TPU's compiler, which needs no TPU: for python -m coca_jax.plan
         # Data on gs://, and run folders there: Orbax asks google-cloud-storage about the bucket.
         "gcs": ["gcsfs>=2024.6", "google-cloud-storage>=2.18"],

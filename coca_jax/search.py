@@ -59,7 +59,7 @@ def search(index, queries: Sequence[str | Path], k: int, page: str | None) -> No
         for hit in hits:
             print(f"{hit.score:.4f}\t{Path(index.pictures, hit.name)}")
     if page:
-        from coca_jax.evaluation.search_page import write_search_page
+        from coca_jax.embedding_index.search_page import write_search_page
 
         write_search_page(page, index.pictures, len(index), queries, found)
         _log.info("the page is %s", page)

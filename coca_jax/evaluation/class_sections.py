@@ -1,18 +1,15 @@
-"""The report's HTML for one classification: confusions, class by class, mistakes.
+"""Blocks of the report for one classification: confusions, accuracy by class, mistakes."""
 
-Every text of a user's data passes `html.escape` here.
-"""
-
-import html
+from collections.abc import Sequence
 
 import numpy as np
 
 from coca_jax.evaluation import zero_shot
 from coca_jax.evaluation.classification import EMBEDDINGS, ClassificationOutcome
+from coca_jax.pages.blocks import Block, Card, CardLine, Gallery, Heading, Matrix, Table
 from coca_jax.pages.charts import percent
-from coca_jax.pages.images import picture
 
-_TABLE_UP_TO = 20  # classes; beyond, the most confused pairs say more than a table
+_MATRIX_UP_TO = 20  # classes; beyond, the most confused pairs are easier to read than a matrix
 _PAIRS = 12
 _ENDS = 25  # classes at either end of a long list
 
@@ -22,88 +19,54 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def classification(outcome: ClassificationOutcome) -> str:
-    """All that the report says of one classification, as an `<article>`."""
-    name = html.escape(spoken(outcome.name))
+def classification(outcome: ClassificationOutcome) -> list[Block]:
+    """Everything that the report shows of one classification."""
     total = len(outcome.targets)
     right = round(np.nan_to_num(outcome.accuracy) * total)
     way = "Zero-shot" if outcome.way == EMBEDDINGS else "By caption likelihood:"
-    parts = [
-        f"<h3>{way} {name}</h3>",
-        f'<p class="detail">{outcome.candidates:,} classes; {right:,} of {total:,} pictures right.</p>',
-    ]
-    parts.append(_confusion_table(outcome) if len(outcome.labels) <= _TABLE_UP_TO else _confused_pairs(outcome))
-    parts.append(_per_class(outcome))
-    if outcome.mistakes:
-        cards = "".join(
-            f'<li>{picture(image, target)}<b class="wrong">✗ says {html.escape(predicted)}</b>'
-            f"<span>is {html.escape(target)}</span></li>"
-            for image, target, predicted in outcome.mistakes
+    blocks: list[Block] = [
+        Heading(
+            f"{way} {spoken(outcome.name)}", f"{outcome.candidates:,} classes; {right:,} of {total:,} images right."
         )
-        parts.append(f'<h4>Most confident mistakes</h4><ul class="strip">{cards}</ul>')
-    return f"<article>{''.join(parts)}</article>"
+    ]
+    if len(outcome.labels) <= _MATRIX_UP_TO:
+        counts = zero_shot.confusion_matrix(np.asarray(outcome.targets), outcome.predicted, len(outcome.labels))
+        blocks.append(Matrix(outcome.labels, counts, "Rows: true classes. Columns: predicted classes."))
+    else:
+        blocks += _confused_pairs(outcome)
+    blocks += _accuracy_by_class(outcome)
+    if outcome.mistakes:
+        cards = [
+            Card(image, [CardLine("predicted", predicted, mark=False, quiet=False), CardLine("true", target)], target)
+            for image, target, predicted in outcome.mistakes
+        ]
+        blocks.append(Gallery("Most confident mistakes", cards, layout="strip"))
+    return blocks
 
 
-def _confusion_table(outcome: ClassificationOutcome) -> str:
-    counts = zero_shot.confusion_matrix(np.asarray(outcome.targets), outcome.predicted, len(outcome.labels))
-    labels = [html.escape(label) for label in outcome.labels]
-    rows = []
-    for i, (label, row) in enumerate(zip(labels, counts, strict=True)):
-        cells = []
-        for j, count in enumerate(row):
-            if not count:
-                cells.append("<td></td>")
-                continue
-            share = count / row.sum()
-            kind = ("hit" if i == j else "miss") + (" strong" if share > 0.5 else "")
-            cells.append(f'<td class="{kind}" style="--p:{100 * share:.0f}%">{count:,}</td>')
-        rows.append(f'<tr><th scope="row">{label}</th>{"".join(cells)}</tr>')
-    head = "".join(f'<th scope="col"><span>{label}</span></th>' for label in labels)
-    return (
-        f'<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0"><table class="confusion">'
-        f"<caption>Rows: what it is. Columns: what the model says.</caption>"
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _accuracy_by_class(outcome: ClassificationOutcome) -> Sequence[Block]:
+    """Accuracies in ascending order, folded away; of many classes the ends of the list.
 
-
-def _per_class(outcome: ClassificationOutcome) -> str:
-    """Every class' accuracy, the worst first, folded away; of many classes the ends of the list.
-
-    Not where each class has but one picture: it is right or wrong, and the pictures show that better.
+    Empty where each class has but one image: the gallery of mistakes shows those better.
     """
     counts = np.bincount(outcome.targets, minlength=len(outcome.labels))
     if outcome.per_class is None or counts.max(initial=0) < 2:
-        return ""
-    seen = np.flatnonzero(~np.isnan(outcome.per_class))
-    order = seen[np.argsort(outcome.per_class[seen], kind="stable")]
+        return []
+    present = np.flatnonzero(~np.isnan(outcome.per_class))
+    order = present[np.argsort(outcome.per_class[present], kind="stable")]
     shown = order if len(order) <= 2 * _ENDS else np.concatenate([order[:_ENDS], order[-_ENDS:]])
-    rows = "".join(
-        f"<tr><td>{html.escape(outcome.labels[i])}</td><td>{percent(float(outcome.per_class[i]))}</td>"
-        f"<td>{counts[i]:,}</td></tr>"
-        for i in shown
-    )
+    rows = [(outcome.labels[i], percent(float(outcome.per_class[i])), f"{counts[i]:,}") for i in shown]
     which = "all classes"
     if len(shown) < len(order):
         which = f"the {_ENDS} worst and the {_ENDS} best of {len(order):,} classes"
-    return (
-        f"<details><summary>Class by class: {which}</summary>"
-        '<div class="scroll" role="region" aria-label="Accuracy of classes" tabindex="0"><table class="numbers">'
-        '<thead><tr><th scope="col">Class</th><th scope="col">Right</th><th scope="col">Pictures</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table></div></details>"
-    )
+    return [Table(("Class", "Right", "Images"), rows, "Accuracy of classes", folded=f"Class by class: {which}")]
 
 
-def _confused_pairs(outcome: ClassificationOutcome) -> str:
+def _confused_pairs(outcome: ClassificationOutcome) -> Sequence[Block]:
     pairs = zero_shot.confused_pairs(np.asarray(outcome.targets), outcome.predicted)
     if not pairs or pairs[0][2] == 1:
-        return ""  # every confusion happened once: the pictures below show some
-    rows = "".join(
-        f"<tr><td>{html.escape(outcome.labels[target])}</td><td>{html.escape(outcome.labels[predicted])}</td>"
-        f"<td>{count:,}</td></tr>"
-        for target, predicted, count in pairs[:_PAIRS]
-    )
-    return (
-        '<div class="scroll" role="region" aria-label="Most confused classes" tabindex="0"><table class="numbers">'
-        '<thead><tr><th scope="col">It is</th><th scope="col">The model says</th><th scope="col">Times</th></tr>'
-        f"</thead><tbody>{rows}</tbody></table></div>"
-    )
+        return []  # each confusion occurred once: the gallery of mistakes shows some
+    rows = [
+        (outcome.labels[target], outcome.labels[predicted], f"{count:,}") for target, predicted, count in pairs[:_PAIRS]
+    ]
+    return [Table(("True class", "Predicted class", "Times"), rows, "Most confused classes")]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError
@@ -42,7 +42,7 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
     Raises:
       CocaError: there are none, or none can be read.
     """
-    store = records.open_store(source, "evaluation")
+    store = records.open_records(source, "evaluation")
     found = _said(store, source, examples)
     pictures: np.ndarray | StoredPictures = StoredPictures(store, found.indices, size, source)
     if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
@@ -81,7 +81,7 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
     label_field = asked.image_id if uncaptioned else asked.label_field
     source = dataclasses.replace(asked, class_names="", label_field=label_field)
     with _told(name, asked, where):
-        store = records.open_store(source, "evaluation")
+        store = records.open_records(source, "evaluation")
     found = _said(store, source, asked.examples)
     ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
@@ -136,12 +136,12 @@ def plain_meaning(text: str) -> str | None:
     return " ".join(text.casefold().split()) or None
 
 
-def _said(store: records.Store, source: DatasetConfig, examples: int) -> _Said:
+def _said(store: RecordStore, source: DatasetConfig, examples: int) -> _Said:
     wanted = min(examples, len(store)) if examples else len(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
     found, texts = _Said(chosen, [], [], Counter()), Texts(source, store)
     kept = []
-    for index, said in records.each_said(store, chosen.tolist()):
+    for index, said in each_text(store, chosen.tolist()):
         try:
             if isinstance(said, BadRecord):
                 raise said
@@ -174,7 +174,7 @@ def _readable(pictures: StoredPictures, found: _Said, source: DatasetConfig) -> 
     return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
 
 
-def _captions(source: DatasetConfig, texts: Texts, said: records.Said) -> tuple[str, ...]:
+def _captions(source: DatasetConfig, texts: Texts, said: RecordText) -> tuple[str, ...]:
     if isinstance(source, EvaluationDatasetConfig) and source.label_field:  # its classes' names may be FILE:KEY
         labels = classes.labels_in(fields.lookup(said.metadata, source.label_field))
         if not labels:

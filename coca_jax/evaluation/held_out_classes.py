@@ -5,16 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from coca_jax.config import EvaluationDatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore, each_text
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import labels as classes
 from coca_jax.evaluation.dataset import Classification
 
 
 def classifications(
-    name: str, asked: EvaluationDatasetConfig, store: records.Store, metadata: Sequence[Mapping[str, Any]]
+    name: str, asked: EvaluationDatasetConfig, store: RecordStore, metadata: Sequence[Mapping[str, Any]]
 ) -> tuple[Classification, ...]:
     """One for each of `classify`, or that by `label_field`; none where the set's tasks ask for none.
 
@@ -78,5 +78,5 @@ def _members(
 def _rows(asked: EvaluationDatasetConfig, split: str) -> Iterator[Mapping[str, Any]]:
     """The metadata of other records of the set."""
     label = asked.label_field or next(iter(asked.classify), "")  # with one, records without captions count too
-    store = records.open_store(dataclasses.replace(asked, class_names="", only=(), label_field=label), split)
-    return (said.metadata for _, said in records.each_said(store, range(len(store))) if not isinstance(said, BadRecord))
+    store = records.open_records(dataclasses.replace(asked, class_names="", only=(), label_field=label), split)
+    return (said.metadata for _, said in each_text(store, range(len(store))) if not isinstance(said, BadRecord))

@@ -9,8 +9,7 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records.open import Record, Store
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 
 _log = logging.getLogger(__name__)
 _KEPT_BYTES = 256 * 1024 * 1024  # of decoded pictures, so that a second question about the same rows reads nothing
@@ -26,7 +25,7 @@ class StoredPictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, store: Store, indices: np.ndarray, size: int, source: DatasetConfig):
+    def __init__(self, store: RecordStore, indices: np.ndarray, size: int, source: DatasetConfig):
         """The records `indices` of `store`, as the views of evaluation that `source` asks for, `size` pixels a side."""
         frames = (source.frames,) if source.frames else ()
         self.shape = (len(indices), *frames, size, size, 3)

@@ -1,24 +1,25 @@
-"""Line charts as inline SVG, with HTML for the words so that they keep their size at every width.
+"""Line charts of a run's numbers, and numbers as texts.
 
-The lines stretch with the page (`preserveAspectRatio="none"`, strokes excepted); ticks are placed in per cent.
+A chart's geometry is in per cent: its template draws curves as SVG that stretches with the page (strokes excepted), and
+ticks as HTML, whose size stays.
 """
 
 import dataclasses
-import html
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from coca_jax.pages.blocks import Chart, Curve
+
 _POINTS = 400  # per line; more rows than this are averaged in groups
-_CALM_ABOVE = 60  # points from which a line is drawn as its moving average
+_SMOOTH_ABOVE = 60  # points from which a line is drawn as its moving average
 _LOG_ABOVE = 12.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of a chart: its legend, the rows' key, and its style, a class of the page's style sheet."""
+    """A line to draw: its name in the legend, its key in the rows, and its style, a class of the style sheet."""
 
     name: str
     key: str
@@ -53,69 +54,46 @@ def column(rows: Sequence[Mapping], key: str) -> np.ndarray:
 def line_chart(
     rows: Sequence[Mapping],
     lines: Sequence[Line],
-    label: str,
+    title: str,
     form: Callable[[float], str] = number,
     small: bool = False,
-) -> str:
-    """A `<figure>` with one line per key that has at least two values; "" where none has.
+) -> list[Chart]:
+    """One chart with a curve for each key that has at least two values; an empty list if no key has.
 
     Args:
       rows: in order of "step".
-      lines: what to draw.
-      label: the figure's caption.
-      form: how values are written.
+      lines: the keys to draw.
+      title: the chart's caption.
+      form: writes a value.
       small: without a legend and low, for several side by side.
     """
     steps = column(rows, "step")
-    drawn = []
-    for line in lines:
-        values = column(rows, line.key)
-        if np.isfinite(values).sum() >= 2:
-            drawn.append((line, values))
-    if not drawn or not np.isfinite(steps).any():
-        return ""
-    last = [form(values[np.isfinite(values)][-1]) for _, values in drawn]
-    steps, columns = _thin(steps, [values for _, values in drawn])
-    scale = _Scale.of(np.concatenate(columns), few=small)
-    span = (steps[0], max(steps[-1], steps[0] + 1e-9))
-    x = (steps - span[0]) / (span[1] - span[0]) * 100
-    data = {
-        "x": [round(float(v), 2) for v in x],
-        "step": [f"{v:,.0f}" for v in steps],
-        "lines": [_reading(line, values, scale, form) for (line, _), values in zip(drawn, columns, strict=True)],
-    }
-    legend = "".join(
-        f'<li><i class="{line.style}"></i>{html.escape(line.name)} <b>{latest}</b></li>'
-        for (line, _), latest in zip(drawn, last, strict=True)
+    columns = {line: values for line in lines if np.isfinite(values := column(rows, line.key)).sum() >= 2}
+    if not columns or not np.isfinite(steps).any():
+        return []
+    latest = [form(values[np.isfinite(values)][-1]) for values in columns.values()]
+    steps, thinned = _thin(steps, list(columns.values()))
+    scale = _Scale.of(np.concatenate(thinned), few=small)
+    first, last = float(steps[0]), float(max(steps[-1], steps[0] + 1e-9))
+    x = (steps - first) / (last - first) * 100
+    ticks = [last] if small else [step for step in _round_numbers(first, last, 5) if first <= step <= last]
+    drawn = list(zip(columns, thinned, latest, strict=True))
+    chart = Chart(
+        title=title,
+        curves=[
+            Curve(line.name, line.style, text, _polylines(line, x, scale, values, small))
+            for line, values, text in drawn
+        ],
+        y_ticks=[(form(value).replace(".0%", "%"), place) for value, place in scale.ticks()],
+        x_ticks=[(_short(step), (step - first) / (last - first) * 100) for step in ticks],
+        readings={
+            "x": [round(float(v), 2) for v in x],
+            "step": [f"{v:,.0f}" for v in steps],
+            "lines": [_readings(line, values, scale, form) for line, values, _ in drawn],
+        },
+        small=small,
     )
-    ticks = [(form(value).replace(".0%", "%"), place) for value, place in scale.ticks()]
-    said = ", ".join(f"{line.name} ends at {latest}" for (line, _), latest in zip(drawn, last, strict=True))
-    return _FIGURE.format(
-        kind="chart small" if small else "chart",
-        label=html.escape(label),
-        latest=f"<b>{last[0]}</b>" if small else "",
-        legend="" if small else f'<ul class="legend">{legend}</ul>',
-        said=html.escape(f"{label} by step: {said}. Arrow keys read single values.", quote=True),
-        ticks="".join(f'<span class="y" style="top:{place:.2f}%">{words}</span>' for words, place in ticks),
-        grid="".join(f'<path class="grid" d="M0 {place:.2f}H100"/>' for _, place in ticks),
-        paths="".join(_paths(line, x, values, scale, small) for (line, _), values in zip(drawn, columns, strict=True)),
-        steps="".join(
-            f'<span class="x" style="left:{(s - span[0]) / (span[1] - span[0]) * 100:.2f}%">{_short(s)}</span>'
-            for s in ([span[1]] if small else _nice(*span, 5))
-            if span[0] <= s <= span[1]
-        ),
-        # "<" as \u003c: no string in the data can end the script element.
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-    )
-
-
-_FIGURE = """<figure class="{kind}">
-<figcaption>{label} {latest}</figcaption>{legend}
-<div class="plot" tabindex="0" role="img" aria-label="{said}">
-<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{grid}{paths}</svg>
-{ticks}{steps}<div class="cursor" hidden></div><output class="reading" hidden></output>
-</div><script type="application/json">{data}</script>
-</figure>"""
+    return [chart]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +126,11 @@ class _Scale:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         else:
-            values = _nice(self.low, self.high, 2 if self.few else 5)
+            values = _round_numbers(self.low, self.high, 2 if self.few else 5)
         return [(value, float(self.place(value))) for value in values if self.low <= value <= self.high]
 
 
-def _nice(low: float, high: float, count: int) -> list[float]:
+def _round_numbers(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers from low to high."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
@@ -178,7 +156,7 @@ def _thin(steps: np.ndarray, columns: Sequence[np.ndarray]) -> tuple[np.ndarray,
     return steps[np.minimum(starts + size - 1, len(steps) - 1)], thinned
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def _moving_average(values: np.ndarray) -> np.ndarray:
     """A centred moving average whose window shrinks towards both ends, so that they stay where they are."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -186,21 +164,20 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)
 
 
-def _paths(line: Line, x: np.ndarray, values: np.ndarray, scale: _Scale, small: bool) -> str:
-    """The line; where it is long, its moving average with the values themselves faintly behind."""
+def _polylines(line: Line, x: np.ndarray, scale: _Scale, values: np.ndarray, small: bool) -> list[tuple[str, str]]:
+    """Styles and points of the curve; a long one is its moving average, with the values themselves faintly behind."""
     known = np.isfinite(values)
-    drawn = [(values[known], line.style)]
-    if known.sum() > _CALM_ABOVE and not small:
-        drawn = [(values[known], f"{line.style} raw"), (_smooth(values[known]), line.style)]
-    paths = []
-    for y, style in drawn:
-        points = " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x[known], scale.place(y), strict=True))
-        paths.append(f'<polyline class="{style}" points="{points}"/>')
-    return "".join(paths)
+    drawn = [(line.style, values[known])]
+    if known.sum() > _SMOOTH_ABOVE and not small:
+        drawn = [(f"{line.style} raw", values[known]), (line.style, _moving_average(values[known]))]
+    return [
+        (style, " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x[known], scale.place(y), strict=True)))
+        for style, y in drawn
+    ]
 
 
-def _reading(line: Line, values: np.ndarray, scale: _Scale, form: Callable[[float], str]) -> dict:
-    """What the page's script shows under the pointer: a word and a height for each value."""
+def _readings(line: Line, values: np.ndarray, scale: _Scale, form: Callable[[float], str]) -> dict:
+    """A text and a height for each value, which the page's script shows under the pointer."""
     return {
         "name": line.name,
         "style": line.style,

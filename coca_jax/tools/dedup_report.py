@@ -1,7 +1,6 @@
 """What `dedup` leaves: lists of keys, every pair as JSON, and a page with pairs side by side."""
 
 import dataclasses
-import html
 import json
 import logging
 from collections import Counter
@@ -10,10 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records import open as records
-from coca_jax.pages.images import picture
-from coca_jax.tools import page
+from coca_jax.data.records.record import BadRecord, RecordStore
+from coca_jax.pages.blocks import Card, CardLine, Gallery, Section, Table, Text
+from coca_jax.pages.page import write_page, write_text
 from coca_jax.tools.near_duplicates import Found, Held, Pair, still
 
 _log = logging.getLogger(__name__)
@@ -23,7 +21,7 @@ def write(
     output: str,
     config: Config,
     found: Found,
-    train: Mapping[str, tuple[DatasetConfig, records.Store]],
+    train: Mapping[str, tuple[DatasetConfig, RecordStore]],
     held: Sequence[Held],
     shown: int,
 ) -> None:
@@ -36,15 +34,15 @@ def write(
     counts = Counter(pair.set for pair in found.pairs)
     for name in train:
         keys = sorted({pair.key for pair in found.pairs if pair.set == name})
-        page.write_text(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys), "surrogateescape")
+        write_text(f"{output}/{name}.txt", "".join(f"{key}\n" for key in keys), "surrogateescape")
     lines = (json.dumps(dataclasses.asdict(pair)) + "\n" for pair in found.pairs)
-    page.write_text(f"{output}/pairs.jsonl", "".join(lines))
-    page.write(
+    write_text(f"{output}/pairs.jsonl", "".join(lines))
+    write_page(
         f"{output}/report.html",
-        kind="coca_jax near-duplicates",
-        title="Training pictures in evaluations",
+        kind="near-duplicates",
+        title="Training images in evaluation datasets",
         summary=_summary(found),
-        body=_facts(found, counts) + _side_by_side(found.pairs, train, held, shown),
+        sections=[Section("Counts", "", [_counts(found, counts)]), *_pairs(found.pairs, train, held, shown)],
     )
     print(_summary(found))
     for name, count in counts.items():
@@ -62,9 +60,9 @@ def _summary(found: Found) -> str:
     )
 
 
-def _facts(found: Found, counts: Counter[str]) -> str:
+def _counts(found: Found, counts: Counter[str]) -> Table:
     rows = [
-        (f"training set {name}", f"{counts[name]:,} of {number:,} pictures") for name, number in found.compared.items()
+        (f"training set {name}", f"{counts[name]:,} of {number:,} images") for name, number in found.compared.items()
     ]
     rows += [
         (f"evaluation set {name}", f"shown by {count:,} of them")
@@ -72,30 +70,27 @@ def _facts(found: Found, counts: Counter[str]) -> str:
     ]
     rows += [("without structure, not compared", f"{found.plain:,}")] if found.plain else []
     rows += [(f"unreadable: {cause}", f"{count:,}") for cause, count in found.unreadable.items()]
-    return f"<section><h2>Counts</h2>{page.facts(rows)}</section>"
+    return Table((), rows, "Counts")
 
 
-def _side_by_side(
-    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, records.Store]], held: Sequence[Held], shown: int
-) -> str:
+def _pairs(
+    pairs: Sequence[Pair], train: Mapping[str, tuple[DatasetConfig, RecordStore]], held: Sequence[Held], shown: int
+) -> list[Section]:
     """The pairs that agree least first: they show whether the thresholds are right."""
     doubtful = sorted(pairs, key=lambda pair: (-(99 if pair.distance is None else pair.distance), pair.similarity or 0))
     stores = {one.name: (one.source, one.store) for one in held}
-    cards = "".join(
-        f'<figure class="pair"><div>{_picture(train[pair.set], pair.index, pair.name)}'
-        f"{_picture(stores[pair.held], pair.held_index, pair.held_name)}</div><p>{html.escape(_agreement(pair))}</p>"
-        f'<p class="soft">{html.escape(pair.name)}<br>{html.escape(pair.held_name)}</p></figure>'
-        for pair in doubtful[:shown]
-    )
-    words = f"The {min(shown, len(pairs)):,} most doubtful" if len(pairs) > shown else "All, the most doubtful first"
-    return (
-        (
-            f'<section><h2>Pairs</h2><p class="soft">{words}; left the training picture, right the evaluation\'s.</p>'
-            f'<div class="pairs">{cards}</div></section>'
+    cards = [
+        Card(
+            _image(train[pair.set], pair.index),
+            [CardLine(_agreement(pair)), CardLine(text=pair.name), CardLine(text=pair.held_name)],
+            f"{pair.name} beside {pair.held_name}",
+            _image(stores[pair.held], pair.held_index),
         )
-        if cards
-        else ""
-    )
+        for pair in doubtful[:shown]
+    ]
+    words = f"The {min(shown, len(pairs)):,} most doubtful" if len(pairs) > shown else "All, the most doubtful first"
+    detail = f"{words}; on the left the training image, on the right the evaluation's."
+    return [Section("Pairs", "", [Text(detail), Gallery("", cards, layout="pairs")])] if cards else []
 
 
 def _agreement(pair: Pair) -> str:
@@ -107,12 +102,13 @@ def _agreement(pair: Pair) -> str:
     return ", ".join(parts)
 
 
-def _picture(place: tuple[DatasetConfig, records.Store], index: int, name: str) -> str:
+def _image(place: tuple[DatasetConfig, RecordStore], index: int) -> np.ndarray | None:
+    """The record's image; None if it can no longer be read."""
     source, store = place
     record = store.read([index])[0]
     try:
         if isinstance(record, BadRecord):
             raise record
-        return picture(np.asarray(still(record.image, source)), name)
-    except BadRecord as error:  # it could be read a moment ago
-        return f"<p>{html.escape(error.cause)}</p>"
+        return np.asarray(still(record.image, source))
+    except BadRecord:
+        return None

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 from coca_jax import config as configs
 from coca_jax.config import Config, DatasetConfig, EvaluationConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.data.records import open as records
-from coca_jax.data.records.open import Record
+from coca_jax.data.records.record import BadRecord, Record, bad_records
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from coca_jax.tools.near_duplicates import Held
 
 _PICTURES = tuple(f".{kind}" for kind in (*fields.PICTURES, *fields.CLIPS))
@@ -48,7 +47,7 @@ def _of_evaluation(evaluation: EvaluationConfig, prefix: str) -> list[Held]:
 
 
 def _open(name: str, source: DatasetConfig) -> Held:
-    return Held(name, source, records.open_store(source, "evaluation"))
+    return Held(name, source, records.open_records(source, "evaluation"))
 
 
 def _of_file(path: str) -> list[Held]:
@@ -76,8 +75,7 @@ class Folder:
         Raises:
           CocaError: the folder does not exist, or has none.
         """
-        files = sorted(storage.find(path), key=lambda file: file.name)
-        self._files = [file for file in files if file.name.lower().endswith(_PICTURES)]
+        self._files = [file for file in storage.list_files(path) if file.name.lower().endswith(_PICTURES)]
         if not self._files:
             raise CocaError(f"there is no picture below {path}: --against names a folder of pictures or a config file")
 
@@ -85,7 +83,7 @@ class Folder:
         return len(self._files)
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
-        found = storage.read_each([self._files[index].path for index in indices])
+        found = bad_records(storage.read_each([self._files[index].path for index in indices]))
         return [
             data if isinstance(data, BadRecord) else Record(self.key(index), data, (), {})
             for index, data in zip(indices, found, strict=True)

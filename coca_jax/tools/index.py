@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.records import index_cache as shard_sets
+from coca_jax.data.records import index_cache
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import tar as tar_records
+from coca_jax.data.records.record import RecordStore
+from coca_jax.data.records.selection import Selection
 from coca_jax.errors import CocaError
-from coca_jax.storage.reading import File
+from coca_jax.storage.files import File
 from coca_jax.tools import sets
 
 _log = logging.getLogger(__name__)
@@ -40,8 +42,8 @@ def build(
     Returns:
       How many shards there are, and why each of those that cannot be indexed cannot, by path.
     """
-    patterns = (*source.train_files, *source.evaluation_files)
-    files = shard_sets.find(source, patterns, (), lambda name: name.endswith(".tar"), ".tar")
+    selection = Selection(files=(*source.train_files, *source.evaluation_files))
+    files = index_cache.find_shards(source, selection, lambda name: name.endswith(".tar"), ".tar")
     work = functools.partial(_index, source.image_field, beside)
     broken = {}
     with sets.progress(what, len(files), "shard") as advance:
@@ -70,7 +72,7 @@ def _in_processes(work: Callable[[File], str], files: Sequence[File], workers: i
         yield from pool.map(work, files, chunksize=4)
 
 
-def summary(name: str, stores: Mapping[str, records.Store]) -> str:
+def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
     """What a set's splits hold, a line each, and its damage."""
     rows = [(name, "records")] + [(f"  {split}", f"{len(store):,}") for split, store in stores.items()]
     damage: Counter[str] = Counter()
@@ -101,7 +103,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
                 _log.info("%s: %d shards", name, count)
             if not broken:
                 splits = records.SPLITS if source.holds_out else records.SPLITS[:1]
-                print(summary(name, {split: records.open_store(source, split) for split in splits}))
+                print(summary(name, {split: records.open_records(source, split) for split in splits}))
         for error in list(broken.values())[1:]:
             _log.warning("%s", error)
         if broken:

@@ -7,7 +7,6 @@ with its id, pads, where a text was cut, and which record of which set it is. Th
 so that a mixture shows its proportions.
 """
 
-import html
 import itertools
 from collections.abc import Callable
 
@@ -18,7 +17,9 @@ from coca_jax.config import Config
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.tools import page, sets
+from coca_jax.pages.blocks import Block, Columns, Pixels, Section, Table, Text, Tokens
+from coca_jax.pages.page import write_page
+from coca_jax.tools import sets
 
 _ENLARGED = 320  # pixels that a side is enlarged to, about
 
@@ -48,67 +49,53 @@ def write(
         f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: pictures of "
         f"{size} x {size} pixels, texts of {length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
     )
-    page.write(
+    write_page(
         path,
-        kind="coca_jax data, as the model sees them",
+        kind="data, as the model sees them",
         summary=summary,
         title=config.data.name or ", ".join(pipeline.layout.names),
-        body="".join(samples) + _skipped(pipeline.skipped),
+        sections=samples + _skipped(pipeline.skipped),
     )
     return summary
 
 
-def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> str:
-    (said,) = vocabulary.decode(ids[None])
+def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> Section:
+    (text,) = vocabulary.decode(ids[None])
     (tokens,) = vocabulary.lengths([origin.text])
-    cut = (
-        f'<p class="warning">Cut: the text takes {tokens:,} tokens. All of it: {html.escape(origin.text)}</p>'
-        if (tokens > len(ids))
-        else ""
-    )
-    facts = [
-        ("Set", origin.source),
-        ("Record", origin.record),
-        ("Place", f"row {origin.row:,} of step {step:,}, position {origin.position:,} of the set's order"),
-    ]
-    listed = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in facts)
-    return (
-        f'<section class="sample"><div class="views">{_views(image, said)}</div><div>'
-        f'<p class="caption">{html.escape(said)}</p>{cut}<dl><dt>Tokens</dt>'
-        f'<dd class="pieces">{_pieces(vocabulary, ids)}</dd>{listed}</dl></div></section>'
-    )
+    words: list[Block] = [Text(text, "quote")]
+    if tokens > len(ids):
+        words.append(Text(f"Cut: the text takes {tokens:,} tokens. All of it: {origin.text}", "warning"))
+    words.append(Tokens(_pieces(vocabulary, ids)))
+    place = f"row {origin.row:,} of step {step:,}, position {origin.position:,} of the set's order"
+    words.append(Table((), [("Set", origin.source), ("Record", origin.record), ("Place", place)], "Origin"))
+    return Section("", "", [Columns([_views(image, text), words], 400)])
 
 
-def _views(image: np.ndarray, alt: str) -> str:
-    """The picture and its enlargement; of a clip every frame."""
+def _views(image: np.ndarray, alt: str) -> list[Block]:
+    """The image and its enlargement; of a clip every frame."""
     if image.ndim == 4:
-        return "".join(page.exact(frame, f"frame {number} of: {alt}") for number, frame in enumerate(image))
+        return [Pixels(frame, f"frame {number} of: {alt}") for number, frame in enumerate(image)]
     scale = _ENLARGED // max(image.shape[:2])
-    return page.exact(image, alt) + (page.exact(image, f"enlarged: {alt}", scale) if scale > 1 else "")
+    return [Pixels(image, alt), *([Pixels(image, f"enlarged: {alt}", scale)] if scale > 1 else [])]
 
 
-def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> str:
+def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, bool]]:
+    """(piece, id, whether it is special) of each token; a run of pads is one entry with its length."""
     special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id}
-    shown = []
+    pieces = []
     for token, run in itertools.groupby(ids.tolist()):
-        times = len(list(run))
+        piece, times = vocabulary.piece(token), len(list(run))
         if token == vocabulary.pad_id:
-            shown.append((token, f"{vocabulary.piece(token)} × {times}"))
-        else:
-            shown += [(token, vocabulary.piece(token))] * times
-    return "".join(
-        f"<span{' class=special' * (token in special)}>{html.escape(piece)}<small>{token}</small></span>"
-        for token, piece in shown
-    )
+            piece, times = f"{piece} × {times}", 1
+        pieces += [(piece, token, token in special)] * times
+    return pieces
 
 
-def _skipped(skipped) -> str:
-    if not skipped.by_cause:
-        return ""
+def _skipped(skipped) -> list[Section]:
     rows = [
         (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ()))) for cause, count in skipped.by_cause.items()
     ]
-    return f"<section><h2>Skipped on the way</h2>{page.facts(rows)}</section>"
+    return [Section("Skipped records", "", [Table((), rows, "Skipped records")])] if rows else []
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:

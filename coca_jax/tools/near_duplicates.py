@@ -9,8 +9,7 @@ from PIL import Image
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.errors import CocaError
 from coca_jax.tools import picture_hashes, sets
 from coca_jax.tools.hamming import HammingIndex
@@ -27,7 +26,7 @@ class Held:
 
     name: str
     source: DatasetConfig
-    store: records.Store
+    store: RecordStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +149,7 @@ class _Block:
 
 
 def find(
-    train: dict[str, tuple[DatasetConfig, records.Store]],
+    train: dict[str, tuple[DatasetConfig, RecordStore]],
     held: Sequence[Held],
     *,
     distance: int,
@@ -178,7 +177,7 @@ def find(
     return Found(pairs, compared, len(library), plain, unreadable)
 
 
-def _pair(name: str, store: records.Store, index: int, library: Library, near, alike) -> Pair:
+def _pair(name: str, store: RecordStore, index: int, library: Library, near, alike) -> Pair:
     held, at = library.place((near or alike)[0])
     return Pair(
         name,
@@ -195,7 +194,7 @@ def _pair(name: str, store: records.Store, index: int, library: Library, near, a
 
 def _read(
     source: DatasetConfig,
-    store: records.Store,
+    store: RecordStore,
     what: str,
     workers: int,
     embedding: Embedding | None,

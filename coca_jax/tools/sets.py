@@ -14,6 +14,7 @@ import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import RecordStore
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 from coca_jax.errors import CocaError
@@ -25,7 +26,7 @@ BLOCK = 64  # records read at a time
 A, B = TypeVar("A"), TypeVar("B")
 
 
-def stored(config: Config, split: str, command: str, **changes: str) -> dict[str, tuple[DatasetConfig, records.Store]]:
+def stored(config: Config, split: str, command: str, **changes: str) -> dict[str, tuple[DatasetConfig, RecordStore]]:
     """The config's sets by name, with these keys changed, and their records; digit_scenes, which has none, is left out.
 
     Raises:
@@ -35,7 +36,7 @@ def stored(config: Config, split: str, command: str, **changes: str) -> dict[str
     for name, source in config.data.sources.items():
         if source.format != "digit_scenes":
             source = dataclasses.replace(source, **changes)
-            found[name] = source, records.open_store(source, split)
+            found[name] = source, records.open_records(source, split)
     if not found:
         raise CocaError(
             f"{command} needs records, and digit_scenes has none (it is made by index, without end): name "

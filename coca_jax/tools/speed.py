@@ -18,9 +18,8 @@ from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.images import augment as views
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
-from coca_jax.data.records.open import Record
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
@@ -58,7 +57,7 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> Iterator[
     for name, source in config.data.sources.items():
         if source.format == "digit_scenes":
             continue
-        store = records.open_store(source, records.SPLITS[0])
+        store = records.open_records(source, records.SPLITS[0])
         kept: list[Record] = []
         yield _timed(f"read {name}", seconds, _reading(store, config.data.block, kept))
         kept = _usable(kept, source, size)
@@ -83,7 +82,7 @@ def _timed(name: str, seconds: float, work: Iterator[tuple[int, int]]) -> Stage:
     return Stage(name, count, size, time.perf_counter() - start, time.process_time() - core_start)
 
 
-def _reading(store: records.Store, block: int, kept: list[Record]) -> Iterator[tuple[int, int]]:
+def _reading(store: RecordStore, block: int, kept: list[Record]) -> Iterator[tuple[int, int]]:
     rng = np.random.default_rng(0)
     while True:
         first = int(rng.integers(max(1, len(store) - block + 1)))

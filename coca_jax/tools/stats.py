@@ -22,9 +22,8 @@ from PIL import Image
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.images import augment as views
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
-from coca_jax.data.records.open import Record
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.tools import sets
@@ -79,7 +78,7 @@ class _Part:
 
 def measure(
     source: DatasetConfig,
-    store: records.Store,
+    store: RecordStore,
     vocabulary: Vocabulary,
     size: int,
     *,
@@ -131,7 +130,7 @@ def measure(
 
 
 def _block(
-    source: DatasetConfig, store: records.Store, texts: Texts, vocabulary: Vocabulary, size: int, indices: np.ndarray
+    source: DatasetConfig, store: RecordStore, texts: Texts, vocabulary: Vocabulary, size: int, indices: np.ndarray
 ) -> _Part:
     part, said = _Part(), []
     for index, record in zip(indices.tolist(), store.read(indices.tolist()), strict=True):
@@ -175,7 +174,7 @@ def _rows(parts: list[_Part], key: str, columns: int) -> np.ndarray:
     return np.array([row for part in parts for row in getattr(part, key)], np.int64).reshape(-1, columns)
 
 
-def _often(store: records.Store, texts: Texts, captions: np.ndarray, first: np.ndarray, counts: np.ndarray):
+def _often(store: RecordStore, texts: Texts, captions: np.ndarray, first: np.ndarray, counts: np.ndarray):
     """The most frequent captions, read again: only their hashes were kept."""
     found = []
     for at in np.argsort(-counts, kind="stable")[:_OFTEN]:

@@ -1,6 +1,5 @@
 """What `stats` found, as a dict for programs, a table for terminals and a page with histograms."""
 
-import html
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import Config
-from coca_jax.tools import page, sets
+from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
+from coca_jax.pages.page import write_page
+from coca_jax.tools import sets
 from coca_jax.tools.stats import SetStats
 
 _BINS = 12
@@ -147,37 +148,33 @@ def _short(text: str) -> str:
 
 
 def write(path: str, config: Config, split: str, found: Mapping[str, SetStats]) -> None:
-    """The page with histograms.
+    """Writes the page with histograms.
 
     Raises:
       CocaError: the file cannot be written.
     """
     values = as_dict(found, config.model.text.length)
-    body = "".join(_html(name, one) for name, one in values.items())
     total = sum(one["read"] for one in values.values())
-    page.write(
+    write_page(
         path,
-        kind="coca_jax data statistics",
+        kind="data statistics",
         title=config.data.name or ", ".join(values),
         summary=f"{total:,} records of the split {split} were read.",
-        body=body,
+        sections=[Section(name, f"set-{number}", _blocks(one)) for number, (name, one) in enumerate(values.items())],
     )
 
 
-def _html(name: str, one: Mapping[str, Any]) -> str:
-    charts = [page.bars("width : height", [row for row in one["aspect"].items() if row[1]])]
+def _blocks(one: Mapping[str, Any]) -> list[Block]:
+    """Counts, histograms, and the most frequent captions of a dataset."""
+    histograms = [Bars("width : height", [row for row in one["aspect"].items() if row[1]])]
     for key, words in _MEASURED:
         if one[key]["mean"] is not None:
             edges, counts = one[key]["histogram"]["edges"], one[key]["histogram"]["counts"]
             names = [
                 f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(edges)
             ]
-            charts.append(page.bars(words, list(zip(names, counts, strict=True))))
+            histograms.append(Bars(words, list(zip(names, counts, strict=True))))
     corrupt = [(f"{cause}, such as", "\n".join(value["names"])) for cause, value in one["corrupt"].items()]
+    blocks: list[Block] = [Table((), _facts(one) + corrupt, "Counts"), Columns([[bars] for bars in histograms])]
     often = [(f"{row['count']:,} ×", row["caption"]) for row in one["most_frequent"]]
-    return (
-        f"<section><h2>{html.escape(name)}</h2>{page.facts(_facts(one) + corrupt)}"
-        f'<div class="columns">{"".join(charts)}</div>'
-        + (f"<h3>Most frequent captions</h3>{page.facts(often)}" if often else "")
-        + "</section>"
-    )
+    return [*blocks, Heading("Most frequent captions"), Table((), often, "Most frequent captions")] if often else blocks

@@ -18,6 +18,7 @@ from coca_jax.config import (
     TextConfig,
     TrainConfig,
 )
+from coca_jax.data.records.record import BadRecord
 
 SIZE = 16
 
@@ -75,6 +76,22 @@ def write_folder(path: pathlib.Path, numbers) -> None:
     for i in numbers:
         (path / f"p{i:03d}.jpg").write_bytes(picture(i, "JPEG"))
         (path / f"p{i:03d}.txt").write_text(f"shade {i}")
+
+
+def record(store, index: int):
+    """One record of a store; raises BadRecord if it is unusable."""
+    return _usable(store.read([index])[0])
+
+
+def text(store, index: int):
+    """One record of a store without its image; raises BadRecord if it is unusable."""
+    return _usable(store.read_texts([index])[0])
+
+
+def _usable(one):
+    if isinstance(one, BadRecord):
+        raise one
+    return one
 
 
 def shades(batch: dict[str, np.ndarray]) -> list[int]:

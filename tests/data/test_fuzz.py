@@ -22,11 +22,12 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import video
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text import captions as texts
 from coca_jax.errors import CocaError
 from tests.data.builders import encoded, members, write_tar
+from tests.data.builders import text as text_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning", "ignore::Warning")
 
@@ -210,7 +211,7 @@ def must_open_well(data: bytes, folder) -> None:
     (folder / "a.tar").write_bytes(data)
     source = DatasetConfig(format="tars", path=str(folder), holdout=1e-9)
     try:
-        store = records.open_store(source, "train")
+        store = records.open_records(source, "train")
     except CocaError:
         return
     reader = texts.Texts(source, store)
@@ -240,7 +241,7 @@ def test_captions_in_json(rows, changes, folders):
     write_tar(folder / "a.tar", data)
     source = DatasetConfig(format="tars", path=str(folder), holdout=1e-9)
     try:
-        store = records.open_store(source, "train")
+        store = records.open_records(source, "train")
     except CocaError:
         return
     for record in store.read(range(len(store))):
@@ -269,7 +270,7 @@ def test_annotations_of_whole_sets_in_json(key, value, annotated, changes, folde
     whole = {"info": value, "images": rows, **({"annotations": notes} if annotated else {})}
     (folder / "captions_x.json").write_bytes(mutated(json.dumps(whole).encode(), changes))
     try:
-        store = records.open_store(
+        store = records.open_records(
             DatasetConfig(format="folder", path=f"{folder}/captions_x.json", holdout=1e-9), "train"
         )
     except CocaError as error:
@@ -277,15 +278,17 @@ def test_annotations_of_whole_sets_in_json(key, value, annotated, changes, folde
         return
     for index, record in enumerate(store.read(range(len(store)))):
         if not isinstance(record, BadRecord):
-            assert record.captions == store.captions(index) and all(caption.encode() for caption in record.captions)
+            assert record.captions == text_of(store, index).captions and all(
+                caption.encode() for caption in record.captions
+            )
 
 
 BOMBS = """
 import resource, sys
 import numpy as np
 from coca_jax.config import DatasetConfig
-from coca_jax.data import views
-from coca_jax.data.images import BadRecord
+from coca_jax.data.images import augment as views
+from coca_jax.data.records.record import BadRecord
 
 views.view(bytes.fromhex(sys.stdin.readline()), 16, DatasetConfig(augment="crop"), np.random.default_rng(0))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -2,14 +2,11 @@ import dataclasses
 import json
 import re
 
-import numpy as np
 import pytest
 
 from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.suite import EvaluationResult, evaluate
-from coca_jax.pages.charts import Line, line_chart, number, percent
-from coca_jax.pages.images import picture
 from tests.browser import open_page
 from tests.evaluation.fakes import FakeCoca, digit_set
 
@@ -66,7 +63,7 @@ def test_the_report_opens_in_a_browser(tmp_path, width):
     assert path.stat().st_size < 1_000_000
     page = open_page(path, tmp_path, width)
     _assert_clean(page, images=24 + 6 + 2 * 8)
-    for words in ("66.7%", "chance 10.0%", "60 held-out pictures", "✓ right", "✗ wrong", "Confusion matrix"):
+    for words in ("66.7%", "chance 10.0%", "60 held-out images", "✓ right", "✗ wrong", "Confusion matrix"):
         assert words in page.dom.replace("<small>%</small>", "%"), words
     assert page.dom.count("<polyline") >= 8
 
@@ -76,8 +73,8 @@ def test_a_key_reads_a_value_from_a_chart(tmp_path):
     path = tmp_path / "report.html"
     write_report(path, title="x", results=[], history=_history(4), info={})
     press = 'document.querySelector(".plot").dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}))'
-    source = path.read_text(encoding="utf-8")
-    path.write_text(source.replace("</body>", f"<script>{press}</script></body>"), encoding="utf-8")
+    script = f"<script>addEventListener('load', () => {press})</script>"  # before the policy that forbids it
+    path.write_text(path.read_text(encoding="utf-8").replace("<head>", f"<head>{script}"), encoding="utf-8")
     reading = re.search(r'<output class="reading"[^>]*>(.*?)</output>', open_page(path, tmp_path).dom, re.DOTALL)[1]
     assert reading.splitlines() == ["step 40", "contrastive  0.125", "captioning  0.125", "weighted sum  0.375"]
 
@@ -106,7 +103,7 @@ def test_1636_classes_without_captions(tmp_path):
     assert path.stat().st_size < 1_000_000
     page = open_page(path, tmp_path)
     _assert_clean(page, images=24)
-    assert "1,636 classes" in page.dom and "writes" not in page.dom
+    assert "1,636 classes" in page.dom and "generated" not in page.dom
 
 
 @pytest.mark.parametrize("history", [[], [{"step": 1}], [{"step": 5, "loss": float("nan")}], [{"loss": 1.0}]])
@@ -137,42 +134,6 @@ def test_of_two_rows_of_a_step_the_later_counts(tmp_path):
     write_report(tmp_path / "report.html", title="x", results=[], history=rows, info={})
     chart = json.loads(re.search(r'application/json">(.*?)</script>', (tmp_path / "report.html").read_text())[1])
     assert chart["step"] == ["1", "2", "3"] and chart["lines"][0]["text"] == ["9", "5", "4"]
-
-
-def test_a_long_run_is_thinned_by_averages_that_skip_gaps():
-    rows = [{"step": i, "loss": 2.0 if i % 2 else None} for i in range(100_000)]
-    chart = line_chart(rows, [Line("loss", "loss")], "Loss")
-    assert len(chart) < 50_000 and "nan" not in chart.lower()
-    data = json.loads(re.search(r'application/json">(.*?)</script>', chart)[1])
-    assert set(data["lines"][0]["text"]) == {"2"} and data["step"][-1] == "99,999"
-
-
-def test_a_flat_line_and_negative_values_have_an_axis():
-    for values in ([0.0, 0.0], [3.0, 3.0], [-2.0, -1.0], [-1.0, 5.0], [1e-9, 1e6]):
-        chart = line_chart([{"step": i, "a": v} for i, v in enumerate(values)], [Line("a", "a")], "A")
-        assert 'class="y"' in chart and "nan" not in chart.lower()
-
-
-def test_numbers_for_people():
-    assert [number(v) for v in (0, 12345.6, 123.4, 1.2345, 0.01234, 1.2e-5)] == [
-        "0",
-        "12,346",
-        "123",
-        "1.23",
-        "0.0123",
-        "1.2e-05",
-    ]
-    assert [percent(v) for v in (0, 0.0023, 0.7119, 1, float("nan"))] == ["0.0%", "0.2%", "71.2%", "100%", "–"]
-
-
-def test_pictures_stay_small():
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (600, 900, 3), dtype=np.uint8)
-    assert "image/jpeg" in picture(noise, "noise") and len(picture(noise, "noise")) < 80_000
-    assert 'width="224" height="149"' in picture(noise, "noise")
-    small = picture(noise[:32, :32], 'a "quoted" <alt>')
-    assert 'class="pixelated"' in small and "image/png" in small and 'alt="a &quot;quoted&quot; &lt;alt&gt;"' in small
-    assert "image/png" in picture(noise[:8, :8, :1], "grey")
 
 
 @pytest.mark.parametrize("images, listed", [(10, False), (20, True)])

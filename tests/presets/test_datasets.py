@@ -117,7 +117,7 @@ def test_a_shared_set_trains_three_steps(name, shared_data, three_steps):
 @pytest.mark.parametrize("format", ["tfrecords", "tfds"])
 def test_what_is_made_of_a_shared_set_trains_three_steps(format, shared_data, three_steps, tmp_path):
     config = DataConfig(**sets.data("tars"), path=str(shared_data / "data/emoji"), train_files=("noto-*",))
-    made = records.open_store(config, "train").read(range(40))
+    made = records.open_records(config, "train").read(range(40))
     if format == "tfrecords":
         payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
         builders.write_tfrecord(tmp_path / "emoji.tfrecord", payloads)

@@ -11,7 +11,7 @@ import pytest
 from etils.epath import backend, gpath
 
 from coca_jax.evaluation.results import read_evaluation, write_evaluation
-from coca_jax.storage import files
+from coca_jax.storage import files, remote
 from coca_jax.trainer import writers as metrics
 from coca_jax.trainer.writers import MetricsWriter
 
@@ -39,6 +39,10 @@ class Bucket(backend._OsPathBackend):
         value = text.getvalue()
         self._place(path).write_bytes(value if "b" in mode else value.encode())
 
+    def pipe_file(self, path, data):  # fsspec's name for writing an object
+        self.puts += 1
+        self._place(path).write_bytes(data)
+
     def exists(self, path):
         return self._place(path).exists()
 
@@ -56,6 +60,7 @@ def bucket(tmp_path, monkeypatch):
     fake = Bucket(tmp_path)
     monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", fake)
+    monkeypatch.setattr(remote, "system_of", lambda path: (fake, path))
     (tmp_path / "bucket" / "run").mkdir(parents=True)
     return fake
 

@@ -12,11 +12,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from coca_jax.config import DataConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
 from coca_jax.errors import CocaError, DataError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from coca_jax.storage import remote
+from coca_jax.storage.files import ReadError
 from tests.data import builders
 
 
@@ -89,14 +89,14 @@ def clock(bucket, monkeypatch):
 
 
 def put(address: str, data: bytes) -> None:
-    storage.write(address, data)
+    storage.write_atomically(address, data)
 
 
 def test_a_bucket_and_a_disk_read_alike(tmp_path, bucket):
     for place in (bucket, str(tmp_path)):
         put(f"{place}/b/two.bin", bytes(range(100)))
         put(f"{place}/one.bin", b"1")
-        found = storage.find(place)
+        found = storage.list_files(place)
         assert [(file.name, file.size) for file in found] == [("b/two.bin", 100), ("one.bin", 1)]
         assert storage.read(found[0].path) == bytes(range(100)) and found[0].path == f"{place}/b/two.bin"
         assert storage.read_range(found[0].path, 90, 20) == bytes(range(90, 100))
@@ -108,7 +108,7 @@ def test_a_bucket_and_a_disk_read_alike(tmp_path, bucket):
             assert file.read(5) == bytes(range(10, 15)) and file.seek(-2, 2) == 98 and file.read() == b"bc"
         each = storage.read_each([found[1].path, f"{place}/none"])
         assert each[0] == b"1" and each[1].cause == "missing file"
-        with pytest.raises(BadRecord, match="file too large"):
+        with pytest.raises(ReadError, match="file too large"):
             storage.read(found[0].path, largest=99)
 
 
@@ -125,10 +125,10 @@ def test_a_read_that_fails_twice_and_then_works_is_logged_and_otherwise_invisibl
 def test_a_read_that_never_works_is_given_up(bucket):
     put(f"{bucket}/a", b"abc")
     Flaky.failures = 99
-    with pytest.raises(BadRecord, match="unreadable tar"):
+    with pytest.raises(ReadError, match="unreadable tar"):
         storage.read_range(f"{bucket}/a", 0, 1, "unreadable tar")
     assert len(Flaky.reads) == 4
-    with pytest.raises(BadRecord, match="missing file"):  # asked once: it will not come back
+    with pytest.raises(ReadError, match="missing file"):  # asked once: it will not come back
         Flaky.failures = 0
         storage.read_range(f"{bucket}/b", 0, 1)
     assert len(Flaky.reads) == 5
@@ -138,7 +138,7 @@ def test_a_read_that_hangs_is_given_up(bucket, monkeypatch):
     put(f"{bucket}/a", b"abc")
     monkeypatch.setattr(remote, "TIMEOUT", 0.02)
     Flaky.hangs = threading.Event()
-    with pytest.raises(BadRecord, match="unreadable file") as caught:
+    with pytest.raises(ReadError, match="unreadable file") as caught:
         storage.read(f"{bucket}/a")
     assert "no answer in 0.02 s" in str(caught.value.__cause__) and len(Flaky.reads) == 4
 
@@ -161,7 +161,7 @@ def test_an_outage_of_minutes_loses_no_record(bucket, clock, caplog):
         storage.read,
         storage.stat,
         lambda path: storage.read_spans(path, [(0, 1), (1, 1)]),
-        storage.find,
+        storage.list_files,
         lambda path: storage.open_file(storage.File(path, "a", 3, "")).read(),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_program_that_ends_does_not_wait_for_a_bucket():
     program = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from coca_jax.data import remote
+from coca_jax.storage import remote
 remote.WAITS, remote.OUTAGE, tried = (0.01,), 1_000.0, Event()
 remote.persistently("memory://bucket/a", int)
 def fail():
@@ -199,7 +199,7 @@ tried.wait()
 
 def test_a_bucket_that_never_answered_is_not_waited_for(bucket, clock):
     Flaky.down = (1_000, 10**9)
-    with pytest.raises(BadRecord, match="unreadable file"):
+    with pytest.raises(ReadError, match="unreadable file"):
         storage.read(f"{bucket}/a")
     assert clock.now == 1_010.5
 
@@ -234,7 +234,7 @@ def test_a_file_of_which_nothing_is_said_is_given_up_where_the_bucket_answers_ot
     monkeypatch.setattr(remote, "_sleep", others)
     monkeypatch.setattr(remote, "_is_there", lambda path: False)  # such as a prefix that these credentials may not read
     Flaky.failures = 1
-    with pytest.raises(BadRecord, match="unreadable file"):
+    with pytest.raises(ReadError, match="unreadable file"):
         storage.read(f"{bucket}/a")
     assert 0 < clock.now - 1_000 - remote.OUTAGE < 10
 
@@ -263,10 +263,14 @@ def test_a_store_passes_on_that_its_bucket_is_lost(bucket, clock, tmp_path, monk
         put(f"{bucket}/{name}", (tmp_path / name).read_bytes())
     monkeypatch.setenv("COCA_CACHE", "flaky://bucket/cache")
     config = DataConfig(format="tars", path=bucket, holdout=0.0)
-    store = records.open_store(config, "train")
+    store = records.open_records(config, "train")
     assert len(store.read(range(6))) == 6
     Flaky.down, waits = (1_000, 10**9), []
-    for ask in (lambda: store.read([5]), lambda: store.captions(0), lambda: store.metadata(4)):
+    for ask in (
+        lambda: store.read([5]),
+        lambda: builders.text(store, 0).captions,
+        lambda: builders.text(store, 4).metadata,
+    ):
         store._shards.clear()  # so that indices are read again
         start = clock.now
         with pytest.raises(DataError, match="nothing of flaky://bucket"):
@@ -325,18 +329,18 @@ def test_what_cannot_be_read_spoils_nothing_that_is_read_with_it(tmp_path, monke
 
 def test_what_is_wrong_with_an_address_is_said(tmp_path, bucket, monkeypatch):
     with pytest.raises(CocaError, match="there is nothing below flaky://bucket/set: "):
-        storage.find(bucket)
+        storage.list_files(bucket)
     with pytest.raises(CocaError, match="nowhere does not exist"):
-        storage.find(str(tmp_path / "nowhere"))
+        storage.list_files(str(tmp_path / "nowhere"))
     with pytest.raises(CocaError, match="cannot be opened .*write gs://, s3:// or a folder"):
-        storage.find("nonsense://x")
+        storage.list_files("nonsense://x")
 
     def missing(*_, **__):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(CocaError, match="needs a driver for s3:// that is not installed: pip install s3fs"):
-        storage.find("s3://bucket")
+        storage.list_files("s3://bucket")
 
 
 def test_a_folder_that_cannot_be_listed_is_named(bucket, monkeypatch):
@@ -345,19 +349,19 @@ def test_a_folder_that_cannot_be_listed_is_named(bucket, monkeypatch):
 
     monkeypatch.setattr(Flaky, "find", refused)
     with pytest.raises(CocaError, match=r"set cannot be listed \(no credentials\): check the address"):
-        storage.find(bucket)
+        storage.list_files(bucket)
 
 
 def test_a_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
     path = str(tmp_path / "deep" / "file")
-    storage.write(path, b"old")
+    storage.write_atomically(path, b"old")
 
     def broken(*_):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
         patch.setattr(os, "replace", broken)
-        storage.write(path, b"new")
+        storage.write_atomically(path, b"new")
     assert storage.read(path) == b"old" and os.listdir(tmp_path / "deep") == ["file"]
     (tmp_path / "deep").chmod(0o555)
     assert not storage.is_writable(str(tmp_path / "deep")) and storage.is_writable(str(tmp_path))

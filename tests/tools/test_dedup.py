@@ -90,13 +90,13 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     assert "7 of 21 training pictures" in said and f"--config.data.exclude_keys={tmp_path}/out/tars.txt" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 2 * len(COPIES) and "copy_mirrored" in page and "not an image" in page
-    assert "<script" not in page and "://" not in page
+    assert page.count("<script") == 1 and "://" not in page
 
     (tmp_path / "drop.txt").write_text("\n".join([*listed, "h0"]))  # a held-out record's key, too: it stays
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
-    before, after = (records.open_store(one.data, "train") for one in (config, less))
+    before, after = (records.open_records(one.data, "train") for one in (config, less))
     assert keys(before) - keys(after) == set(listed) and len(after) == len(before) - len(listed)
-    assert len(records.open_store(less.data, "evaluation")) == HELD + 2
+    assert len(records.open_records(less.data, "evaluation")) == HELD + 2
     vocabulary = train_vocabulary([f"a picture {key}" for key in keys(before)], 200)
     pipelines = [Pipeline(one, vocabulary) for one in (config, less)]
     assert pipelines[0].fingerprint != pipelines[1].fingerprint
@@ -113,7 +113,7 @@ def test_names_that_are_not_utf_8_are_listed_and_left_out(tmp_path):
     assert (tmp_path / "out" / "tars.txt").read_bytes() == b"caf\xe9\n"
     assert (tmp_path / "out" / "report.html").read_text().count(r"caf\udce9") >= 1
     less = builders.with_data(config, exclude_keys=f"{tmp_path}/out/tars.txt")
-    assert keys(records.open_store(less.data, "train")) == {"other"}
+    assert keys(records.open_records(less.data, "train")) == {"other"}
 
 
 def test_a_second_search_repeats_what_the_list_leaves_out_already(config, tmp_path):
@@ -128,7 +128,9 @@ def test_lists_that_leave_out_as_many_records_differ(config, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text({"a": "other_1\n", "b": "other_2\n"}[name])
         found.add(
-            records.open_store(builders.with_data(config, exclude_keys=str(tmp_path / name)).data, "train").fingerprint
+            records.open_records(
+                builders.with_data(config, exclude_keys=str(tmp_path / name)).data, "train"
+            ).fingerprint
         )
     assert len(found) == 2
 
@@ -138,12 +140,12 @@ def test_a_list_changes_the_fingerprint_of_a_folder_too(tmp_path):
     (tmp_path / "drop.txt").write_text("p003.jpg\np004.jpg\r\n\nnowhere.jpg\n")
     config = builders.config(format="folder", path=str(tmp_path / "photos"), holdout=0.01)
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
-    stores = [records.open_store(one.data, "train") for one in (config, less)]
+    stores = [records.open_records(one.data, "train") for one in (config, less)]
     assert keys(stores[0]) - keys(stores[1]) == {"p003.jpg", "p004.jpg"} & keys(stores[0]) != set()
     assert stores[0].fingerprint != stores[1].fingerprint
     missing = builders.with_data(config, exclude_keys=str(tmp_path / "none.txt"))
     with pytest.raises(CocaError, match="none.txt"):
-        records.open_store(missing.data, "train")
+        records.open_records(missing.data, "train")
 
 
 def test_folders_and_config_files_are_compared_too(config, tmp_path):
@@ -182,7 +184,7 @@ def embed(pictures: np.ndarray) -> np.ndarray:
 def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
     monkeypatch.setattr(near_duplicates, "_ROWS", 4)  # several chunks
     train = sets.stored(config, "train", "dedup")
-    held = [Held("tars", config.data, records.open_store(config.data, "evaluation"))]
+    held = [Held("tars", config.data, records.open_records(config.data, "evaluation"))]
     found = near_duplicates.find(train, held, distance=8, embedding=Embedding(embed, 16, 0.9999))
     (pair,) = [pair for pair in found.pairs if pair.key == "other_color"]
     assert pair.distance is None and pair.similarity > 0.9999 and pair.held_name.endswith(f"h{HELD - 1}")

@@ -28,7 +28,7 @@ def test_indices_are_made_once_by_processes_and_used(config, tmp_path, monkeypat
     said = capsys.readouterr().out.split()
     assert said == ["tars", "records", "train", "30", "evaluation", "4", "lost:", "picture", "without", "text", "1"]
     monkeypatch.setattr("tarfile.open", None)  # nothing is scanned again
-    assert len(records.open_store(config.data, "train")) == 30
+    assert len(records.open_records(config.data, "train")) == 30
     call("index", config, "--workers=1")
     assert kept(tmp_path) == made
 

@@ -49,7 +49,7 @@ def vocabulary():
 
 
 def test_counts(config, vocabulary):
-    store = records.open_store(config.data, "train")
+    store = records.open_records(config.data, "train")
     found = stats.measure(config.data, store, vocabulary, 16, workers=2)
     assert (found.records, found.read, len(found.per_picture)) == (30, 30, 24)
     assert found.damage == {"picture without text": 1}
@@ -86,12 +86,12 @@ def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
         (tmp_path / f"{i}.png").write_bytes(builders.picture(20 * i))
     (tmp_path / "kinds.txt").write_text("cat\ndog\nemu\n")
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
-    found = stats.measure(config.data, records.open_store(config.data, "train"), vocabulary, 16)
+    found = stats.measure(config.data, records.open_records(config.data, "train"), vocabulary, 16)
     assert sorted(found.per_picture) == [1, 1, 1, 2, 2, 2] and found.often == [("one", 6), ("two", 3)]
     labelled = builders.with_data(
         config, label_field="kind", class_names=str(tmp_path / "kinds.txt"), prompts=("a {}",)
     )
-    found = stats.measure(labelled.data, records.open_store(labelled.data, "train"), vocabulary, 16)
+    found = stats.measure(labelled.data, records.open_records(labelled.data, "train"), vocabulary, 16)
     assert sorted(found.often) == [("a cat", 2), ("a dog", 2), ("a emu", 2)]
 
 
@@ -110,7 +110,7 @@ def test_the_command_prints_and_draws(config, vocabulary, tmp_path, capsys):
     said = capsys.readouterr().out
     assert ("records: 30, 10 of them read" in said and "too many pixels" in said) or "not an image" in said
     page = (tmp_path / "new" / "stats.html").read_text()
-    assert "caption, characters" in page and "<script" not in page and "://" not in page
+    assert "caption, characters" in page and page.count("<script") == 1 and "://" not in page
     call("stats", config, "--json", "--split=evaluation")
     values = json.loads(capsys.readouterr().out)
     assert (
@@ -125,7 +125,7 @@ def test_hostile_captions_stay_texts(tmp_path, vocabulary):
         [member for i in range(3) for member in ((f"k{i}.png", builders.picture(i)), (f"k{i}.txt", hostile.encode()))],
     )
     config = builders.config(format="tars", path=str(tmp_path), holdout=1e-9, name=hostile)
-    found = stats.measure(config.data, records.open_store(config.data, "train"), vocabulary, 16)
+    found = stats.measure(config.data, records.open_records(config.data, "train"), vocabulary, 16)
     stats_report.write(str(tmp_path / "s.html"), config, "train", {hostile: found})
     page = (tmp_path / "s.html").read_text()
-    assert "<script" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 3
+    assert page.count("<script") == 1 and "<img" not in page and page.count("&lt;script&gt;") >= 3

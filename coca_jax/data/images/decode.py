@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of an image before it is decoded
@@ -29,14 +30,6 @@ _TURNS = {  # by EXIF orientation
 _AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 _IMAGE_BRANDS = _AVIF | _HEIC | {b"mif1", b"mif2", b"msf1", b"miaf"}
 _BEGINNINGS = {b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000"}
-
-
-class BadRecord(Exception):
-    """A record that cannot be used; `cause` is a short phrase by which such records are counted."""
-
-    def __init__(self, cause: str):
-        super().__init__(cause)
-        self.cause = cause
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Image.Image:

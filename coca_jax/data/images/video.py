@@ -15,13 +15,13 @@ from PIL import Image
 
 from coca_jax.data.images.decode import (
     MAX_PIXELS,
-    BadRecord,
     decode,
     is_image_container,
     load_image,
     read_path,
     resize_and_crop,
 )
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 try:

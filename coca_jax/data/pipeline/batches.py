@@ -23,6 +23,7 @@ from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model
 from coca_jax.errors import CocaError, DataError
+from coca_jax.storage import files as storage
 
 _PREFETCH = 2  # batches in the making besides the one in use
 _GROUP = 16  # rows that a thread makes at a time, at most
@@ -98,7 +99,7 @@ class Pipeline:
             for name, quota in zip(self.layout.names, self.layout.quotas, strict=True)
         ]
         self._shape = examples.view_shape(config)
-        self.fingerprint = records.digest(
+        self.fingerprint = storage.digest(
             split,
             str(config.train.seed),
             str(batch_size),

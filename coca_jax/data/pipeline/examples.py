@@ -17,12 +17,13 @@ import numpy as np
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.images import augment as views
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.pipeline.order import Order
 from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import DataError
+from coca_jax.storage import files as storage
 
 _log = logging.getLogger(__name__)
 _VERSION = "4"  # part of every fingerprint: raise it where the same position would give another example
@@ -88,7 +89,7 @@ class SceneExamples:
         self._split, self._size = split, config.model.image.size
         # Seeds are spread over the 2^63 scenes, so that two runs' scenes differ.
         self._offset = config.train.seed * 0x9E3779B97F4A7C15 % 2**62 if split == records.SPLITS[0] else 0
-        self.fingerprint = records.digest(_VERSION, "digit_scenes", split)
+        self.fingerprint = storage.digest(_VERSION, "digit_scenes", split)
 
     def reader(self, ahead_bytes: int) -> None:
         """Nothing needs to be read."""
@@ -127,9 +128,9 @@ class StoreExamples:
           seed: of the order; None: the store's own.
 
         Raises:
-          CocaError: see `records.open_store` and `texts.Texts`.
+          CocaError: see `records.open_records` and `texts.Texts`.
         """
-        self._source, self._store = source, records.open_store(source, split)
+        self._source, self._store = source, records.open_records(source, split)
         self._texts = Texts(source, self._store)
         self._training = split == records.SPLITS[0]
         self._size, self._seed, self._number = config.model.image.size, config.train.seed, number
@@ -142,7 +143,7 @@ class StoreExamples:
         self.order = Order(self.count, lanes, config.data.block, seed, number)
         keys = (field.name for field in dataclasses.fields(DatasetConfig) if field.name not in _ELSEWHERE)
         described = {key: getattr(source, key) for key in keys}
-        self.fingerprint = records.digest(
+        self.fingerprint = storage.digest(
             _VERSION,
             self._store.fingerprint,
             json.dumps(described, sort_keys=True),
@@ -192,7 +193,7 @@ class StoreExamples:
         """Where a person finds the record."""
         return self._store.name(index)
 
-    def _drawn(self, position: int, index: int, record: records.Record | BadRecord) -> Draft:
+    def _drawn(self, position: int, index: int, record: Record | BadRecord) -> Draft:
         try:
             if isinstance(record, BadRecord):
                 raise record

@@ -2,9 +2,8 @@
 
 import threading
 
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.pipeline.order import Order
-from coca_jax.data.records.open import Record, Store
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 
 
 class Reader:
@@ -13,7 +12,7 @@ class Reader:
     What it gives does not depend on what it has kept: a cache that begins empty, or one that is full, reads more often.
     """
 
-    def __init__(self, store: Store, order: Order, ahead_bytes: int):
+    def __init__(self, store: RecordStore, order: Order, ahead_bytes: int):
         """Nothing is read yet.
 
         Args:

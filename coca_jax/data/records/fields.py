@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 # Where a set names no text_fields: the first of these that a row has. "txt" is the text file of a tar's record.

@@ -13,18 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.errors import CocaError, DataError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.files import is_remote
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File, ReadError, is_remote
 
-_FORMAT = "coca_jax shard index 2"  # raise it where what is kept changes
+_FORMAT = "coca_jax shard index 3"  # raise it where what is kept changes
 _LARGEST = 2**36  # bytes of an index
 _CHUNK = 100_000  # strings hashed at a time
 _log = logging.getLogger(__name__)
 # What numpy raises on a file that is damaged or none of ours.
-DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, BadRecord)
+DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, ReadError)
 
 
 class Strings:
@@ -89,8 +87,9 @@ class Index:
       spans: int64 [rows, columns]: pairs of offset and size, (-1, 0) for a member that is not there.
       keys: the records' names, where the shard holds any.
       ends: int64 [records], where several rows make a record: the row after its last one.
-      damage: losses found, counted by cause.
-      digest: changes where the shard's contents do, as far as the scan sees them.
+      damage: unusable records and broken parts, counted by cause.
+      digest: changes with the shard's contents, as far as the scan sees them.
+      names: the name of one of the damaged records by cause, where known.
     """
 
     spans: np.ndarray
@@ -98,14 +97,17 @@ class Index:
     ends: np.ndarray | None = None
     damage: Mapping[str, int] = dataclasses.field(default_factory=dict)
     digest: str = ""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.spans) if self.ends is None else len(self.ends)
 
     @property
     def size(self) -> int:
-        """Bytes of memory, about."""
-        return self.spans.nbytes + (self.keys.data.nbytes + self.keys.ends.nbytes if self.keys else 0) + 1_000
+        """Approximate bytes of memory."""
+        arrays = [self.spans, *(() if self.ends is None else [self.ends])]
+        arrays += [] if self.keys is None else [self.keys.data, self.keys.ends]
+        return sum(one.nbytes for one in arrays) + 1_000
 
 
 def index_of(
@@ -150,7 +152,7 @@ def _address(file: File) -> str:
 def _keep(places: list[str], data: bytes) -> None:
     for path in places:
         try:
-            storage.write(path, data)
+            storage.write_atomically(path, data)
             return
         except (OSError, CocaError) as error:
             _log.info("the index %s cannot be written: %s", path, error)
@@ -161,7 +163,7 @@ def _about(file: File, kind: str) -> dict[str, str | int]:
 
 
 def _dump(index: Index, file: File, kind: str) -> bytes:
-    about = {**_about(file, kind), "damage": dict(index.damage), "digest": index.digest}
+    about = {**_about(file, kind), "damage": dict(index.damage), "names": dict(index.names), "digest": index.digest}
     arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "spans": index.spans}
     if index.keys is not None:
         arrays |= {"keys": index.keys.data, "key_ends": index.keys.ends}
@@ -178,7 +180,7 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
         data = storage.read(path, largest=_LARGEST)
     except DataError:
         raise
-    except (BadRecord, CocaError):
+    except (ReadError, CocaError):
         return None
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -192,6 +194,7 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
                 arrays.get("ends", None),
                 {str(cause): int(count) for cause, count in about["damage"].items()},
                 str(about["digest"]),
+                {str(cause): str(name) for cause, name in about["names"].items()},
             )
     except (*DAMAGE, AttributeError, RecursionError) as error:
         _log.warning("the index %s is damaged (%s): made anew", path, error)

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
-from coca_jax.data.records.open import Record, Store
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text import class_names as class_files
 
 _log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ def clean(text: str, kind: str) -> str:
 class Texts:
     """The texts of one source's records."""
 
-    def __init__(self, source: DatasetConfig, store: Store):
+    def __init__(self, source: DatasetConfig, store: RecordStore):
         """Reads the names and prompts that lie in files.
 
         Raises:
@@ -153,7 +152,7 @@ class Texts:
         return known if known is not None else clean(label.replace("_", " "), self._kind)
 
 
-def _names(source: DatasetConfig, store: Store) -> dict[str, str]:
+def _names(source: DatasetConfig, store: RecordStore) -> dict[str, str]:
     """What classes are called, by number or label: the first name of each."""
     if source.class_names:
         found = class_files.class_names(source.class_names)

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 
 Names = tuple[str, ...]  # of one class: synonyms
 
@@ -123,7 +122,7 @@ def _read(spec: str, variable: str) -> Any:
         path, _, key = spec.rpartition(":")
     try:
         text = storage.read(path).decode("utf-8-sig")
-    except (BadRecord, UnicodeDecodeError) as error:
+    except (storage.ReadError, UnicodeDecodeError) as error:
         raise CocaError(f"{path} cannot be read as text ({error}): check the path of class names or prompts") from None
     if path.endswith(".md"):
         return _section(text, key, variable, path)

@@ -1,14 +1,15 @@
 """The texts that a vocabulary is trained on."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.digit_scenes import scenes as digit_scenes
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text.captions import Texts
 
 _SCENES = 1_000  # they hold every word of the scenes' language many times
@@ -39,25 +40,27 @@ def _of_scenes() -> Iterator[str]:
 
 
 def _of_store(source: DatasetConfig, most: int) -> Iterator[str]:
-    store = records.open_store(source, "train")
+    store = records.open_records(source, "train")
     texts = Texts(source, store)
 
-    def of(index: int) -> tuple[str, ...]:
-        try:
-            if source.label_field:
-                return (texts.draw_of((), store.metadata(index), np.random.default_rng(index)),)
-            return texts.all_of(store.captions(index), {})
-        except BadRecord:
-            return ()  # the pipeline counts and names it
+    def texts_of(indices: Sequence[int]) -> list[str]:
+        found: list[str] = []
+        for index, record in zip(indices, store.read_texts(indices), strict=True):
+            with contextlib.suppress(BadRecord):  # the pipeline counts and names it
+                if isinstance(record, BadRecord):
+                    continue
+                if source.label_field:
+                    found.append(texts.draw_of((), record.metadata, np.random.default_rng(index)))
+                else:
+                    found += texts.all_of(record.captions, {})
+        return found
 
     indices = range(0, len(store), -(-len(store) // most))
     groups = [indices[first : first + _GROUP] for first in range(0, len(indices), _GROUP)]
     said = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, len(groups), _THREADS):  # no more at a time: of many captions a few records are enough
-            for found in pool.map(
-                lambda group: [text for index in group for text in of(index)], groups[first : first + _THREADS]
-            ):
+            for found in pool.map(texts_of, groups[first : first + _THREADS]):
                 yield from found[: most - said]
                 said += len(found)
                 if said >= most:

@@ -10,7 +10,7 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from tests.data.builders import encoded
 
 

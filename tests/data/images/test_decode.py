@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from coca_jax.data.images import decode as images
-from coca_jax.data.images.decode import BadRecord
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 from tests.data.builders import encoded
 

@@ -10,8 +10,8 @@ from PIL import Image
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import video
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.images.video import load_clip
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 from tests.data.builders import encoded
 

@@ -17,6 +17,7 @@ from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import Record
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError, DataError
@@ -81,7 +82,7 @@ class CountingStore:
     def read(self, indices):
         self.calls.append(list(indices))
         time.sleep(self.delay * (indices[0] % 5))
-        return [records.Record(str(i), self.pictures[i % 256], (f"shade {i % 256}",), {}) for i in indices]
+        return [Record(str(i), self.pictures[i % 256], (f"shade {i % 256}",), {}) for i in indices]
 
     def name(self, index):
         return f"record {index}"
@@ -89,7 +90,7 @@ class CountingStore:
 
 def counted(monkeypatch, count, delay=0.0):
     store = CountingStore(count, delay)
-    monkeypatch.setattr(records, "open_store", lambda source, split: store)
+    monkeypatch.setattr(records, "open_records", lambda source, split: store)
     return store
 
 
@@ -389,10 +390,11 @@ def test_a_program_ends_while_batches_are_being_made():
         run("""
 import itertools
 from tests.data import builders
-from coca_jax.data import corpus, pipeline, vocabulary
+from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.text import corpus, vocabulary
 config = builders.config(batch_size=256)
 words = vocabulary.train_vocabulary(itertools.islice(corpus.training_captions(config), 500), 512)
-batches = pipeline.Pipeline(config, words).iterate()
+batches = Pipeline(config, words).iterate()
 next(batches)
 print("done", flush=True)
 """)

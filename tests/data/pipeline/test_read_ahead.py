@@ -5,10 +5,9 @@ import threading
 
 import numpy as np
 
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.pipeline.order import Order
 from coca_jax.data.pipeline.read_ahead import Reader
-from coca_jax.data.records.open import Record
+from coca_jax.data.records.record import BadRecord, Record
 
 
 class Store:

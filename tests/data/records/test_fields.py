@@ -3,8 +3,8 @@
 import pytest
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 NESTED = {

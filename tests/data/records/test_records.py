@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from coca_jax.config import DataConfig, EvaluationDatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
-from coca_jax.data.records import sharded as shards
+from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tar as tar_records
+from coca_jax.data.records.record import BadRecord, Subset
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.open_dataset import evaluation_sets
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from tests.data import builders
 
 
@@ -34,15 +34,20 @@ def test_tar_records_are_reached_in_any_order(tmp_path):
     builders.write_tar(tmp_path / "b-0.tar", builders.members(range(5, 9)))
     builders.write_tar(tmp_path / "a-0.tar", builders.members(range(5)))
     config = tars(tmp_path, evaluation_files=("b*",))
-    store = records.open_store(config, "train")
+    store = records.open_records(config, "train")
     assert keys(store) == [f"k{i:03d}" for i in range(5)]
     for i in (3, 0, 4, 3):
-        assert store[i].image == builders.picture(i) and store[i].captions == (f"shade {i}",)
-        assert store[i].metadata["number"] == i and store.captions(i) == store[i].captions
-        assert store.name(i) == f"{tmp_path}/a-0.tar:k{i:03d}" and store.read([i]) == [store[i]]
-        assert store[i].key == store.key(i)
+        assert builders.record(store, i).image == builders.picture(i) and builders.record(store, i).captions == (
+            f"shade {i}",
+        )
+        assert (
+            builders.record(store, i).metadata["number"] == i
+            and builders.text(store, i).captions == builders.record(store, i).captions
+        )
+        assert store.name(i) == f"{tmp_path}/a-0.tar:k{i:03d}" and store.read([i]) == [builders.record(store, i)]
+        assert builders.record(store, i).key == store.key(i)
     assert store.class_names is None
-    assert keys(records.open_store(config, "evaluation")) == [f"k{i:03d}" for i in range(5, 9)]
+    assert keys(records.open_records(config, "evaluation")) == [f"k{i:03d}" for i in range(5, 9)]
 
 
 def test_captions_may_stand_in_the_json_and_names_in_folders(tmp_path):
@@ -61,8 +66,8 @@ def test_captions_may_stand_in_the_json_and_names_in_folders(tmp_path):
             ("../up.txt", b"never extracted"),
         ],
     )
-    store = records.open_store(tars(tmp_path, evaluation_files=("none*",)), "train")
-    found = {store.key(i): store.captions(i) for i in range(len(store))}
+    store = records.open_records(tars(tmp_path, evaluation_files=("none*",)), "train")
+    found = {store.key(i): builders.text(store, i).captions for i in range(len(store))}
     assert found == {"x/one": ("a b", "c"), "y/one": ("BOM and lines",), "../up": ("never extracted",)}
     assert sorted(os.listdir(tmp_path)) == ["a.tar", "a.tar.index"]
 
@@ -74,20 +79,20 @@ def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
     for cut in range(512, 40_000, 1_700):
         (tmp_path / "a.tar").write_bytes(whole[:cut])
         try:
-            store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+            store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
         except CocaError:
             assert cut < 2_048  # not one whole record
             continue
         for i in range(len(store)):
-            assert store[i].image == builders.picture(i)
+            assert builders.record(store, i).image == builders.picture(i)
         assert store.damage.get("broken tar tail", 0) <= 1
         seen.add((len(store), bool(store.damage.get("broken tar tail"))))
     assert len(seen) > 10 and sum(damaged for _, damaged in seen) > 5  # a cut in padding loses nothing
     (tmp_path / "a.tar").write_bytes(whole[: 5 * 3_072 + 1_540])  # within the sixth text
-    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
     assert len(store) == 5 and store.damage == {"broken tar tail": 1, "picture without text": 1}
     (tmp_path / "a.tar").write_bytes(whole[:1_536] + b"junk" * 300 + whole[4_096:])
-    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
     assert len(store) == 1 and store.damage["broken tar tail"] == 1
 
 
@@ -106,11 +111,11 @@ def test_bad_texts_of_tars_are_told_apart(tmp_path):
             ("e.txt", b"no picture"),
         ],
     )
-    store = records.open_store(tars(tmp_path, evaluation_files=("z*",)), "train")
+    store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
     causes = []
     for i in range(len(store)):
         with pytest.raises(BadRecord) as caught:
-            store[i]
+            builders.record(store, i)
         causes.append(caught.value.cause)
     assert causes == ["empty caption", "caption is not UTF-8", "empty caption"]
     assert store.damage == {"picture without text": 1, "text without picture": 1}
@@ -119,43 +124,43 @@ def test_bad_texts_of_tars_are_told_apart(tmp_path):
 def test_holding_out_and_excluding(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(60), split="x") + builders.members([60], split="y"))
     config = tars(tmp_path, holdout=0.3)
-    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    train, held_out = (records.open_records(config, split) for split in records.SPLITS)
     assert len(train) + len(held_out) == 61 and not set(keys(train)) & set(keys(held_out))
     assert 8 <= len(held_out) <= 30
     builders.write_tar(tmp_path / "b.tar", builders.members(range(61, 100)))  # adding records moves none
-    assert set(keys(held_out)) <= set(keys(records.open_store(config, "evaluation")))
-    assert held_out.fingerprint != records.open_store(config, "evaluation").fingerprint
+    assert set(keys(held_out)) <= set(keys(records.open_records(config, "evaluation")))
+    assert held_out.fingerprint != records.open_records(config, "evaluation").fingerprint
     whole = tars(tmp_path, evaluation_files=("b*",))
     excluding = dataclasses.replace(whole, exclude=("split=y", "number=3"))
-    assert set(keys(records.open_store(whole, "train"))) - set(keys(records.open_store(excluding, "train"))) == {
+    assert set(keys(records.open_records(whole, "train"))) - set(keys(records.open_records(excluding, "train"))) == {
         "k060",
         "k003",
     }
     with pytest.raises(CocaError, match="'split': write it as field=value"):
-        records.open_store(dataclasses.replace(whole, exclude=("split",)), "train")
+        records.open_records(dataclasses.replace(whole, exclude=("split",)), "train")
     with pytest.raises(CocaError, match="none of the 61 records .* left for train"):
-        records.open_store(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
+        records.open_records(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
 
 
 def test_missing_folders_and_tars_are_named(tmp_path):
     with pytest.raises(CocaError, match=r"nowhere does not exist"):
-        records.open_store(tars(tmp_path / "nowhere"), "train")
+        records.open_records(tars(tmp_path / "nowhere"), "train")
     with pytest.raises(CocaError, match=r"nowhere does not exist"):
-        records.open_store(folder(tmp_path / "nowhere"), "train")
+        records.open_records(folder(tmp_path / "nowhere"), "train")
     with pytest.raises(CocaError, match="there is no .tar file at all"):
-        records.open_store(tars(tmp_path), "train")
+        records.open_records(tars(tmp_path), "train")
     (tmp_path / "page.tar").write_text("<html>" * 500)
     with pytest.raises(CocaError, match=r"page\.tar cannot be read as a tar"):
-        records.open_store(tars(tmp_path), "train")
+        records.open_records(tars(tmp_path), "train")
     with pytest.raises(CocaError, match=r"matches q\* \(there is page\.tar\)"):
-        records.open_store(tars(tmp_path, train_files=("q*",)), "train")
+        records.open_records(tars(tmp_path, train_files=("q*",)), "train")
     builders.write_tar(tmp_path / "page.tar", [("a.png", b"x"), ("b.txt", b"x")])
     with pytest.raises(CocaError, match="hold no picture with a text"):
-        records.open_store(tars(tmp_path), "train")
+        records.open_records(tars(tmp_path), "train")
 
 
 def whole(path, **options):
-    return records.open_store(tars(path, evaluation_files=("none*",), **options), "train")
+    return records.open_records(tars(path, evaluation_files=("none*",), **options), "train")
 
 
 def test_neighbours_are_read_together_in_the_order_asked_for(tmp_path, monkeypatch):
@@ -171,7 +176,7 @@ def test_neighbours_are_read_together_in_the_order_asked_for(tmp_path, monkeypat
     assert [record.metadata["number"] for record in found] == wanted
     assert len(reads) == 2
     with pytest.raises(IndexError):
-        store[50]
+        builders.record(store, 50)
     with pytest.raises(IndexError):
         store.read([-1])
 
@@ -187,9 +192,9 @@ def test_the_second_of_a_duplicate_key_is_counted_and_left_out(tmp_path):
         ],
     )
     store = whole(tmp_path)
-    assert keys(store) == ["k001", "k002"] and store[0].captions == ("shade 1",)
-    assert store[0].image == builders.picture(1)
-    assert store.damage == {"duplicate key": 1} and store[1].image == builders.picture(2)
+    assert keys(store) == ["k001", "k002"] and builders.record(store, 0).captions == ("shade 1",)
+    assert builders.record(store, 0).image == builders.picture(1)
+    assert store.damage == {"duplicate key": 1} and builders.record(store, 1).image == builders.picture(2)
 
 
 def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
@@ -208,7 +213,10 @@ def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
     with_texts = whole(tmp_path)
     assert keys(with_texts) == ["c"] and with_texts.damage == {"picture without text": 2, "text without picture": 1}
     store = whole(tmp_path, label_field="cls")
-    assert [(store[i].image, store[i].captions, dict(store[i].metadata)) for i in range(3)] == [
+    assert [
+        (builders.record(store, i).image, builders.record(store, i).captions, dict(builders.record(store, i).metadata))
+        for i in range(3)
+    ] == [
         (b"clip", (), {"cls": 3}),
         (b"gif", (), {"cls": "cat"}),
         (b"x", (), {}),
@@ -220,10 +228,14 @@ def test_fields_choose_the_picture_and_the_texts(tmp_path):
     row = json.dumps({"question": "what?", "answers": ["a cat", "cat"], "caption": "plain"}).encode()
     members = [("a.left.png", b"left"), ("a.jpg", b"plain"), ("a.txt", b"text"), ("a.json", row)]
     builders.write_tar(tmp_path / "a.tar", members)
-    assert whole(tmp_path)[0].image == b"plain" and whole(tmp_path)[0].captions == ("text",)
-    chosen = whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption"))[0]
+    assert builders.record(whole(tmp_path), 0).image == b"plain" and builders.record(whole(tmp_path), 0).captions == (
+        "text",
+    )
+    chosen = builders.record(
+        whole(tmp_path, image_field="left.png", text_fields=("{question} {answers}", "caption")), 0
+    )
     assert chosen.image == b"left" and chosen.captions == ("what? a cat", "what? cat", "plain")
-    assert whole(tmp_path)[0].image == b"plain"  # each choice has an index of its own
+    assert builders.record(whole(tmp_path), 0).image == b"plain"  # each choice has an index of its own
     with pytest.raises(CocaError, match=r"text_fields has '\{question'"):
         whole(tmp_path, text_fields=("{question",))
 
@@ -232,14 +244,14 @@ def test_a_shard_that_disappears_or_changes_mid_run_is_a_bad_record(tmp_path, mo
     for name in "abc":
         builders.write_tar(tmp_path / f"{name}.tar", builders.members(range(4)))
     store = whole(tmp_path)
-    assert store[0].key == "k000"
+    assert builders.record(store, 0).key == "k000"
     os.truncate(tmp_path / "a.tar", 3_100)
     os.unlink(tmp_path / "b.tar")
     causes = [found.cause if isinstance(found, BadRecord) else found.key for found in store.read(range(12))]
     assert causes == ["k000", *["unreadable tar"] * 3, *["missing file"] * 4, "k000", "k001", "k002", "k003"]
-    assert store.name(5) == f"{tmp_path}/b.tar:k001" and store.metadata(5) == {}
+    assert store.name(5) == f"{tmp_path}/b.tar:k001" and store.read_texts([5])[0].cause == "missing file"
     fresh = whole(tmp_path)  # its indices have left the memory
-    monkeypatch.setattr(shards, "_MEMORY", 0)
+    monkeypatch.setattr(sharded, "_MEMORY", 0)
     fresh._open(1)
     for file in tmp_path.iterdir():
         file.unlink()
@@ -250,30 +262,30 @@ def test_a_shard_that_disappears_or_changes_mid_run_is_a_bad_record(tmp_path, mo
 def test_only_the_indices_in_use_stay_in_memory(tmp_path, monkeypatch):
     for i in range(20):
         builders.write_tar(tmp_path / f"{i:02d}.tar", builders.members(range(i, i + 3)))
-    monkeypatch.setattr(shards, "_MEMORY", 5_000)
+    monkeypatch.setattr(sharded, "_MEMORY", 5_000)
     store = whole(tmp_path)
     assert not store._shards  # opening has counted, and kept nothing
-    assert [store[i].metadata["number"] for i in range(60)] == [i // 3 + i % 3 for i in range(60)]
+    assert [builders.record(store, i).metadata["number"] for i in range(60)] == [i // 3 + i % 3 for i in range(60)]
     assert 1 <= len(store._shards) <= 5 and store._held <= 5_000
 
 
 def test_a_large_set_opens_from_its_counts(tmp_path, monkeypatch):
     for i in range(6):
         builders.write_tar(tmp_path / f"{i}.tar", [*builders.members(range(i, i + 3)), ("x.png", b"alone")])
-    monkeypatch.setattr(shards, "_MANY", 6)
-    first = records.open_store(tars(tmp_path), "train")
+    monkeypatch.setattr(sharded, "_MANY", 6)
+    first = records.open_records(tars(tmp_path), "train")
     with monkeypatch.context() as patch:
         patch.setattr(tar_records, "index", lambda *_: pytest.fail("an index was opened"))
-        again = records.open_store(tars(tmp_path), "train")
+        again = records.open_records(tars(tmp_path), "train")
     assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"picture without text": 6})
     assert keys(again) == keys(first)
     builders.write_tar(tmp_path / "0.tar", builders.members(range(1)))
-    assert records.open_store(tars(tmp_path), "train").damage == {"picture without text": 5}
+    assert records.open_records(tars(tmp_path), "train").damage == {"picture without text": 5}
 
 
 def test_exclusions_are_found_once(tmp_path, monkeypatch):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(40)))
-    monkeypatch.setattr(shards, "_WORTH_KEEPING", 40)
+    monkeypatch.setattr(sharded, "_LARGE", 40)
     first = whole(tmp_path, exclude=("number=3",))
     with monkeypatch.context() as patch:
         patch.setattr(tar_records.TarRecords, "_read_rows", lambda *_: pytest.fail("metadata was read"))
@@ -295,29 +307,39 @@ def test_fingerprints_follow_the_records_and_not_their_place(tmp_path):
 
 def test_tars_in_a_bucket(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(12)))
-    storage.write("memory://records/deep/a.tar", (tmp_path / "a.tar").read_bytes())
-    there, here = (records.open_store(tars(place), "train") for place in ("memory://records", tmp_path))
+    storage.write_atomically("memory://records/deep/a.tar", (tmp_path / "a.tar").read_bytes())
+    there, here = (records.open_records(tars(place), "train") for place in ("memory://records", tmp_path))
     assert keys(there) == keys(here) and there.read(range(len(there))) == here.read(range(len(here)))
     assert there.name(0).startswith("memory://records/deep/a.tar:k")
     with pytest.raises(CocaError, match="there is nothing below memory://records/none"):
-        records.open_store(tars("memory://records/none"), "train")
+        records.open_records(tars("memory://records/none"), "train")
 
 
 def test_a_subset_reads_what_its_store_reads(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
     store = whole(tmp_path)
-    subset = records.Subset(store, np.array([7, 2, 5]))
-    assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [store[5], store[7]]
-    assert subset[1] == store[2] and subset.metadata(1) == store.metadata(2) and subset.name(1) == store.name(2)
+    subset = Subset(store, np.array([7, 2, 5]))
+    assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [
+        builders.record(store, 5),
+        builders.record(store, 7),
+    ]
+    assert (
+        builders.record(subset, 1) == builders.record(store, 2)
+        and builders.text(subset, 1).metadata == builders.text(store, 2).metadata
+        and subset.name(1) == store.name(2)
+    )
 
 
 def test_the_emoji(shared_data):
     config = tars(shared_data / "data/emoji", evaluation_files=("twemoji*",))
-    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    train, held_out = (records.open_records(config, split) for split in records.SPLITS)
     assert len(train) + len(held_out) == 7_283 and not train.damage
-    assert held_out[0].captions == ("grinning face",) and held_out.metadata(0)["vendor"] == "twemoji"
-    seen = records.open_store(dataclasses.replace(config, exclude=("split=heldout_concept",)), "train")
-    assert len(seen) < len(train) and seen.metadata(len(seen) - 1)["split"] == "train"
+    assert (
+        builders.record(held_out, 0).captions == ("grinning face",)
+        and builders.text(held_out, 0).metadata["vendor"] == "twemoji"
+    )
+    seen = records.open_records(dataclasses.replace(config, exclude=("split=heldout_concept",)), "train")
+    assert len(seen) < len(train) and builders.text(seen, len(seen) - 1).metadata["split"] == "train"
 
 
 def crafted(header: bytes, size: bytes) -> bytes:
@@ -348,10 +370,10 @@ def test_headers_with_crafted_sizes_end_a_tar(tmp_path, size, kind):
     data[place : place + 512] = crafted(bytes(data[place : place + 512]), size)
     (tmp_path / "a.tar").write_bytes(data)
     source = tars(tmp_path, evaluation_files=("none*",))
-    assert keys(records.open_store(source, "train"))[:2] == ["k000", "k001"]
+    assert keys(records.open_records(source, "train"))[:2] == ["k000", "k001"]
     (tmp_path / "a.tar").write_bytes(data[place:])
     try:
-        records.open_store(source, "train")
+        records.open_records(source, "train")
     except CocaError as error:
         assert "a.tar" in str(error)
 
@@ -360,9 +382,9 @@ def test_headers_with_crafted_sizes_end_a_tar(tmp_path, size, kind):
 def test_without_a_holdout_all_records_train(tmp_path, kind):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_folder(tmp_path, range(20))
-    assert len(records.open_store(kind(tmp_path, holdout=0.0), "train")) == 20
+    assert len(records.open_records(kind(tmp_path, holdout=0.0), "train")) == 20
     with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.holdout"):
-        records.open_store(kind(tmp_path, holdout=0.0), "evaluation")
+        records.open_records(kind(tmp_path, holdout=0.0), "evaluation")
     config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
     with pytest.raises(CocaError, match="none is left to evaluate"):
         evaluation_sets(config)  # a run says so before it trains

@@ -9,7 +9,7 @@ import pytest
 from coca_jax.data.records import shard_index
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 
 TEXTS = ["a", "", "ähm", "b" * 300, "a", "x/y.z", "aa", "\udcff"]
 
@@ -78,7 +78,7 @@ def test_where_nothing_can_be_kept_the_index_serves_all_the_same(shard, monkeypa
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(storage, "write", full)
+    monkeypatch.setattr(storage, "write_atomically", full)
     assert len(shard_index.index_of(storage.stat(shard), "", Scan())) == 2
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_index_is_noticed_and_made_anew(shard, damage, caplog):
         np.savez(changed, **arrays)
     bytes_of = {"truncated": whole[: len(whole) // 2], "empty": b"", "noise": b"\x93NUMPY" + os.urandom(200)}
     if damage in bytes_of:
-        storage.write(kept, bytes_of[damage])
+        storage.write_atomically(kept, bytes_of[damage])
     with caplog.at_level(logging.WARNING, logger="coca_jax.data.records.shard_index"):
         index = shard_index.index_of(file, "", Scan())
     assert index.spans.tolist() == [[0, 10], [20, 80]] and f"{kept} " in caplog.text
@@ -137,7 +137,7 @@ def test_a_damaged_index_is_noticed_and_made_anew(shard, damage, caplog):
 
 
 def test_in_a_bucket_it_is_kept_in_the_cache_folder_and_beside_the_shard_on_demand(cache_folder):
-    storage.write("memory://indices/a.tar", b"x" * 100)
+    storage.write_atomically("memory://indices/a.tar", b"x" * 100)
     file, scan = storage.stat("memory://indices/a.tar"), Scan()
     shard_index.index_of(file, "", scan)
     assert storage.stat("memory://indices/a.tar.index") is None and len(os.listdir(cache_folder / "indices")) == 1

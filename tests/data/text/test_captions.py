@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records.open import Record
+from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts, clean
 from coca_jax.errors import CocaError
 

@@ -2,8 +2,8 @@
 
 import threading
 
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord, RecordText
 from coca_jax.data.text import corpus
 from tests.data import builders
 
@@ -26,16 +26,17 @@ class SlowStore:
     def __len__(self):
         return 1_500
 
-    def captions(self, index):
-        if index in (0, corpus._GROUP):
+    def read_texts(self, indices):
+        if indices[0] in (0, corpus._GROUP):
             self.together.wait(timeout=60)
-        if index % 10 == 9:
-            raise BadRecord("empty caption")
-        return (f"a {index}", f"b {index}")
+        return [
+            BadRecord("empty caption") if index % 10 == 9 else RecordText((f"a {index}", f"b {index}"), {})
+            for index in indices
+        ]
 
 
 def test_captions_are_read_together_and_come_in_order(monkeypatch):
-    monkeypatch.setattr(records, "open_store", lambda source, split: SlowStore())
+    monkeypatch.setattr(records, "open_records", lambda source, split: SlowStore())
     config = builders.config(format="tars", path="nowhere")
     expected = [f"{kind} {i}" for i in range(1_500) if i % 10 < 9 for kind in "ab"]
     assert list(corpus.training_captions(config)) == expected

@@ -2,20 +2,20 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats.manifest import SUFFIXES, Manifest
-from coca_jax.data.records.open import ReadTogether, Record, Said, Selection, Store, Subset, held_out, is_selected
+from coca_jax.data.records.record import BadRecord, Census, Record, RecordStore, RecordText, Subset, bad_records
+from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Strings
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
 
 _MANIFESTS = ("captions.jsonl", "captions.csv", "captions.json")
@@ -24,32 +24,27 @@ _AT_ONCE = 10_000  # rows of a manifest that are read together when all are
 _PROBES = 100  # pictures of a manifest that are looked for when it is opened
 
 
-def open_folder(source: DatasetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection) -> Store:
-    """The records of `source.path`, a manifest or a folder, that belong to a split; patterns are of pictures' names.
+def open_folder(source: DatasetConfig, selection: Selection) -> RecordStore:
+    """The records of `source.path`, a manifest or a folder, that belong to a split; files are the images' names.
 
     Raises:
       CocaError: see `FolderRecords`.
     """
     fields.check_templates(source)
     store = FolderRecords(source)
-    keep = np.ones(len(store), bool)
-    if selection.part:
-        held = held_out(store.names, selection.holdout)
-        keep = held if selection.part == "evaluation" else ~held
-    if without or tuple(patterns) != ("*",):
-        keep &= np.fromiter((is_selected(store.key(i), patterns, without) for i in range(len(store))), bool, len(store))
-    if selection.exclude or selection.only:
-        keep &= ~store.matching(selection)
-    if selection.exclude_keys:
-        keep &= ~selection.exclude_keys.have(store.names)
-    if keep.all():
+    if selection.without_files or selection.files != ("*",):
+        usable = np.fromiter(map(selection.has_file, (store.key(i) for i in range(len(store)))), bool, len(store))
+    else:
+        usable = np.ones(len(store), bool)
+    chosen, held_out = selection.choose(lambda: store.names, lambda: store.matching(selection), usable)
+    census = Census(int(usable.sum()) or len(store), held_out, store.damage)
+    if chosen.all():
+        store.census = census
         return store
-    subset = Subset(store, np.flatnonzero(keep))
-    subset.total = len(store)
-    return subset
+    return Subset(store, np.flatnonzero(chosen), census)
 
 
-class FolderRecords(ReadTogether):
+class FolderRecords:
     """Pictures named by a manifest, or all below a folder, captioned by a `.txt` file beside each.
 
     A folder may hold its manifest as captions.jsonl, captions.csv or captions.json. A row such as
@@ -58,7 +53,7 @@ class FolderRecords(ReadTogether):
     `annotations`). Metadata has "stem", the file's name without its ending, and "folder", the name of the folder that
     it lies in; of several rows that of the first, and "rows": all of them.
 
-    Attributes: see `records.Store`; names: the records' keys.
+    Attributes: see `RecordStore`; names: the records' keys.
     """
 
     class_names: tuple[str, ...] | None = None
@@ -95,7 +90,7 @@ class FolderRecords(ReadTogether):
                 "(cat.jpg, cat.txt), or add captions.jsonl with rows "
                 '{"file_name": "cat.jpg", "caption": "a cat"}'
             )
-        self.total = len(self.names)
+        self.census = Census(len(self.names), None, self.damage)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,27 +107,17 @@ class FolderRecords(ReadTogether):
                 result.append(error)
         return result
 
-    def captions(self, index: int) -> tuple[str, ...]:
-        (rows,) = self._rows([index])
-        if isinstance(rows, BadRecord):
-            raise rows
-        return self._captions(rows)
-
-    def said(self, indices: Sequence[int]) -> list[Said | BadRecord]:
+    def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
         """What the records say; a BadRecord instance where it cannot be used."""
-        result: list[Said | BadRecord] = []
+        result: list[RecordText | BadRecord] = []
         for index, rows in zip(indices, self._rows(indices), strict=True):
             try:
                 if isinstance(rows, BadRecord):
                     raise rows
-                result.append(Said(self._captions(rows), self._metadata(self.names[index], rows)))
+                result.append(RecordText(self._captions(rows), self._metadata(self.names[index], rows)))
             except BadRecord as error:
                 result.append(error)
         return result
-
-    def metadata(self, index: int) -> Mapping[str, Any]:
-        rows = self._rows([index])[0] if self._manifest is not None else []
-        return self._metadata(self.names[index], [] if isinstance(rows, BadRecord) else rows)
 
     def matching(self, selection: Selection) -> np.ndarray:
         """bool [n]: which records the selection excludes by their metadata."""
@@ -153,10 +138,10 @@ class FolderRecords(ReadTogether):
         return next((path for path in paths if storage.stat(path)), f"{self._folder}/{self.names[index]}")
 
     def _pictures(self, names: Sequence[str]) -> list[bytes | BadRecord]:
-        found = storage.read_each([f"{self._places[0]}{name}" for name in names])
+        found = bad_records(storage.read_each([f"{self._places[0]}{name}" for name in names]))
         for place in self._places[1:]:
             missing = [i for i, one in enumerate(found) if isinstance(one, BadRecord) and one.cause == "missing file"]
-            again = storage.read_each([f"{place}{names[i]}" for i in missing])
+            again = bad_records(storage.read_each([f"{place}{names[i]}" for i in missing]))
             for i, one in zip(missing, again, strict=True):
                 found[i] = one
         return found
@@ -168,9 +153,9 @@ class FolderRecords(ReadTogether):
         texts = storage.read_each([_beside(f"{self._folder}/{self.names[index]}") for index in indices])
         return [
             [{}]
-            if self._source.label_field and isinstance(text, BadRecord)
+            if self._source.label_field and isinstance(text, storage.ReadError)
             else BadRecord("unreadable caption")
-            if isinstance(text, BadRecord)
+            if isinstance(text, storage.ReadError)
             else [{"txt": text}]
             for text in texts
         ]
@@ -220,7 +205,7 @@ class FolderRecords(ReadTogether):
 
     def _listed(self) -> tuple[Strings, list[str]]:
         """All pictures that have a text (with a label_field: all), and what tells them apart."""
-        files = storage.find(self._folder)
+        files = storage.list_files(self._folder)
         endings = {f".{ending}" for ending in (*fields.PICTURES, *fields.CLIPS)}
         texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
         pictures = [file for file in files if PurePosixPath(file.name).suffix.lower() in endings]

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import fields, shard_index
 from coca_jax.data.records.formats import coco_json as annotations
+from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File
 
 SUFFIXES = (".jsonl", ".csv", ".json")
 _LARGEST = 2**36  # bytes of a manifest
@@ -68,7 +68,7 @@ class Manifest:
         starts = [int(self._ends[index - 1]) if index else 0 for index in indices]
         counts = [int(self._ends[index]) - start for index, start in zip(indices, starts, strict=True)]
         spans = [self._spans[start : start + count].tolist() for start, count in zip(starts, counts, strict=True)]
-        read = iter(storage.read_spans(self._file.path, [span for several in spans for span in several]))
+        read = iter(bad_records(storage.read_spans(self._file.path, [span for several in spans for span in several])))
         result: list[list[Any] | BadRecord] = []
         for several in spans:
             parts = [next(read) for _ in several]
@@ -121,7 +121,7 @@ def _scan(file: File, source: DatasetConfig) -> Index:
 
     try:
         names = Strings.of(named())
-    except (OSError, BadRecord) as error:
+    except (OSError, storage.ReadError) as error:
         raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
     spans = np.array(places, np.int64).reshape(-1, 2)
     # By 64-bit hashes, in arrays: ten million names as keys of a dict would take gigabytes.
@@ -186,7 +186,7 @@ def _row(data: bytes) -> Any:
 def _is_object(file: File) -> bool:
     try:
         start = storage.read_range(file.path, 0, 1_000)
-    except BadRecord as error:
+    except storage.ReadError as error:
         raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
     return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 

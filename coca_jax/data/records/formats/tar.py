@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
-from coca_jax.data.records import fields, shard_index
-from coca_jax.data.records import index_cache as shard_sets
-from coca_jax.data.records import sharded as shards
-from coca_jax.data.records.open import Record, Selection
+from coca_jax.data.records import fields, index_cache, shard_index
+from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index, Strings
+from coca_jax.data.records.sharded import ShardedRecords
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File
 
 _TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
@@ -28,7 +27,7 @@ _CAUSE = "unreadable tar"
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
 
 
-class TarRecords(shards.Shards):
+class TarRecords(ShardedRecords):
     """The pictures or clips of some tars, each with its `.txt` caption, `.json` metadata and `.cls` label.
 
     Members of one key (the path up to the name's first dot) make a record. A tar that breaks off keeps the records
@@ -36,15 +35,15 @@ class TarRecords(shards.Shards):
     pictures without any text, where the set's text is not made from labels.
     """
 
-    def __init__(self, source: DatasetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection):
-        """Indexes the tars below folder `source.path` whose names match one of `patterns` and none of `without`.
+    def __init__(self, source: DatasetConfig, selection: Selection):
+        """Indexes the tars below folder `source.path` that are selected.
 
         Raises:
           CocaError: no such folder, no such tar, a file that is no tar, or no picture with a text in any of them.
         """
-        files = shard_sets.find(source, patterns, without, lambda name: name.endswith(".tar"), ".tar")
+        files = index_cache.find_shards(source, selection, lambda name: name.endswith(".tar"), ".tar")
         super().__init__(files, source, selection)
-        if not self.total:
+        if not self.census.total:
             raise CocaError(
                 f"the tars of {source.path} ({files[0].name} …) hold no picture with a text: each needs "
                 "KEY.png or KEY.jpg, and KEY.txt or KEY.json beside it"
@@ -60,8 +59,8 @@ class TarRecords(shards.Shards):
         texts = (index.spans[:, 2] >= 0) | (index.spans[:, 4] >= 0)
         return (None, {}) if texts.all() else (texts, {"picture without text": int((~texts).sum())})
 
-    def _no_metadata(self) -> Sequence[str]:
-        return ("txt",)
+    def _metadata(self, row: Any) -> dict[str, Any]:
+        return fields.metadata(row, ("txt",))
 
     def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
         return [
@@ -77,8 +76,7 @@ class TarRecords(shards.Shards):
                     raise members
                 said = _row(members[1:])
                 captions = fields.captions(said, self._source)
-                metadata = fields.metadata(said, self._no_metadata())
-                records.append(Record(index.keys[row], members[0], captions, metadata))
+                records.append(Record(index.keys[row], members[0], captions, self._metadata(said)))
             except BadRecord as error:
                 records.append(error)
         return records
@@ -89,7 +87,7 @@ class TarRecords(shards.Shards):
         """The bytes of each row's members, None for one that is not there; neighbours are read together."""
         table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)[:, columns]
         there = table[:, :, 0] >= 0
-        read = iter(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE))
+        read = iter(bad_records(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE)))
         result: list[list[bytes | None] | BadRecord] = []
         for row in there.tolist():
             members = [next(read) if present else None for present in row]

@@ -9,18 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.quiet_tensorflow import tf
-from coca_jax.data.records import fields, shard_index
-from coca_jax.data.records import index_cache as shard_sets
-from coca_jax.data.records import sharded as shards
-from coca_jax.data.records.open import Record, Selection
+from coca_jax.data.records import fields, index_cache, shard_index
+from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index
+from coca_jax.data.records.sharded import ShardedRecords
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from coca_jax.storage import remote
-from coca_jax.storage.files import is_remote
-from coca_jax.storage.reading import File
+from coca_jax.storage.files import File, is_remote
 
 _HEADER = struct.Struct("<QI")  # a TFRecord's length, and its masked CRC-32C
 _FOOTER = 4  # bytes of CRC behind the data
@@ -45,7 +43,7 @@ class TFRecordFiles:
 
     def payloads(self, file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadRecord]:
         spans = index.spans[np.asarray(rows, np.int64)].tolist()
-        return storage.read_spans(file.path, spans, "unreadable TFRecord file")
+        return bad_records(storage.read_spans(file.path, spans, "unreadable TFRecord file"))
 
 
 class ArrayRecordFiles:
@@ -70,7 +68,7 @@ class ArrayRecordFiles:
             return [BadRecord(cause)] * len(rows)
 
 
-class ExampleRecords(shards.Shards):
+class ExampleRecords(ShardedRecords):
     """The examples of some files. The picture is an encoded one, in `source.image_field` or one of the usual features.
 
     The other features are metadata: text, numbers, or lists of these.
@@ -78,7 +76,7 @@ class ExampleRecords(shards.Shards):
 
     files: Files
 
-    def __init__(self, source: DatasetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection):
+    def __init__(self, source: DatasetConfig, selection: Selection):
         """Opens the files below `source.path` (or the one that it is) by the patterns of their names.
 
         Raises:
@@ -93,7 +91,7 @@ class ExampleRecords(shards.Shards):
             plain = PurePosixPath(name).name
             return any(ending in plain for ending in endings) and not plain.endswith((".index", ".json"))
 
-        self._begin(shard_sets.find(source, patterns, without, is_shard, what), files, source, selection)
+        self._begin(index_cache.find_shards(source, selection, is_shard, what), files, source, selection)
 
     def _begin(self, found: Sequence[File], files: Files, source: DatasetConfig, selection: Selection) -> None:
         self.files = files

@@ -10,12 +10,11 @@ import numpy as np
 from coca_jax.config import DatasetConfig
 from coca_jax.data.quiet_tensorflow import tf as tf  # before tensorflow_datasets, which imports tensorflow too
 from coca_jax.data.records.formats.tf_example import ArrayRecordFiles, ExampleRecords, TFRecordFiles
-from coca_jax.data.records.open import Selection
+from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
-from coca_jax.storage.files import is_remote
-from coca_jax.storage.reading import File
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File, is_remote
 
 _INFO = "dataset_info.json"
 _FORMATS = {"tfrecord": TFRecordFiles, "array_record": ArrayRecordFiles}
@@ -27,14 +26,13 @@ class TfdsRecords(ExampleRecords):
     `train_files` and `evaluation_files` name splits ("train", "train[:90%]"); ("*",) is "train".
     """
 
-    def __init__(self, source: DatasetConfig, patterns: Sequence[str], without: Sequence[str], selection: Selection):
+    def __init__(self, source: DatasetConfig, selection: Selection):
         """Opens the set of `source.path`: its version's folder, "name/config:version" below TFDS_DATA_DIR or
         ~/tensorflow_datasets, or any folder above the version, of which the last one is taken.
 
         Raises:
           CocaError: no such set or split, a file format without random access, or no picture or caption in it.
         """
-        del without  # splits that overlap are the user's choice
         builder = _builder(source.path)
         files_format = builder.info.file_format.value
         if files_format not in _FORMATS:
@@ -43,7 +41,7 @@ class TfdsRecords(ExampleRecords):
                 "with file_format array_record or tfrecord"
             )
         files, self._parts = [], []
-        for split in patterns:
+        for split in selection.files:  # splits that overlap are the user's choice
             for file, part in _shards(builder, "train" if split == "*" else split, source.path):
                 files.append(file)
                 self._parts.append(part)
@@ -122,7 +120,7 @@ def _below(place: str) -> list[str]:
     if is_remote(place):
         return [
             f"{place}/{file.name.removesuffix(f'/{_INFO}')}"
-            for file in storage.find(place)
+            for file in storage.list_files(place)
             if file.name.endswith(f"/{_INFO}")
         ]
     return [parent for parent, _, names in os.walk(place) if _INFO in names]

@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.metrics.captions import java
-from coca_jax.storage.files import is_remote
-from coca_jax.storage.reading import cache_folder
+from coca_jax.storage.files import cache_folder, is_remote
 
 _log = logging.getLogger(__name__)
 

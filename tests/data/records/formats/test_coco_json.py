@@ -11,10 +11,11 @@ from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets as sets
+from tests.data import builders
 
 
 def opened(path, **options):
-    return records.open_store(
+    return records.open_records(
         DataConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
     )
 
@@ -89,9 +90,14 @@ def test_cocos_annotations_beside_its_pictures(photos, tmp_path, place, pictures
     store = opened(path)
     assert said(store) == {row["file_name"]: tuple(row["captions"]) for _, row in photos}
     data, row = photos[2]
-    assert store[2].image == data and images.decode(store[2].image) and not store.damage
-    assert store.metadata(2)["image_id"] == store.metadata(2)["id"] == row["image_id"]
-    assert store.name(2) == f"{tmp_path / pictures / row['file_name']}" and len(store.metadata(2)["rows"]) == 5
+    assert (
+        builders.record(store, 2).image == data and images.decode(builders.record(store, 2).image) and not store.damage
+    )
+    assert builders.text(store, 2).metadata["image_id"] == builders.text(store, 2).metadata["id"] == row["image_id"]
+    assert (
+        store.name(2) == f"{tmp_path / pictures / row['file_name']}"
+        and len(builders.text(store, 2).metadata["rows"]) == 5
+    )
     assert len(opened(path, exclude=(f"id={row['image_id']}",))) == 5
 
 
@@ -126,7 +132,7 @@ def test_karpathys_splits_of_flickr30k(photos, tmp_path):
     path.write_text(json.dumps(karpathy(photos)))
     test = opened(path, only=("split=test",))
     assert said(test) == {row["file_name"]: tuple(row["captions"]) for _, row in photos[3:5]}
-    assert test[0].image == photos[3][0] and test.metadata(0)["split"] == "test"
+    assert builders.record(test, 0).image == photos[3][0] and builders.text(test, 0).metadata["split"] == "test"
     ready = opened(path, **dict(sets.data("karpathy"), holdout=1e-9))
     assert [ready.key(i) for i in range(3)] == [photos[i][1]["file_name"] for i in (0, 1, 5)] and len(ready) == 3
 
@@ -136,7 +142,10 @@ def test_karpathys_splits_of_coco_name_the_pictures_folder(photos, tmp_path):
     path = tmp_path / "dataset_coco.json"
     path.write_text(json.dumps(karpathy(photos, filepath="val2014", cocoid=7)))
     store = opened(path)
-    assert store.key(0) == "val2014/" + photos[0][1]["file_name"] and store.metadata(0)["folder"] == "val2014"
+    assert (
+        store.key(0) == "val2014/" + photos[0][1]["file_name"]
+        and builders.text(store, 0).metadata["folder"] == "val2014"
+    )
     assert store.read(range(6))[5].image == photos[5][0] and len(store) == 6
     assert opened(tmp_path / "dataset_coco.json", image_field="val2014/{filename}").read([1])[0].image == photos[1][0]
 
@@ -165,7 +174,11 @@ def test_pictures_without_captions_are_listed_for_a_server(photos, tmp_path):
     path = tmp_path / "image_info_test2017.json"
     path.write_text(json.dumps({"images": coco(photos)["images"]}))
     store = opened(path, label_field="id")
-    assert len(store) == 6 and store.read([4])[0].captions == () and store.metadata(4)["id"] == photos[4][1]["image_id"]
+    assert (
+        len(store) == 6
+        and store.read([4])[0].captions == ()
+        and builders.text(store, 4).metadata["id"] == photos[4][1]["image_id"]
+    )
 
 
 BOXES = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}

@@ -7,11 +7,11 @@ import os
 import pytest
 
 from coca_jax.config import DataConfig
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from tests.data import builders
 
 
@@ -20,7 +20,7 @@ def folder(path, **options):
 
 
 def everything(path, **options):
-    return records.open_store(folder(path, holdout=1e-9, **options), "train")
+    return records.open_records(folder(path, holdout=1e-9, **options), "train")
 
 
 def keys(store):
@@ -30,14 +30,17 @@ def keys(store):
 def test_a_folder_with_a_text_beside_each_picture(tmp_path):
     builders.write_folder(tmp_path, range(30))
     (tmp_path / "lonely.png").write_bytes(b"x")
-    train = records.open_store(folder(tmp_path, holdout=0.3), "train")
-    held_out = records.open_store(folder(tmp_path, holdout=0.3), "evaluation")
+    train = records.open_records(folder(tmp_path, holdout=0.3), "train")
+    held_out = records.open_records(folder(tmp_path, holdout=0.3), "evaluation")
     assert len(train) + len(held_out) == 30 and train.damage == {"picture without text": 1}
     for i in range(len(train)):
-        assert train[i].captions == (f"shade {int(train.key(i)[1:4])}",) and train[i].image[:2] == b"\xff\xd8"
+        assert (
+            builders.record(train, i).captions == (f"shade {int(train.key(i)[1:4])}",)
+            and builders.record(train, i).image[:2] == b"\xff\xd8"
+        )
     (tmp_path / train.key(0)).unlink()
     with pytest.raises(BadRecord, match="missing file"):
-        train[0]
+        builders.record(train, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +59,13 @@ def test_a_folder_with_one_captions_file(tmp_path, name, text):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "deep.jpg").write_bytes(builders.picture(9, "JPEG"))
     (tmp_path / name).write_text(text)
-    store = records.open_store(folder(tmp_path, holdout=1e-9), "train")
-    assert {store.key(i): store[i].captions for i in range(len(store))} == {
+    store = records.open_records(folder(tmp_path, holdout=1e-9), "train")
+    assert {store.key(i): builders.record(store, i).captions for i in range(len(store))} == {
         "p001.jpg": ("one", "uno"),
         "p002.jpg": ("two",),
         "deep.jpg": ("down",),
     }
-    assert str(store.metadata(keys(store).index("p001.jpg"))["n"]) == "1"
+    assert str(builders.text(store, keys(store).index("p001.jpg")).metadata["n"]) == "1"
 
 
 @pytest.mark.parametrize(
@@ -82,21 +85,21 @@ def test_a_folder_with_one_captions_file(tmp_path, name, text):
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(CocaError, match=message) as caught:
-        records.open_store(folder(tmp_path), "train")
+        records.open_records(folder(tmp_path), "train")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_holdout_divides_a_folder(tmp_path):
     builders.write_folder(tmp_path, range(60))
-    stores = [records.open_store(folder(tmp_path, holdout=0.3), split) for split in records.SPLITS]
+    stores = [records.open_records(folder(tmp_path, holdout=0.3), split) for split in records.SPLITS]
     assert sorted(keys(stores[0]) + keys(stores[1])) == [f"p{i:03d}.jpg" for i in range(60)]
     assert 8 <= len(stores[1]) <= 30
     named = folder(tmp_path, evaluation_files=("p00*",), exclude=("stem=p011",))
-    train, held_out = (records.open_store(named, split) for split in records.SPLITS)
+    train, held_out = (records.open_records(named, split) for split in records.SPLITS)
     assert len(held_out) == 10 and len(train) == 49 and "p011.jpg" not in keys(train)
-    assert train.read([0, 3]) == [train[0], train[3]]
+    assert train.read([0, 3]) == [builders.record(train, 0), builders.record(train, 3)]
     with pytest.raises(CocaError, match="none of the 60 records of .* is left for evaluation"):
-        records.open_store(folder(tmp_path, evaluation_files=("q*",)), "evaluation")
+        records.open_records(folder(tmp_path, evaluation_files=("q*",)), "evaluation")
 
 
 def test_without_captions_the_name_of_file_or_folder_is_the_label(tmp_path):
@@ -119,8 +122,12 @@ def test_a_manifest_is_found_from_its_own_folder(tmp_path, monkeypatch):
     (tmp_path / "list.csv").write_text("path,text,set\np001.jpg,one,a\np002.jpg,two,b\n")
     monkeypatch.chdir(tmp_path)
     store = everything("list.csv", exclude=("set=b",))
-    assert keys(store) == ["p001.jpg"] and store[0].captions == ("one",)
-    assert store.metadata(0)["folder"] == tmp_path.name == everything(".").metadata(0)["folder"]
+    assert keys(store) == ["p001.jpg"] and builders.record(store, 0).captions == ("one",)
+    assert (
+        builders.text(store, 0).metadata["folder"]
+        == tmp_path.name
+        == builders.text(everything("."), 0).metadata["folder"]
+    )
 
 
 ROWS = [["what?", "cat", 1], ["where?", "hier, \u00fcberall", 2], ["who?", "dog", 1]]
@@ -139,10 +146,15 @@ def test_a_json_list_of_lists_is_a_manifest(tmp_path, indent, ascii_only):
         "images/1.png": (("what? cat", "who? dog"), builders.picture(1)),
         "images/2.png": (("where? hier, \u00fcberall",), builders.picture(2)),
     }
-    assert store.metadata(0)["rows"][1] == {"0": "who?", "1": "dog", "2": 1} and store.metadata(1)["1"] == ROWS[1][1]
+    assert (
+        builders.text(store, 0).metadata["rows"][1] == {"0": "who?", "1": "dog", "2": 1}
+        and builders.text(store, 1).metadata["1"] == ROWS[1][1]
+    )
     assert store.name(0) == f"{tmp_path}/images/1.png"
     labels = everything(path, image_field="{2}.png", label_field="1")
-    assert labels.metadata(0)["1"] == ["cat", "dog"] and labels[0].image == builders.picture(1)
+    assert builders.text(labels, 0).metadata["1"] == ["cat", "dog"] and builders.record(
+        labels, 0
+    ).image == builders.picture(1)
     with pytest.raises(CocaError, match=r"row 1 of .*questions\.json is a list: say where it names its picture"):
         everything(path)
 
@@ -152,13 +164,13 @@ def test_rows_are_found_whatever_lies_between_them(tmp_path):
     quoted = '\ufefffile_name,caption\r\np001.jpg,"two\r\nlines, ""quoted"""\r\n\r\np002.jpg,\u00e4\r\n'
     (tmp_path / "captions.csv").write_bytes(quoted.encode())
     store = everything(tmp_path)
-    assert [store.captions(i) for i in range(2)] == [('two lines, "quoted"',), ("\u00e4",)]
+    assert [builders.text(store, i).captions for i in range(2)] == [('two lines, "quoted"',), ("\u00e4",)]
     (tmp_path / "captions.jsonl").write_bytes(
         '\ufeff{"file_name": "p002.jpg", "caption": "line\u2028separator"}\r\n\n'
         '{"file_name": "p001.jpg", "text": "x"}'.encode()
     )
     store = everything(tmp_path)
-    assert keys(store) == ["p002.jpg", "p001.jpg"] and store.captions(0) == ("line separator",)
+    assert keys(store) == ["p002.jpg", "p001.jpg"] and builders.text(store, 0).captions == ("line separator",)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +202,7 @@ def test_a_manifest_that_changes_mid_run_gives_bad_records(tmp_path):
     path.write_text("x" * 60)
     assert [found.cause for found in store.read([0, 1])] == ["unreadable row", "unreadable file"]
     path.unlink()
-    assert store.read([0])[0].cause == "missing file" and store.metadata(0)["stem"] == "p001"
+    assert [one.cause for one in (*store.read([0]), *store.read_texts([0]))] == ["missing file"] * 2
 
 
 def test_a_large_manifest_is_scanned_once_and_held_as_numbers(tmp_path, monkeypatch):
@@ -198,10 +210,10 @@ def test_a_large_manifest_is_scanned_once_and_held_as_numbers(tmp_path, monkeypa
     lines = [json.dumps({"file_name": f"{i % 500:04d}.jpg", "caption": f"c {i}"}) for i in range(1_000)]
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     store = everything(tmp_path)
-    assert len(store) == 500 and store.captions(7) == ("c 7", "c 507")
+    assert len(store) == 500 and builders.text(store, 7).captions == ("c 7", "c 507")
     monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
     again = everything(tmp_path)
-    assert keys(again) == keys(store) and again.captions(499) == ("c 499", "c 999")
+    assert keys(again) == keys(store) and builders.text(again, 499).captions == ("c 499", "c 999")
     assert again.fingerprint == store.fingerprint
     assert store._manifest._spans.nbytes + store.names.data.nbytes < 30 * 1_000
 
@@ -233,7 +245,7 @@ def test_folders_in_a_bucket(tmp_path, files, options):
     contents = {".jpg": b"picture", ".txt": b"a text", "sonl": b'{"file_name": "a.jpg", "caption": "a text"}\n'}
     for place in (f"memory://{tmp_path.name}", str(tmp_path)):
         for name in files:
-            storage.write(f"{place}/{name}", contents[name[-4:]])
+            storage.write_atomically(f"{place}/{name}", contents[name[-4:]])
         (record,) = everything(place, **options).read([0])
         assert (record.key, record.image) == ("a.jpg", b"picture")
         assert record.captions == (() if options else ("a text",)) and record.metadata["stem"] == "a"
@@ -253,22 +265,32 @@ def test_files_that_are_not_there_are_named(tmp_path):
     store = everything(tmp_path)
     (tmp_path / "p001.txt").unlink()
     with pytest.raises(BadRecord, match="unreadable caption"):
-        store[0]
+        builders.record(store, 0)
 
 
 def test_the_photos_the_clips_and_the_questions(shared_data):
     photos = folder(shared_data / "data/coco_photos")
-    stores = [records.open_store(photos, split) for split in records.SPLITS]
-    assert sum(map(len, stores)) == 119 and len(stores[0].captions(0)) == 5 and stores[0][0].image[:2] == b"\xff\xd8"
+    stores = [records.open_records(photos, split) for split in records.SPLITS]
+    assert (
+        sum(map(len, stores)) == 119
+        and len(builders.text(stores[0], 0).captions) == 5
+        and builders.record(stores[0], 0).image[:2] == b"\xff\xd8"
+    )
     clips = everything(shared_data / "data/asl_clips", label_field="stem")
-    assert len(clips) == 20 and clips[0].metadata["stem"] == "again" and clips[0].image[:4] == b"\x1aE\xdf\xa3"
+    assert (
+        len(clips) == 20
+        and builders.record(clips, 0).metadata["stem"] == "again"
+        and builders.record(clips, 0).image[:4] == b"\x1aE\xdf\xa3"
+    )
     questions = folder(
         shared_data / "data/easy_vqa/test/questions.json",
         image_field="images/{2}.png",
         text_fields=("{0} {1}",),
         holdout=1e-9,
     )
-    store = records.open_store(questions, "train")
-    assert len(store) == 1_000 and store[0].image[:4] == b"\x89PNG"
-    answers = records.open_store(dataclasses.replace(questions, text_fields=("{1}",)), "train")
-    assert set(answers.captions(5)) <= set((shared_data / "data/easy_vqa/answers.txt").read_text().split())
+    store = records.open_records(questions, "train")
+    assert len(store) == 1_000 and builders.record(store, 0).image[:4] == b"\x89PNG"
+    answers = records.open_records(dataclasses.replace(questions, text_fields=("{1}",)), "train")
+    assert set(builders.text(answers, 5).captions) <= set(
+        (shared_data / "data/easy_vqa/answers.txt").read_text().split()
+    )

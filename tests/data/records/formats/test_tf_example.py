@@ -8,13 +8,13 @@ import pytest
 
 from coca_jax.config import DataConfig
 from coca_jax.data.images import decode as images
-from coca_jax.data.images.decode import BadRecord
 from coca_jax.data.records import open as records
-from coca_jax.data.records import sharded as shards
+from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tf_example as example_records
 from coca_jax.data.records.formats import tfds as tfds_records
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
-from coca_jax.storage import reading as storage
+from coca_jax.storage import files as storage
 from coca_jax.storage import remote
 from tests.data import builders
 
@@ -25,7 +25,7 @@ WRITERS = {
 
 
 def whole(format, path, **options):
-    return records.open_store(
+    return records.open_records(
         DataConfig(format=format, path=str(path), evaluation_files=("none*",), **options), "train"
     )
 
@@ -59,23 +59,23 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
         found = store.read(wanted)
         assert [record.image for record in found] == [builders.picture(i) for i in wanted]
         assert [record.captions for record in found] == [(f"shade {i}",) for i in wanted]
-        assert found[0].metadata == {"caption": "shade 8", "number": 8} == store.metadata(8)
+        assert found[0].metadata == {"caption": "shade 8", "number": 8} == builders.text(store, 8).metadata
         ending = WRITERS[kind][1]
         assert found[0].key == store.key(8) == f"b.{ending}:1" and store.name(8) == f"{tmp_path}/b.{ending}:1"
         assert len(store) == 10 and not store.damage
-        assert store.captions(4) == ("shade 4",) and store[4].metadata["number"] == 4
+        assert builders.text(store, 4).captions == ("shade 4",) and builders.record(store, 4).metadata["number"] == 4
     assert len(whole(kind, tmp_path / f"a.{ending}")) == 7  # one file is a set, too
     config = DataConfig(format=kind, path=str(tmp_path), evaluation_files=("b*",), exclude=("number=3",))
-    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    train, held_out = (records.open_records(config, split) for split in records.SPLITS)
     assert [len(train), len(held_out)] == [6, 3] and store.fingerprint not in (train.fingerprint, held_out.fingerprint)
     halves = DataConfig(format=kind, path=str(tmp_path), holdout=0.5)
-    parts = [records.open_store(halves, split) for split in records.SPLITS]
+    parts = [records.open_records(halves, split) for split in records.SPLITS]
     assert sorted(keys(parts[0]) + keys(parts[1])) == sorted(keys(store)) and all(map(len, parts))
 
 
 def test_a_selection_by_metadata_does_not_hold_a_whole_shard(kind, write, tmp_path, monkeypatch):
     write("a", builders.examples(range(7)))
-    monkeypatch.setattr(shards, "_AT_ONCE", 3)
+    monkeypatch.setattr(sharded, "_AT_ONCE", 3)
     read, seen = example_records.ExampleRecords._read_rows, []
 
     def counted(self, number, index, rows):
@@ -121,7 +121,7 @@ def test_features_of_every_kind(kind, write, tmp_path):
         "empty caption",
     ]
     labelled = whole(kind, tmp_path, label_field="label", text_fields=("nothing",))
-    assert labelled[0].captions == () and labelled[0].metadata["label"] == [3, 5]
+    assert builders.record(labelled, 0).captions == () and builders.record(labelled, 0).metadata["label"] == [3, 5]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options,
     write("a", [builders.example(image=b"x", words="y")])
     with pytest.raises(CocaError, match="have no caption under a usual name .* data.text_fields"):
         whole(kind, tmp_path)
-    assert whole(kind, tmp_path, text_fields=("words",)).captions(0) == ("y",)
+    assert builders.text(whole(kind, tmp_path, text_fields=("words",)), 0).captions == ("y",)
 
 
 def test_a_file_that_disappears_mid_run_is_a_bad_record(kind, write, tmp_path):
@@ -152,7 +152,7 @@ def test_a_file_that_disappears_mid_run_is_a_bad_record(kind, write, tmp_path):
     path.unlink()
     found = store.read(range(5))
     assert [bad.cause for bad in found[:3]] == ["missing file"] * 3 and found[4].captions == ("shade 4",)
-    assert store.metadata(0) == {} and store.name(0).endswith(":0")
+    assert store.read_texts([0])[0].cause == "missing file" and store.name(0).endswith(":0")
 
 
 def test_files_of_another_format_are_named(kind, write, tmp_path):
@@ -197,10 +197,10 @@ def test_a_damaged_array_record_file_gives_bad_records(tmp_path):
 
 def test_tfrecords_in_any_bucket_and_array_records_in_some(tmp_path):
     builders.write_tfrecord(tmp_path / "a.tfrecord", builders.examples(range(4)))
-    storage.write("memory://examples/a.tfrecord", (tmp_path / "a.tfrecord").read_bytes())
+    storage.write_atomically("memory://examples/a.tfrecord", (tmp_path / "a.tfrecord").read_bytes())
     found = whole("tfrecords", "memory://examples").read([3, 0])
     assert [record.captions for record in found] == [("shade 3",), ("shade 0",)]
-    storage.write("memory://arrays/a.array_record", b"x")
+    storage.write_atomically("memory://arrays/a.array_record", b"x")
     with pytest.raises(CocaError, match="those are read from disks and from gs:// only: mount"):
         whole("array_records", "memory://arrays")
 
@@ -270,11 +270,14 @@ def test_a_prepared_tfds_set(prepared, monkeypatch):
     assert record.captions == ("shade 130", "grey 130") and record.metadata["captions/id"] == [130, -130]
     assert images.decode(record.image).getpixel((3, 3)) == (130, 130, 130)
     labelled = whole("tfds", prepared, label_field="label")
-    assert labelled.class_names == ("dark", "light") and labelled[0].captions == store[0].captions
+    assert (
+        labelled.class_names == ("dark", "light")
+        and builders.record(labelled, 0).captions == builders.record(store, 0).captions
+    )
     config = DataConfig(
         format="tfds", path=str(prepared), train_files=("train[:50%]",), evaluation_files=("test", "train[90%:]")
     )
-    train, held_out = (records.open_store(config, split) for split in records.SPLITS)
+    train, held_out = (records.open_records(config, split) for split in records.SPLITS)
     assert [len(train), len(held_out)] == [10, 7] and keys(train) == keys(store)[:10]
     assert held_out.read([5, 6]) == store.read([18, 19])
     assert len({train.fingerprint, held_out.fingerprint, store.fingerprint}) == 3
@@ -295,11 +298,11 @@ def test_what_is_wrong_with_a_tfds_set_is_said(prepared, tmp_path):
 
 def test_the_last_version_below_a_remote_folder_is_taken(monkeypatch):
     for version in ("1.9.0", "1.10.0"):
-        storage.write(f"memory://sets/birds/{version}/dataset_info.json", b"{}")
-        storage.write(f"memory://sets/birds/{version}/birds-train.tfrecord-00000-of-00001", b"")
+        storage.write_atomically(f"memory://sets/birds/{version}/dataset_info.json", b"{}")
+        storage.write_atomically(f"memory://sets/birds/{version}/birds-train.tfrecord-00000-of-00001", b"")
     for path in ("memory://sets/birds/1.10.0", "memory://sets/birds", "memory://sets/"):
         assert tfds_records._folder(path) == "memory://sets/birds/1.10.0"
-    storage.write("memory://empty/other.json", b"{}")
+    storage.write_atomically("memory://empty/other.json", b"{}")
     with pytest.raises(CocaError, match="there is no prepared TFDS set at memory://empty"):
         whole("tfds", "memory://empty")
 
@@ -315,5 +318,5 @@ def test_no_file_is_kept_open(tmp_path):
 
 def test_counts_of_a_large_set_belong_to_its_split(prepared, monkeypatch):
     splits = ("train", "train[:5]", "train[5:]")
-    monkeypatch.setattr(shards, "_MANY", 1)
+    monkeypatch.setattr(sharded, "_MANY", 1)
     assert [len(whole("tfds", prepared, train_files=(split,))) for split in splits] == [20, 5, 15]

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.embedding_index.index import Hit
-from coca_jax.evaluation.search_page import write_search_page
+from coca_jax.embedding_index.search_page import write_search_page
 
 HOSTILE = "<script>alert('x')</script>\" & “quoted”"
 
@@ -40,7 +40,7 @@ def test_the_page_is_whole_and_escaped(tmp_path):
     assert all(not name.startswith("on") for name, _ in page.attributes)
     sources = [value for name, value in page.attributes if name in ("src", "href")]
     assert sources and all(value.startswith(("data:image/", "#")) for value in sources)
-    said = ("gone.png", "not to be read any more", "1,234 pictures", "like a&b.png", "0.500", "0.200")
+    said = ("gone.png", "can no longer be read", "1,234 images", "like a&b.png", "0.500", "0.200")
     for words in (HOSTILE, *names, *said):
         assert words in page.text, words
     assert "$" not in page.text and len(text) < 100_000

@@ -1,0 +1,130 @@
+"""Records, and the interface of the stores that give them by index."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from coca_jax.storage.files import ReadError, digest
+
+_TOGETHER = 64  # records whose texts are read together; a TFRecord's or ArrayRecord's bring their images along
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; `cause` is a short phrase by which such records are counted."""
+
+    def __init__(self, cause: str):
+        super().__init__(cause)
+        self.cause = cause
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One stored item.
+
+    Attributes:
+      key: name, unique within the store.
+      image: encoded image or clip.
+      captions: non-empty texts; at least one, unless the dataset's texts are made from labels.
+      metadata: all other fields.
+    """
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordText:
+    """A record without its image."""
+
+    captions: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """Counts of the records in the files of one split.
+
+    Attributes:
+      total: usable records, before any selection.
+      held_out: usable records on the held-out side of `holdout`; None if the held-out records have files of their own.
+      damage: unusable records and broken files, counted by cause.
+      names: one of them by cause, where known.
+    """
+
+    total: int
+    held_out: int | None = None
+    damage: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class RecordStore(Protocol):
+    """Records by index, in a fixed order. Several threads may read at the same time.
+
+    Attributes:
+      damage: unusable records and broken files found on opening, counted by cause.
+      census: these and the other counts of what the store's files hold.
+      fingerprint: hex digits that change with the records, independent of where they lie.
+      class_names: class names by number, if the format itself knows them (TFDS).
+    """
+
+    census: Census
+    damage: Mapping[str, int]
+    fingerprint: str
+    class_names: tuple[str, ...] | None
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        """The records, neighbours in one read, with a BadRecord in place of each unusable one."""
+
+    def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
+        """The records without their images, neighbours in one read, with a BadRecord in place of each unusable one."""
+
+    def key(self, index: int) -> str:
+        """`Record.key` of the record, without reading it."""
+
+    def name(self, index: int) -> str:
+        """The path at which a person finds the record."""
+
+
+class Subset:
+    """Some records of a store, in its order; see `RecordStore`."""
+
+    def __init__(self, store: RecordStore, indices: np.ndarray, census: Census | None = None):
+        """Args: indices: int64 [n], into `store`; census: the store's by default."""
+        self._store, self._indices = store, indices
+        self.census = census or store.census
+        self.damage, self.class_names = store.damage, store.class_names
+        self.fingerprint = digest(store.fingerprint, hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest())
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        return self._store.read(self._indices[np.asarray(indices, np.int64)].tolist())
+
+    def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
+        return self._store.read_texts(self._indices[np.asarray(indices, np.int64)].tolist())
+
+    def key(self, index: int) -> str:
+        return self._store.key(int(self._indices[index]))
+
+    def name(self, index: int) -> str:
+        return self._store.name(int(self._indices[index]))
+
+
+def each_text(store: RecordStore, indices: Sequence[int]) -> Iterator[tuple[int, RecordText | BadRecord]]:
+    """Each index with its record's text; neighbours share a read."""
+    for start in range(0, len(indices), _TOGETHER):
+        some = indices[start : start + _TOGETHER]
+        yield from zip(some, store.read_texts(some), strict=True)
+
+
+def bad_records(reads: Sequence[bytes | ReadError]) -> list[bytes | BadRecord]:
+    """The reads, each ReadError replaced by the BadRecord that it makes of its record."""
+    return [BadRecord(data.cause) if isinstance(data, ReadError) else data for data in reads]

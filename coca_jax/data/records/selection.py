@@ -1,0 +1,113 @@
+"""The choice of a split's records: by file, by the held-out share, by key and by metadata."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from coca_jax.data.records.shard_index import Strings
+from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyList:
+    """Keys of records to leave out. As there may be millions, only their hashes are kept.
+
+    Attributes:
+      digest: of the keys; part of a store's fingerprint.
+      hashes: uint64 [n], sorted.
+    """
+
+    digest: str
+    hashes: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def from_file(cls, path: str) -> "KeyList":
+        """The keys of a text file, one a line.
+
+        Raises:
+          CocaError: the file cannot be read.
+        """
+        try:
+            lines = storage.read(path).decode("utf-8", "surrogateescape").split("\n")
+        except storage.ReadError as error:
+            raise CocaError(
+                f"the keys {path} cannot be read ({error}): check exclude_keys, a file with one key a "
+                "line, or write it with python -m coca_jax.tools dedup"
+            ) from error
+        keys = sorted({line.removesuffix("\r") for line in lines} - {""})
+        return cls(storage.digest(*keys), np.unique(Strings.of(keys).hashes()))
+
+    def have(self, keys: Strings) -> np.ndarray:
+        """bool [n]: which of the keys are in the list."""
+        return np.isin(keys.hashes(), self.hashes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which records of a dataset belong to a split.
+
+    Attributes:
+      part: "train" or "evaluation": only this side of the held-out share. "": both.
+      holdout: the share.
+      exclude: records whose metadata has one of these "field=value" are left out.
+      only: unless empty, records whose metadata has none of these are left out.
+      exclude_keys: records with one of these keys are left out.
+      files, without_files: patterns of file names; a file must match one of `files` and none of `without_files`. They
+        are not part of `repr`, which goes into fingerprints: the files themselves do.
+    """
+
+    part: str = ""
+    holdout: float = 0.0
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    exclude_keys: KeyList | None = None
+    files: tuple[str, ...] = dataclasses.field(default=("*",), repr=False)
+    without_files: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all records of the files belong to the split."""
+        return not self.part and not self.exclude and not self.only and not self.exclude_keys
+
+    def has_file(self, name: str) -> bool:
+        """Whether the file of that name is one of the split's."""
+        return any(fnmatch.fnmatchcase(name, one) for one in self.files) and not any(
+            fnmatch.fnmatchcase(name, one) for one in self.without_files
+        )
+
+    def excludes(self, metadata: Mapping[str, object]) -> bool:
+        """Whether a record with this metadata is left out by `exclude` or `only`."""
+
+        def has_one(conditions: tuple[str, ...]) -> bool:
+            pairs = (condition.partition("=") for condition in conditions)
+            return any(field in metadata and str(metadata[field]) == value for field, _, value in pairs)
+
+        return has_one(self.exclude) or (bool(self.only) and not has_one(self.only))
+
+    def choose(
+        self, keys: Callable[[], Strings], excluded: Callable[[], np.ndarray], usable: np.ndarray
+    ) -> tuple[np.ndarray, int | None]:
+        """Which records belong to the split, and how many are on the held-out side.
+
+        Args:
+          keys: gives the keys of all records; called only if the selection depends on them.
+          excluded: gives bool [n], which records `excludes` by their metadata; called only if needed.
+          usable: bool [n], which records can belong to any split.
+
+        Returns:
+          bool [n], and the number of usable held-out records (None if no share is held out).
+        """
+        chosen, held_out = usable.copy(), None
+        names = keys() if self.part or self.exclude_keys else None
+        if names is not None and self.part:
+            is_held_out = usable & (names.hashes() < np.uint64(min(int(self.holdout * 2**64), 2**64 - 1)))
+            held_out = int(is_held_out.sum())
+            chosen &= is_held_out if self.part == "evaluation" else ~is_held_out
+        if names is not None and self.exclude_keys:
+            chosen &= ~self.exclude_keys.have(names)
+        if self.exclude or self.only:
+            chosen &= ~excluded()
+        return chosen, held_out

@@ -1,0 +1,88 @@
+"""Writes a page of blocks: one HTML file that needs no network.
+
+Jinja2 escapes every text that a template inserts, so that captions, labels and file names are shown and never
+interpreted. The content security policy allows no script but `templates/page.js`, by its hash.
+"""
+
+import base64
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from coca_jax.errors import CocaError
+from coca_jax.pages import images
+from coca_jax.pages.blocks import Section
+from coca_jax.pages.charts import percent
+from coca_jax.storage.files import as_path, is_remote, write_atomically
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "kind": lambda block: type(block).__name__,
+        "percent": percent,
+        "thumbnail": images.thumbnail,
+        "exact": images.exact,
+    }
+    return environment
+
+
+def render_page(*, kind: str, title: str, sections: Sequence[Section], summary: str = "") -> str:
+    """The page's HTML; see `write_page`."""
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            kind=kind, title=title, summary=summary, sections=sections, style=style, script=script, script_hash=digest
+        )
+    )
+
+
+def write_page(
+    path: str | os.PathLike, *, kind: str, title: str, sections: Sequence[Section], summary: str = ""
+) -> None:
+    """Writes a page atomically, making its folder if there is none.
+
+    Args:
+      path: of the HTML file, on a disk or in a bucket.
+      kind: of page, above the title: "evaluation report".
+      title: its heading.
+      sections: its content.
+      summary: a sentence below the heading.
+
+    Raises:
+      CocaError: the file cannot be written.
+    """
+    write_text(path, render_page(kind=kind, title=title, sections=sections, summary=summary), "backslashreplace")
+
+
+def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
+    """Writes a text file atomically, making its folder if there is none.
+
+    Args:
+      errors: treatment of characters that UTF-8 has not, such as those of file names; see `str.encode`.
+
+    Raises:
+      CocaError: the file cannot be written.
+    """
+    try:
+        if not is_remote(path):
+            as_path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text, errors)
+    except OSError as error:
+        raise CocaError(f"{path} cannot be written ({error.strerror or error}): name another file") from error
