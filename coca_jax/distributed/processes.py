@@ -73,7 +73,9 @@ def _from_environment() -> dict[str, Any]:
     if not re.fullmatch(r".+:\d+", address):
         raise CocaError(f"{_ADDRESS}={address} is not an address: write host:port of process 0, such as 10.0.0.1:8476")
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-        raise CocaError(f"{_INDEX}={index} of {_COUNT}={count} is impossible: processes count from 0 to {int(count) - 1}")
+        raise CocaError(
+            f"{_INDEX}={index} of {_COUNT}={count} is impossible: processes count from 0 to {int(count) - 1}"
+        )
     return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
 
 

@@ -12,7 +12,7 @@ from coca_jax.errors import CocaError
 _LARGE_PARAMETER = 2**22  # numbers; a parameter this large must be sharded if any parameter is
 
 
-class Axis(str, enum.Enum):
+class Axis(enum.StrEnum):
     """The meaning of an array's axis. A misspelt name is an AttributeError, one without a rule a KeyError."""
 
     BATCH = "batch"

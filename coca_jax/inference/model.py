@@ -22,7 +22,7 @@ from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, whole_number
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
-from coca_jax.generation import GenerationOptions
+from coca_jax.generation import GREEDY, GenerationOptions
 from coca_jax.inference import functions
 from coca_jax.inference.batching import Batcher
 from coca_jax.inference.zero_shot import Template, text_classifier
@@ -167,7 +167,7 @@ class Coca:
     def caption(
         self,
         images: Any,
-        options: GenerationOptions = GenerationOptions(),
+        options: GenerationOptions = GREEDY,
         *,
         prompts: str | Iterable[str] = "",
         seed: int = 0,
@@ -206,13 +206,15 @@ class Coca:
         self,
         images: Any,
         questions: str | Iterable[str],
-        options: GenerationOptions = GenerationOptions(),
+        options: GenerationOptions = GREEDY,
         *,
         seed: int = 0,
     ) -> list[str]:
         """The text that `caption` generates after the question, without it: one question for all images, or one each."""
         prompts, ids = self._generate(images, options, questions, seed)
-        prompts = np.pad(prompts, ((0, 0), (0, ids.shape[1] - prompts.shape[1])), constant_values=self.vocabulary.pad_id)
+        prompts = np.pad(
+            prompts, ((0, 0), (0, ids.shape[1] - prompts.shape[1])), constant_values=self.vocabulary.pad_id
+        )
         return self.vocabulary.decode(np.where(prompts == self.vocabulary.pad_id, ids, self.vocabulary.pad_id))
 
     def _generate(

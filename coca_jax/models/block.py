@@ -36,20 +36,22 @@ class Block(nn.Module):
         head_dim = self.config.width // self.config.heads
         h = layer_norm("attention_norm")(x_BLD)
         attention = Attention(self.config, head_dim, name="attention")
-        kv: KeysValues | CachedKeysValues = attention.keys_values(h)
+        new = attention.keys_values(h)
+        kv: KeysValues | CachedKeysValues = new
         if cache is not None:
-            kv = cache.text.updated(kv, index)
+            kv = cache.text.updated(new, index)
             cache = dataclasses.replace(cache, text=kv)
         x_BLD = self._constrain(x_BLD + attention(h, kv, mask))
         if self.cross:
             h = layer_norm("cross_norm")(x_BLD)
             attention = Attention(self.config, head_dim, name="cross_attention")
             if tokens_BND is None:  # later steps of generation: their keys and values are in the cache
+                assert cache is not None and cache.image is not None
                 kv = cache.image
             else:
-                kv = attention.keys_values(tokens_BND)
+                kv = new = attention.keys_values(tokens_BND)
                 if cache is not None:
-                    kv = CachedKeysValues.of(kv)
+                    kv = CachedKeysValues.of(new)
                     cache = dataclasses.replace(cache, image=kv)
             x_BLD = self._constrain(x_BLD + attention(h, kv))
         h = layer_norm("mlp_norm")(x_BLD)
@@ -95,12 +97,12 @@ class Stack(nn.Module):
         """
         x_BLD = x_BLD.astype(self.config.dtype)
         if cache:
-            parts = []
-            for layer, part in enumerate(cache):
+            updated: list[Any] = []
+            for layer, old in enumerate(cache):
                 one = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
-                x_BLD, part = one(x_BLD, mask, tokens_BND, index, part)
-                parts.append(part)
-            return x_BLD, tuple(parts)
+                x_BLD, new = one(x_BLD, mask, tokens_BND, index, old)
+                updated.append(new)
+            return x_BLD, tuple(updated)
         block: Any = Block
         if self.config.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.

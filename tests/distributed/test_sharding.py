@@ -78,14 +78,14 @@ def test_make_mesh(config, shape):
 
 @pytest.mark.parametrize("config", [(3, 1, 1), (0, 3, 1), (0, 16, 1), (8, 2, 1), (1, 1, 1)])
 def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence(config):
-    with pytest.raises(CocaError, match="but there are 8: change train.mesh") as caught:
+    with pytest.raises(CocaError, match=r"but there are 8: change train.mesh") as caught:
         _mesh(*config)
     assert f"{config[1]} x {config[2]} devices" in str(caught.value)
 
 
 @pytest.mark.parametrize("config", [(0, 1, 0), (0, 0, 0), (-1, 1, 1)])
 def test_a_mesh_axis_below_one_is_refused(config):
-    with pytest.raises(CocaError, match="train.mesh"):
+    with pytest.raises(CocaError, match=r"train.mesh"):
         _mesh(*config)
 
 
@@ -185,7 +185,7 @@ def test_an_explicit_mesh_without_data_lets_fsdp_cross():
 
 def test_tensor_never_crosses_slices():
     with pytest.raises(
-        CocaError, match="1 x 1 x 16 does not fit 2 slices of 8 devices: make train.mesh.data a multiple"
+        CocaError, match=r"1 x 1 x 16 does not fit 2 slices of 8 devices: make train.mesh.data a multiple"
     ):
         device_grid((1, 1, 16), _chips(2, 8))
 
@@ -313,9 +313,9 @@ def test_batches_are_spread_over_data_and_fsdp():
 def test_batch_size_must_divide():
     mesh = _mesh(2, 2, 2)
     sharding.check_batch_size(mesh, 12)
-    with pytest.raises(CocaError, match="train.batch_size = 10 .* data x fsdp = 4 devices: make it a multiple of 4"):
+    with pytest.raises(CocaError, match=r"train.batch_size = 10 .* data x fsdp = 4 devices: make it a multiple of 4"):
         sharding.check_batch_size(mesh, 10)
     sharding.check_batch_size(_mesh(1, 1, 8), 1)
     sharding.check_batch_size(mesh, 24, microbatches=3)
-    with pytest.raises(CocaError, match="train.batch_size = 12 in 2 microbatches .* make it a multiple of 8"):
+    with pytest.raises(CocaError, match=r"train.batch_size = 12 in 2 microbatches .* make it a multiple of 8"):
         sharding.check_batch_size(mesh, 12, microbatches=2)

@@ -15,7 +15,7 @@ from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.generation import GenerationOptions, beams, loop
-from coca_jax.generation.logits import sample
+from coca_jax.generation.sampling import sample
 from coca_jax.generation.state import Special, State
 from coca_jax.inference import model as inference
 from coca_jax.models import coca
@@ -201,7 +201,7 @@ def test_greedy_equals_an_uncached_run_of_every_prefix():
     assert ids.shape == (B, L) and ids.dtype == np.int32
     assert len({tuple(row) for row in ids.tolist()}) > 1
     np.testing.assert_array_equal(ids, _reference(params, GenerationOptions()))
-    found = _jit(lambda params, images: generation.greedy(_model()[0], params, images, **SPECIAL))(params, _images())
+    found = _jit(lambda params, images: generation.generate(_model()[0], params, images, **SPECIAL))(params, _images())
     np.testing.assert_array_equal(found, ids)
 
 
@@ -551,7 +551,7 @@ def test_a_batch_need_not_divide_over_the_mesh():
     with jax.set_mesh(make_mesh(config_lib.MeshConfig(data=2, fsdp=2, tensor=2))):
 
         def generate(images):
-            return generation.greedy(model, params, images, **SPECIAL)
+            return generation.generate(model, params, images, **SPECIAL)
 
         assert jax.eval_shape(generate, _images(1)).shape == (1, L)
 

@@ -119,7 +119,7 @@ def test_long_lists_are_worked_through_in_parts(monkeypatch):
 
 
 def test_a_text_that_is_too_long_is_named():
-    with pytest.raises(CocaError, match="'a red thing a red thing a red.*takes .* tokens and the model reads 16"):
+    with pytest.raises(CocaError, match=r"'a red thing a red thing a red.*takes .* tokens and the model reads 16"):
         _coca().embed_texts(["a red thing", "a red thing " * 9])
 
 
@@ -131,9 +131,9 @@ def test_what_is_no_list_or_no_picture_is_refused_in_one_sentence(tmp_path):
     for one in (path, str(path), Image.fromarray(_pictures()[0])):
         with pytest.raises(CocaError, match="list"):
             coca.embed_images(one)
-    with pytest.raises(CocaError, match="broken.png cannot be read as an image"):
+    with pytest.raises(CocaError, match=r"broken.png cannot be read as an image"):
         coca.embed_images([path])
-    with pytest.raises(CocaError, match="missing.png cannot be read"):
+    with pytest.raises(CocaError, match=r"missing.png cannot be read"):
         coca.caption([tmp_path / "missing.png"])
 
 
@@ -149,7 +149,7 @@ def test_text_classifier_is_the_normalised_mean_of_normalised_prompts():
 
 @pytest.mark.parametrize("labels, templates", [([], ["{}"]), (LABELS, []), (LABELS, ["{}", "a thing"])])
 def test_unusable_prompts_are_refused(labels, templates):
-    with pytest.raises(CocaError, match="label|template"):
+    with pytest.raises(CocaError, match=r"label|template"):
         _coca().classify(_pictures(), labels, templates)
 
 
@@ -210,7 +210,7 @@ def test_a_video_file_is_decoded(tmp_path):
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0], found[2], atol=0.02)
     path.write_bytes(b"no clip")
-    with pytest.raises(CocaError, match="clip.gif cannot be read as a clip"):
+    with pytest.raises(CocaError, match=r"clip.gif cannot be read as a clip"):
         _coca().embed_videos([path])
 
 
@@ -233,7 +233,7 @@ def test_a_dual_encoder_refuses_to_caption():
     coca = _coca(captioning_weight=0.0)
     assert coca.can_embed and not coca.can_caption
     assert coca.embed_images(_pictures()[:1]).shape == (1, 16)
-    with pytest.raises(CocaError, match="gives no captions: it was trained with config.loss.captioning_weight = 0"):
+    with pytest.raises(CocaError, match=r"gives no captions: it was trained with config.loss.captioning_weight = 0"):
         coca.caption(_pictures())
 
 
@@ -246,7 +246,7 @@ def test_a_captioner_refuses_to_embed():
         lambda: coca.classify(_pictures(), LABELS),
     ):
         with pytest.raises(
-            CocaError, match="gives no embeddings: it was trained with config.loss.contrastive_weight = 0"
+            CocaError, match=r"gives no embeddings: it was trained with config.loss.contrastive_weight = 0"
         ):
             call()
 

@@ -95,7 +95,10 @@ def three_steps():
         batches = Pipeline(config, vocabulary).iterate()
         state, losses = built.plan.init(0), []
         for batch in itertools.islice(batches, 3):
-            placed = {key: jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), batch[key]) for key in built.batch}
+            placed = {
+                key: jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), batch[key])
+                for key in built.batch
+            }
             with jax.set_mesh(mesh):
                 state, metrics = compiled(state, placed)
             losses.append(float(metrics["loss"]))

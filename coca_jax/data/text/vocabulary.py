@@ -68,7 +68,9 @@ class Vocabulary:
         """Loads `model_bytes` of another vocabulary."""
         return cls(model_bytes)
 
-    def encode(self, texts: Sequence[str], length: int, long_text: str = "error", advice: str = _IN_TRAINING) -> np.ndarray:
+    def encode(
+        self, texts: Sequence[str], length: int, long_text: str = "error", advice: str = _IN_TRAINING
+    ) -> np.ndarray:
         """Token ids, int32 [len(texts), length]; each row is BOS, the text's tokens, EOS, pads.
 
         Args:
