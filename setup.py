@@ -36,7 +36,8 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8,<0.13",
-        "pillow>=11.0",
+        "pillow>=11.3",  # the first that decodes AVIF
+        "pyarrow>=17.0",  # Parquet; tensorflow-datasets requires it, too
         "scikit-learn>=1.5",  # digit_scenes: its bundled handwriting
         "sentencepiece>=0.2.1",
         "tensorboardX>=2.6.2",

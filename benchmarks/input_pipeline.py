@@ -24,7 +24,16 @@ import sklearn.datasets
 from absl import app, flags
 from PIL import Image
 
-from coca_jax.config import Config, DataConfig, ImageEncoderConfig, ModelConfig, TextConfig, TrainConfig
+from coca_jax.config import (
+    AugmentationConfig,
+    Config,
+    DataConfig,
+    DatasetConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    TextConfig,
+    TrainConfig,
+)
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
 from coca_jax.data.pipeline.batches import Batches, Pipeline
@@ -85,7 +94,10 @@ def pipeline(folder: pathlib.Path, size: int, vocabulary: Vocabulary) -> Pipelin
         model=ModelConfig(
             image=ImageEncoderConfig(size=size, patch=16), text=TextConfig(vocabulary_size=512, length=_LENGTH)
         ),
-        data=DataConfig(format="tars", path=str(folder), holdout=1e-9, augment="crop"),
+        data=DataConfig(
+            dataset=DatasetConfig(format="tars", path=str(folder), holdout=1e-9),
+            augmentation=AugmentationConfig(crop="random"),
+        ),
         train=TrainConfig(batch_size=_BATCH),
     )
     return Pipeline(config, vocabulary)

@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from coca_jax.cli import app as command_line
-from coca_jax.config import Config
+from coca_jax.config import Config, ObjectiveConfig
 from coca_jax.distributed import chips
 from coca_jax.distributed.mesh import make_mesh, mesh_shape
 from coca_jax.trainer import program
@@ -117,7 +117,8 @@ def compare(config: Config, steps: int) -> None:
     """Measures CoCa, captioning alone and the contrastive loss alone, and prints the ratios of time and of FLOPs."""
 
     def only(**weights):
-        return dataclasses.replace(config, loss=dataclasses.replace(config.loss, **weights))
+        pretraining = dataclasses.replace(config.objective.pretraining, **weights)
+        return dataclasses.replace(config, objective=ObjectiveConfig(pretraining=pretraining))
 
     variants = {
         "CoCa": config,

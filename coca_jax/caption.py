@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if _PROMPT.value and _QUESTION.value:
         raise CocaError("--prompt and --question exclude each other: give one of them")
     import coca_jax
-    from coca_jax.data.images.decode import load_image
+    from coca_jax.data.images.inputs import load_input
     from coca_jax.generation import GenerationOptions
 
     options = GenerationOptions(**{flag.name: flag.value for flag in _OPTIONS if flag.value is not None})
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     readable, unreadable = [], 0
     for path in paths:
         try:
-            readable.append((path, load_image(path, coca.config.model.image.size)))
+            readable.append((path, load_input(path, coca.config.model)))
         except CocaError as error:
             unreadable += 1
             print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,8 @@
 r"""Evaluates a checkpoint: on the held-out sets of its run, or on any sets of a file of configs/eval/.
 
     python -m coca_jax.evaluate --checkpoint=runs/quickstart
-    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/coco.py --config.sets.coco.path=FOLDER
-    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/imagenet.py:names=FOLDER --sets=imagenet_v2
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/coco.py --config.datasets.coco.dataset.path=FOLDER
+    python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/imagenet.py:names=FOLDER --datasets=imagenet_v2
 
 The first writes evaluation.json and report.html, the second evaluation_coco.json and report_coco.html, with events for
 TensorBoard; both print a table. On several devices the model is spread over all of them; on many machines start it with
@@ -23,7 +23,9 @@ if typing.TYPE_CHECKING:
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/; override with --config.key=value.")
-_SETS = flags.DEFINE_list("sets", [], "Names of the sets to evaluate on, with commas between them; by default all.")
+_DATASETS = flags.DEFINE_list(
+    "datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; by default the run's own.")
 _DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
@@ -67,7 +69,7 @@ def evaluate(
         found, gallery, batch_size = _own_sets(own, data_path, sets), own.evaluation.gallery, 0
         run.check_same_sets(found)
     else:
-        found = named_sets(config, sets or tuple(config.sets), size)
+        found = named_sets(config, size)
         gallery, batch_size = config.gallery, config.batch_size
     coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
     evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
@@ -97,7 +99,10 @@ def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) ->
     from coca_jax.evaluation.open_dataset import evaluation_sets
 
     if data_path:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=data_path))
+        config = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, dataset=dataclasses.replace(config.data.dataset, path=data_path)),
+        )
     found = evaluation_sets(config)
     names = [held_out.name for held_out in found]
     for name in wanted:
@@ -120,11 +125,12 @@ def _run_folder(checkpoint: str) -> str:
 def main(arguments: list[str]) -> None:
     command_line.no_more(arguments)
     checkpoint = command_line.required(_CHECKPOINT)
-    config = command_line.evaluation_config(_CONFIG) if _CONFIG.value is not None else None
+    names = tuple(_DATASETS.value)
+    config = command_line.evaluation_config(_CONFIG, names) if _CONFIG.value is not None else None
     name = PurePath(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem if config else ""
     with command_line.among_hosts(_DISTRIBUTED):
         output = _OUTPUT.value or _run_folder(checkpoint)
-        evaluate(checkpoint, output, _DATA_PATH.value, config=config, name=name, sets=tuple(_SETS.value))
+        evaluate(checkpoint, output, _DATA_PATH.value, config=config, name=name, sets=names)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Drawings of 1,636 Unicode concepts by five design teams: train on four, test on the style of the fifth.
 
-    python -m coca_jax.train --config=configs/emoji.py --workdir=runs/emoji --config.data.path=FOLDER_OF_TARS
+    python -m coca_jax.train --config=configs/emoji.py --workdir=runs/emoji --config.data.dataset.path=FOLDER_OF_TARS
 
-The folder holds one WebDataset tar per team (noto, fluent, emojitwo, blobmoji; twemoji is held out), each record a
-picture, its name as text, and JSON metadata. The 80 concepts marked `heldout_concept` are left out of training.
+The folder holds one WebDataset tar per team (noto, fluent, emojitwo, blobmoji; twemoji is held out), each record an
+image, its name as text, and JSON metadata. The 80 concepts marked `heldout_concept` are left out of training.
 """
 
 from coca_jax import config as config_lib
@@ -25,14 +25,12 @@ def get_config(arg=None):
         clip_norm=1.0,
         ema_decay=0.995,
     )
-    config.data.update(
+    config.data.update(name="emoji", augmentation={"crop": "drawing"}, long_text="truncate")
+    config.data.dataset.update(
         format="tars",
-        name="emoji",
         train_files=("noto-*", "fluent-*", "emojitwo-*", "blobmoji-*"),
         evaluation_files=("twemoji-*",),
         exclude=("split=heldout_concept",),
-        augment="drawing",
-        long_text="truncate",
     )
     config.train.update(steps=1_200, batch_size=128, checkpoint_every=200, log_every=20)
     config.evaluation.update(examples=1_636, gallery=36)

@@ -1,4 +1,4 @@
-"""The embedded data set on a laptop: real handwriting in small coloured scenes, learned in minutes on two cores."""
+"""The embedded dataset on a laptop: real handwriting in small coloured scenes, learned in minutes on two cores."""
 
 from coca_jax import config as config_lib
 
@@ -6,7 +6,7 @@ from coca_jax import config as config_lib
 def get_config(arg=None):
     config = config_lib.default()
     config.model.update(width=96, heads=3, dtype="float32", remat="full", kernel_variance=2.0)
-    config.loss.captioning_weight = 3.0
+    config.objective.pretraining.captioning_weight = 3.0
     config.model.image.update(size=40, patch=8, stem="conv", layers=3, mlp=288, position_scale=0.7)
     config.model.pooler.update(queries=0, hidden_multiple=1)
     config.model.text.update(vocabulary_size=256, length=24, unimodal_layers=2, multimodal_layers=2, mlp=192)

@@ -21,7 +21,7 @@ and the job goes back into the queue, where the same command continues. Any othe
   --dry-run                     print the batch script and every command, and run nothing
 
   bash launch/slurm_run.sh --name=large --nodes=16 --gpus-per-node=8 --partition=gpu --time=24:00:00 \
-    --config=configs/coca_large.py --workdir=/shared/large "--config.data.train_files=('a','b')"
+    --config=configs/coca_large.py --workdir=/shared/large "--config.data.dataset.train_files=('a','b')"
 
 --workdir is a folder that all nodes see, or a bucket. The log is runs/slurm/NAME-JOB.log. Variables that are set when
 this is called reach the processes, NCCL's too (NCCL_SOCKET_IFNAME=…, NCCL_DEBUG=INFO): unset is best unless it fails.

@@ -31,7 +31,7 @@ The giant as in the paper, on 2,048 chips of v4; then on two slices of 256 v6e c
   bash launch/tpu_run.sh run --name=giant --zone=us-central2-b --accelerator=v4-4096 --reserved \
     --config=configs/coca_giant.py --workdir=gs://my-bucket/giant
   bash launch/tpu_run.sh run --name=giant2 --zone=us-east5-a --accelerator=v6e-256 --slices=2 --spot \
-    --config=configs/coca_giant.py --workdir=gs://my-bucket/giant2 "--config.data.train_files=('a','b')"
+    --config=configs/coca_giant.py --workdir=gs://my-bucket/giant2 "--config.data.dataset.train_files=('a','b')"
   bash launch/tpu_run.sh logs --name=giant --zone=us-central2-b --worker=17
 
 --workdir must be gs://…: all hosts write there, and their disks go with them. Needs gcloud, logged in, and for pods its

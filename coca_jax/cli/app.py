@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -91,20 +91,18 @@ def config(flag: flags.FlagHolder, *, reads_data: bool = True) -> Config:
     try:
         values = required(flag)
         hasattr(values, "model")  # ml_collections keeps the error of a missing file for whoever reads the config first
-        if not reads_data:
-            values.data.path = "none is read"
-        return from_config_dict(values)
+        return from_config_dict(values, reads_data=reads_data)
     except OSError:
         raise _unreadable_config() from None
 
 
-def evaluation_config(flag: flags.FlagHolder) -> EvaluationConfig:
-    """The same for a file of `configs/eval/`."""
+def evaluation_config(flag: flags.FlagHolder, names: Sequence[str]) -> EvaluationConfig:
+    """The same for a file of `configs/eval/`, of which only the datasets of these names are kept, or all."""
     try:
         values = required(flag)
-        if not hasattr(values, "sets"):
+        if not hasattr(values, "datasets"):
             raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
-        return evaluation_from_config_dict(values)
+        return evaluation_from_config_dict(values, names)
     except OSError:
         raise _unreadable_config() from None
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from coca_jax.config import Config, SourceConfig
+from coca_jax.config import Config, DatasetConfig, SourceConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model, train_vocabulary
@@ -39,7 +39,7 @@ _FREE_KEYS = {
         "mesh",
         "microbatches",
     },
-    "data": {"path", "vocabulary", "max_bad_ratio", "long_text"},
+    "data": {"vocabulary", "max_bad_ratio", "long_text"},
 }
 
 
@@ -149,6 +149,8 @@ def _check_same_run(old: Config, new: Config) -> None:
             was, now = getattr(before, field.name), getattr(after, field.name)
             if field.name == "mixture":  # where its sets lie may differ, as where a single set lies
                 was, now = (_without_paths(mixture) for mixture in (was, now))
+            elif section.name == "data" and field.name == "dataset":
+                was, now = _without_path(was), _without_path(now)
             if was != now and field.name not in _FREE_KEYS.get(section.name, ()):
                 raise CocaError(
                     f"the folder holds a run with other settings ({section.name}.{field.name} was {was}, now {now}): "
@@ -166,13 +168,16 @@ def _check_same_data(before: RunRecord | None, fingerprint: str) -> None:
 
 def _check_stills(config: Config) -> None:
     for name, source in config.data.sources.items():
-        if source.frames:
-            key = f"data.mixture.{name}.frames" if config.data.mixture else "data.frames"
+        if source.dataset.frames:
             raise CocaError(
-                f"{key} = {source.frames} makes clips, which pretraining cannot read: set it to 0, and a "
+                f"{config.data.key(name)}.dataset.frames = {source.dataset.frames} makes clips, which pretraining cannot read: set it to 0, and a "
                 "frame drawn at random is the picture"
             )
 
 
 def _without_paths(mixture: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-    return {name: dataclasses.replace(source, path="") for name, source in mixture.items()}
+    return {name: dataclasses.replace(one, dataset=_without_path(one.dataset)) for name, one in mixture.items()}
+
+
+def _without_path(dataset: DatasetConfig) -> DatasetConfig:
+    return dataclasses.replace(dataset, path="")

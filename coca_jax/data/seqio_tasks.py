@@ -3,8 +3,8 @@
     tasks.register(config, vocabulary)
     seqio.get_mixture_or_task("mixture").get_dataset({"text": 64}, split="train")
 
-A task gives the very examples that `pipeline.Pipeline` makes its batches of, with the same tokens; seqio's mixture
-draws them at the rates of their shares, where `Pipeline` gives each source its exact quota of every batch.
+A task gives the same examples that `pipeline.Pipeline` makes its batches of, with the same tokens; seqio's mixture
+draws them at the rates of their shares, while `Pipeline` gives each source its exact quota of every batch.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,23 @@ import seqio
 from seqio import vocabularies
 
 from coca_jax.config import Config
-from coca_jax.data.pipeline import examples as examples_lib
+from coca_jax.data.images.inputs import input_dtype, input_shape
+from coca_jax.data.pipeline.examples import Examples, open_examples
 from coca_jax.data.quiet_tensorflow import tf  # before seqio, which imports tensorflow too
-from coca_jax.data.records import open as records
+from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.vocabulary import Vocabulary
 
 _BLOCK = 64  # examples fetched by one call into Python
-_KEPT_BYTES = 2**28  # of encoded pictures read before they are due
+_AHEAD_BYTES = 2**28  # of encoded images read before they are due
 
 
 class SeqioVocabulary(seqio.SentencePieceVocabulary):
-    """seqio's view of a `Vocabulary`; its model comes from bytes, so no file need exist."""
+    """A `Vocabulary` as seqio's own class; its model comes from bytes, so that no file need exist."""
 
     def __init__(self, vocabulary: Vocabulary):
         super().__init__(sentencepiece_model_file="")
         self._model_bytes, self._pad = vocabulary.model_bytes, vocabulary.pad_id
+        self._model: Any = None
 
     def _model_context(self):
         if self._model is None:
@@ -47,16 +49,17 @@ class SeqioVocabulary(seqio.SentencePieceVocabulary):
 class PositionSource(seqio.DataSource):
     """The examples of one source, in an order that is a function of the position alone.
 
-    Elements: "image" uint8 [size, size, 3] and "caption" string.
+    Elements: "image" uint8 [size, size, 3] (of stored tokens float32 [tokens, width]) and "caption" string.
     """
 
     def __init__(self, config: Config, name: str):
-        """Opens nothing yet: a split's records are opened when they are first asked for."""
+        """Opens nothing yet: a split's records are opened when they are first needed."""
         self._config, self._name = config, name
-        super().__init__(splits=records.SPLITS, caching_permitted=False, performs_internal_shuffling=True)
+        self._shape = input_shape(config.model, config.data.sources[name].dataset.frames)
+        super().__init__(splits=SPLITS, caching_permitted=False, performs_internal_shuffling=True)
 
-    def _examples(self, split: str, seed: int | None) -> examples_lib.Examples:
-        return examples_lib.open_examples(self._config, self._name, split, seed=seed)
+    def _examples(self, split: str, seed: int | None) -> Examples:
+        return open_examples(self._config, self._name, split, seed=seed)
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -79,28 +82,28 @@ class PositionSource(seqio.DataSource):
         use_cached=False,
         num_epochs=1,
     ):
-        """seqio's access: one epoch (an unbounded set's never ends), shuffled by `seed` or in the store's order.
+        """One epoch (of scenes, without end), shuffled by `seed` or in the store's order; arguments as seqio's.
 
-        Let go of its iterators before the program ends: tensorflow's threads still call into Python for them.
+        Release its iterators before the program ends: tensorflow's threads still call into Python for them.
         """
         del sequence_length, use_cached, num_epochs
-        source = self._examples(split, (seed or 0) if shuffle else None)
-        reader = source.reader(_KEPT_BYTES)
+        source, dtype = self._examples(split, (seed or 0) if shuffle else None), input_dtype(self._config.model)
+        reader: Any = source.reader(_AHEAD_BYTES)
         positions = tf.data.Dataset.range(np.iinfo(np.int64).max if source.count is None else source.count)
         if shard_info and shard_info.num_shards > 1:
             positions = positions.shard(shard_info.num_shards, shard_info.index)
 
         def fetch(positions):
-            at = zip(positions.tolist(), source.indices(positions).tolist(), strict=True)
-            drafts = [source.draft(position, index, reader) for position, index in at]
-            pictures = np.empty((len(drafts), *examples_lib.view_shape(self._config)), np.uint8)
-            made = [source.example(draft, out) for draft, out in zip(drafts, pictures, strict=True)]
-            return pictures, np.array([one.text.encode() for one in made], object)
+            places = zip(positions.tolist(), source.indices(positions).tolist(), strict=True)
+            examples = [source.read(position, index, reader) for position, index in places]
+            images = np.empty((len(examples), *self._shape), dtype)
+            used = [source.decode(example, out) for example, out in zip(examples, images, strict=True)]
+            return images, np.array([example.text.encode() for example in used], object)
 
         def block(positions):
-            pictures, captions = tf.numpy_function(fetch, [positions], [tf.uint8, tf.string], stateful=False)
+            images, captions = tf.numpy_function(fetch, [positions], [dtype, tf.string], stateful=False)
             return {
-                "image": tf.ensure_shape(pictures, (None, *examples_lib.view_shape(self._config))),
+                "image": tf.ensure_shape(images, (None, *self._shape)),
                 "caption": tf.ensure_shape(captions, [None]),
             }
 
@@ -130,14 +133,15 @@ def tokenize(
 
 
 def register(config: Config, vocabulary: Vocabulary) -> seqio.Task | seqio.Mixture:
-    """Registers each source of `config.data` as a seqio task of its name; returns what stands for the whole.
+    """Registers each source of `config.data` as a seqio task of its name; returns the task, or the mixture of several.
 
-    Several are also a mixture, under `config.data.name` or "mixture", with their shares as rates. Earlier ones of these
-    names are replaced. From then on `seqio.get_mixture_or_task("digit_scenes")` finds it.
+    A mixture is registered as `config.data.name` or "mixture", with the shares as rates. Earlier tasks and mixtures of
+    these names are replaced. From then on `seqio.get_mixture_or_task("digit_scenes")` finds it.
     """
-    image = seqio.PassThroughVocabulary(256)
+    frames = max(source.dataset.frames for source in config.data.sources.values())
+    image, rank = seqio.PassThroughVocabulary(256), len(input_shape(config.model, frames))
     features = {
-        "image": seqio.Feature(image, add_eos=False, dtype=tf.uint8, rank=len(examples_lib.view_shape(config))),
+        "image": seqio.Feature(image, add_eos=False, dtype=tf.as_dtype(input_dtype(config.model)), rank=rank),
         "text": seqio.Feature(SeqioVocabulary(vocabulary), add_eos=True, dtype=tf.int32, rank=1),
     }
     added = []

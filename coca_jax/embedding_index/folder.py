@@ -18,7 +18,7 @@ from coca_jax.errors import CocaError
 from coca_jax.storage.files import LARGEST, File, list_files
 
 PLACE = ".coca_index"  # the index's default folder, below the images
-_SUFFIXES = tuple(f".{kind}" for kind in fields.PICTURES)
+_SUFFIXES = (*fields.IMAGE_SUFFIXES, *fields.UNREAD_SUFFIXES)  # the latter are reported as unreadable
 _BATCH = 1_024  # images decoded at a time
 _SAVE_EVERY = 4_096  # new images at least; later a quarter of the index, so that few saves write its whole size
 
@@ -93,7 +93,7 @@ def _images(folder: Path) -> dict[str, File]:
     """The image files below a folder, by name and in the names' order."""
     if not folder.is_dir():
         raise CocaError(f"the folder {folder} does not exist: name a folder of images with --images")
-    images = {file.name: file for file in list_files(str(folder)) if file.name.lower().endswith(_SUFFIXES)}
+    images = {file.name: file for file in list_files(str(folder)) if fields.suffix_of(file.name) in _SUFFIXES}
     if not images:
         raise CocaError(f"there is no image below {folder}: name a folder of images (png, jpg, webp, …)")
     return images

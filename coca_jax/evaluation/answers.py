@@ -117,7 +117,9 @@ def _caption(coca: Model, held_out: EvaluationSet, pictures: np.ndarray | Rows) 
     asked = held_out.asked
     if asked is None:
         return list(coca.caption(pictures))
-    return list(coca.caption(pictures, GenerationOptions(beams=asked.beams), prompts=asked.caption_prompt))
+    return list(
+        coca.caption(pictures, GenerationOptions(beams=asked.captioning.beams), prompts=asked.captioning.prompt)
+    )
 
 
 def _likelihoods(
@@ -126,9 +128,12 @@ def _likelihoods(
     """Which of the rows take part in the classification, and what the model says of them."""
     asked, part = held_out.asked, np.isin(task.indices, rows)
     candidates = zero_shot.candidates_of(task)
-    texts = [asked.likelihood_prompt.replace("{}", task.labels[number]) for number in candidates]
+    texts = [asked.classification.likelihood_prompt.replace("{}", task.labels[number]) for number in candidates]
     scores = coca.caption_log_likelihoods(
-        _of(held_out.images, task.indices[part]), texts, per_token=asked.likelihood_per_token, long_text=asked.long_text
+        _of(held_out.images, task.indices[part]),
+        texts,
+        per_token=asked.classification.likelihood_per_token,
+        long_text=asked.long_text,
     )
     first = zero_shot.same_texts(zip(texts))
     return task.indices[part], zero_shot.from_scores(scores, task.targets[part], candidates, first)

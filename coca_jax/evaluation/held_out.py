@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
       CocaError: there are none, or none can be read.
     """
     store = records.open_records(source, "evaluation")
-    found = _said(store, source, examples)
+    found = _said(store, source, examples, Texts(source, store).all)
     pictures: np.ndarray | StoredPictures = StoredPictures(store, found.indices, size, source)
     if pictures.fit_in_memory:  # read now: before a training run, and not again at each of its evaluations
         pictures, found = _readable(pictures, found, source)
@@ -54,7 +54,7 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
         others = texts.class_names  # of few records not all classes occur, but all are candidates
         names, asked = (
             [tuple(texts.labels(row)) for row in found.metadata],
-            EvaluationDatasetConfig(prompts=texts.prompts),
+            EvaluationDatasetConfig(dataset=DatasetConfig(prompts=texts.prompts)),
         )
     classifications: tuple[Classification, ...] = ()
     if all(len(own) == 1 for own in names) and len(set(names)) > 1:
@@ -70,26 +70,26 @@ def own_set(name: str, source: DatasetConfig, examples: int, size: int) -> Evalu
     )
 
 
-def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str = "sets") -> EvaluationSet:
-    """A set of `EvaluationConfig.sets`; `where` is their place in the config.
+def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str = "datasets") -> EvaluationSet:
+    """A set of `EvaluationConfig.datasets`; `where` is their place in the config.
 
     Raises:
       CocaError: its records or its classes' files cannot be found or understood; where the set says which command gets
         its records, so does the error.
     """
-    uncaptioned = asked.tasks == ("captioning",) and not asked.caption_scores  # only written for a server
-    label_field = asked.image_id if uncaptioned else asked.label_field
-    source = dataclasses.replace(asked, class_names="", label_field=label_field)
+    uncaptioned = asked.tasks == ("captioning",) and not asked.captioning.scores  # only written for a server
+    label_field = asked.captioning.image_id if uncaptioned else asked.dataset.label_field
+    source = dataclasses.replace(asked.dataset, class_names="", label_field=label_field)
     with _told(name, asked, where):
         store = records.open_records(source, "evaluation")
-    found = _said(store, source, asked.examples)
+    found = _said(store, source, asked.examples, _labels(label_field) if label_field else Texts(source, store).all)
     ids = _image_ids(name, found, asked, required=uncaptioned)
     found.unreadable.update(store.damage)
     captions = found.captions
     classifications = held_out_classes.classifications(name, asked, store, found.metadata)
     if uncaptioned:
         captions = [("",)] * len(captions)
-    if asked.label_field and classifications:
+    if asked.dataset.label_field and classifications:
         captions = _spoken(captions, classifications[0])
     return EvaluationSet(
         name=name,
@@ -97,7 +97,7 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
         captions=captions,
         meaning=plain_meaning,
         classifications=classifications,
-        sentences=() if asked.label_field or "retrieval" not in asked.tasks else _spread(captions),
+        sentences=() if asked.dataset.label_field or "retrieval" not in asked.tasks else _spread(captions),
         long_text=asked.long_text,
         asked=asked,
         image_ids=ids,
@@ -105,19 +105,20 @@ def named_set(name: str, asked: EvaluationDatasetConfig, size: int, where: str =
     )
 
 
-def check(name: str, asked: EvaluationDatasetConfig, where: str = "sets") -> None:
+def check(name: str, asked: EvaluationDatasetConfig, where: str = "datasets") -> None:
     """Raises CocaError, as `named_set` would, for what is wrong with a set as far as that shows without its records."""
     with _told(name, asked, where):
-        records.check_place(asked, "evaluation", asked.classify or (asked.label_field,))
+        records.check_place(asked.dataset, "evaluation", asked.classification.fields or (asked.dataset.label_field,))
 
 
 def check_class_files(asked: EvaluationDatasetConfig) -> None:
     """Raises CocaError where names, numbers or prompts of a set's classes lie in files that do not hold them."""
-    if asked.class_names:
-        names = class_files.class_names(asked.class_names)
-        if asked.class_ids:
-            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(asked.class_ids)
-    class_files.templates(asked.prompts)
+    class_ids = asked.classification.class_ids
+    if asked.dataset.class_names:
+        names = class_files.class_names(asked.dataset.class_names)
+        if class_ids:
+            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(class_ids)
+    class_files.templates(asked.dataset.prompts)
 
 
 @contextlib.contextmanager
@@ -136,16 +137,21 @@ def plain_meaning(text: str) -> str | None:
     return " ".join(text.casefold().split()) or None
 
 
-def _said(store: RecordStore, source: DatasetConfig, examples: int) -> _Said:
+def _said(
+    store: RecordStore,
+    source: DatasetConfig,
+    examples: int,
+    texts_of: Callable[[RecordText], tuple[str, ...]],
+) -> _Said:
     wanted = min(examples, len(store)) if examples else len(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
-    found, texts = _Said(chosen, [], [], Counter()), Texts(source, store)
+    found = _Said(chosen, [], [], Counter())
     kept = []
     for index, said in each_text(store, chosen.tolist()):
         try:
             if isinstance(said, BadRecord):
                 raise said
-            captions = _captions(source, texts, said)
+            captions = texts_of(said)
         except BadRecord as error:
             found.unreadable[error.cause] += 1
             _log.warning("held-out record %s left out: %s", store.name(index), error)
@@ -174,13 +180,16 @@ def _readable(pictures: StoredPictures, found: _Said, source: DatasetConfig) -> 
     return every[kept], _Said(found.indices[kept], captions, metadata, unreadable)
 
 
-def _captions(source: DatasetConfig, texts: Texts, said: RecordText) -> tuple[str, ...]:
-    if isinstance(source, EvaluationDatasetConfig) and source.label_field:  # its classes' names may be FILE:KEY
-        labels = classes.labels_in(fields.lookup(said.metadata, source.label_field))
+def _labels(field: str) -> Callable[[RecordText], tuple[str, ...]]:
+    """A function that gives a record's labels as its text: their class names come later, from files with keys."""
+
+    def of(said: RecordText) -> tuple[str, ...]:
+        labels = classes.labels_in(fields.lookup(said.metadata, field))
         if not labels:
             raise BadRecord("no label")
         return (", ".join(labels),)
-    return texts.all_of(said.captions, said.metadata)
+
+    return of
 
 
 def _spoken(captions: Sequence[tuple[str, ...]], task: Classification) -> list[tuple[str, ...]]:
@@ -197,20 +206,20 @@ def _image_ids(name: str, found: _Said, asked: EvaluationDatasetConfig, required
     Raises:
       CocaError: they are `required`, for a file of captions is all that is asked for.
     """
-    values = [fields.lookup(row, asked.image_id) for row in found.metadata]
+    values = [fields.lookup(row, asked.captioning.image_id) for row in found.metadata]
     missing = values.count(None) + (found.unreadable["no label"] if required else 0)
     bad = [value for value in values if value is not None and not str(value).isdecimal()]
     twice = [value for value, count in Counter(map(str, values)).items() if count > 1]
     if not (missing or bad or twice):
         return [int(value) for value in values]
     if missing:
-        why = f"{missing:,} records have no {asked.image_id!r}"
+        why = f"{missing:,} records have no {asked.captioning.image_id!r}"
     else:
         why = f"{bad[0]!r} is no whole number" if bad else f"{twice[0]} is the number of several pictures"
     if required:
         raise CocaError(
             f"{name}: captions cannot be written for a server, for {why}: give each picture its own number "
-            "and name that metadata as image_id"
+            "and name that metadata as captioning.image_id"
         )
     if missing < len(values) and "captioning" in asked.tasks:
         _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)

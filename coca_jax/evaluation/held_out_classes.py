@@ -29,13 +29,14 @@ def classifications(
     """
     if not {"classification", "likelihood_classification"}.intersection(asked.tasks):
         return ()
-    asked_for = {field: field for field in asked.classify} or {asked.label_field: "class"}
-    others = _other_labels(asked, tuple(asked_for)) if asked.candidate_files and not asked.class_names else {}
-    members = _members(name, asked, [field for field in asked_for if field != asked.described_by])
+    asked_for = {field: field for field in asked.classification.fields} or {asked.dataset.label_field: "class"}
+    more = asked.classification.candidate_files and not asked.dataset.class_names
+    others = _other_labels(asked, tuple(asked_for)) if more else {}
+    members = _members(name, asked, [field for field in asked_for if field != asked.classification.described_by])
     found = []
     for field, spoken in asked_for.items():
         labels = [classes.labels_in(fields.lookup(row, field)) for row in metadata]
-        known = store.class_names if field == asked.label_field else None
+        known = store.class_names if field == asked.dataset.label_field else None
         try:
             found.append(
                 classes.classification(
@@ -49,7 +50,8 @@ def classifications(
 
 def _other_labels(asked: EvaluationDatasetConfig, names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {field: set() for field in names}
-    for row in _rows(dataclasses.replace(asked, evaluation_files=asked.candidate_files), "evaluation"):
+    dataset = dataclasses.replace(asked.dataset, evaluation_files=asked.classification.candidate_files)
+    for row in _rows(dataclasses.replace(asked, dataset=dataset), "evaluation"):
         for field, labels in found.items():
             labels.update(classes.labels_in(fields.lookup(row, field)))
     return found
@@ -59,18 +61,19 @@ def _members(
     name: str, asked: EvaluationDatasetConfig, classified: Sequence[str]
 ) -> dict[str, dict[str, classes.Names]]:
     """For each field, by its labels: what the training records with that label are called in `described_by`."""
-    if not asked.described_by or not classified:
+    described_by = asked.classification.described_by
+    if not described_by or not classified:
         return {}
     found: dict[str, dict[str, set[str]]] = {field: {} for field in classified}
     for row in _rows(asked, "train"):
-        said = {label.replace("_", " ") for label in classes.labels_in(fields.lookup(row, asked.described_by))}
+        said = {label.replace("_", " ") for label in classes.labels_in(fields.lookup(row, described_by))}
         for field, members in found.items():
             for label in classes.labels_in(fields.lookup(row, field)) if said else ():
                 members.setdefault(label, set()).update(said)
     if not any(found.values()):
         raise CocaError(
-            f"{name}: no training record of {asked.path} has both {asked.described_by!r} and a class: "
-            "change described_by"
+            f"{name}: no training record of {asked.dataset.path} has both {described_by!r} and a class: "
+            "change classification.described_by"
         )
     return {field: {label: tuple(sorted(said)) for label, said in members.items()} for field, members in found.items()}
 
@@ -78,5 +81,5 @@ def _members(
 def _rows(asked: EvaluationDatasetConfig, split: str) -> Iterator[Mapping[str, Any]]:
     """The metadata of other records of the set."""
     label = asked.label_field or next(iter(asked.classify), "")  # with one, records without captions count too
-    store = records.open_records(dataclasses.replace(asked, class_names="", only=(), label_field=label), split)
+    store = records.open_records(dataclasses.replace(asked.dataset, class_names="", only=(), label_field=label), split)
     return (said.metadata for _, said in each_text(store, range(len(store))) if not isinstance(said, BadRecord))

@@ -56,7 +56,7 @@ def classification(
     if not len(indices):
         raise CocaError(
             f"none of the labels ({', '.join(distinct[:3])} …) is a class of "
-            f"{asked.class_names or 'the set'}: change class_names or class_ids"
+            f"{asked.dataset.class_names or 'the set'}: change class_names or class_ids"
         )
     if len(indices) < len(labels):
         _log.info("%s: %d of %d records have a class that is asked for", name, len(indices), len(labels))
@@ -67,11 +67,11 @@ def classification(
     return Classification(
         name=name,
         labels=[own[0] for own in names],
-        templates=class_files.templates(asked.prompts),
+        templates=class_files.templates(asked.dataset.prompts),
         indices=indices,
         targets=table[:, 0] if table.shape[1] == 1 else table,
         synonyms=names if several else (),
-        candidates=np.unique(table[table >= 0]) if asked.class_subset else None,
+        candidates=np.unique(table[table >= 0]) if asked.classification.class_subset else None,
         members=() if members is None else _members(name, names, numbers, members),
     )
 
@@ -98,7 +98,7 @@ def _classes(
     distinct: Sequence[str], asked: EvaluationDatasetConfig, known: Sequence[str] | None, others: Iterable[str]
 ) -> tuple[list[Names], dict[str, tuple[int, ...]]]:
     """The classes' names, and the numbers of the classes that a label stands for."""
-    given = class_files.class_names(asked.class_names) if asked.class_names else None
+    given = class_files.class_names(asked.dataset.class_names) if asked.dataset.class_names else None
     if given is None and known:
         given = [(name,) for name in known]
     if given is None:
@@ -106,17 +106,17 @@ def _classes(
         # Names of files and folders have _ for spaces.
         return [(label.replace("_", " "),) for label in every], {label: (i,) for i, label in enumerate(every)}
     if isinstance(given, dict):
-        if asked.class_ids:  # ObjectNet: only the classes that its other file knows, by their names
-            known_there = class_files.keys(asked.class_ids)
+        if asked.classification.class_ids:  # ObjectNet: only the classes that its other file knows, by their names
+            known_there = class_files.keys(asked.classification.class_ids)
             given = {label: names for label, names in given.items() if known_there & {label, *names}}
         return list(given.values()), {label: (i,) for i, label in enumerate(given)}
     return given, _numbers(distinct, given, asked)
 
 
 def _numbers(distinct: Sequence[str], names: list[Names], asked: EvaluationDatasetConfig) -> dict[str, tuple[int, ...]]:
-    source = asked.class_names or "the set"
-    if asked.class_ids:
-        numbers = class_files.class_numbers(asked.class_ids)
+    source = asked.dataset.class_names or "the set"
+    if asked.classification.class_ids:
+        numbers = class_files.class_numbers(asked.classification.class_ids)
     elif all(label.isdecimal() for label in distinct):
         numbers = {label: (int(label),) for label in distinct}
     elif {label for label in distinct} <= {name for own in names for name in own}:

@@ -1,14 +1,12 @@
 """The held-out sets of a run and those that an evaluation names, with what is asked of them."""
 
 import dataclasses
-import difflib
 import functools
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.config import Config, EvaluationConfig, EvaluationDatasetConfig, check_held_out
+from coca_jax.config import Config, EvaluationConfig, EvaluationDatasetConfig
 from coca_jax.data.digit_scenes import language as scene_language
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.scenes import Scene
@@ -23,7 +21,7 @@ _MOST_SINGLES = 600  # of 800 distinct ones
 
 
 def evaluation_sets(config: Config) -> list[EvaluationSet]:
-    """The held-out sets of a run's data, one for each source of a mixture that has any, and `config.evaluation.sets`.
+    """The held-out sets of a run's data, one for each source of a mixture that has any, and `config.evaluation.datasets`.
 
     Raises:
       CocaError: the records cannot be found, or no held-out picture can be read.
@@ -31,13 +29,13 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
     size, examples = config.model.image.size, config.evaluation.examples
     found, errors = [], []
     for name, source in config.data.sources.items():
-        if config.evaluation.sets and not source.holds_out:
+        if config.evaluation.datasets and not source.dataset.holds_out:
             continue  # all of it trains, and others are evaluated
         try:
-            if source.format == "digit_scenes":
+            if source.dataset.format == "digit_scenes":
                 found.append(scenes(examples, size, name))
             else:
-                found.append(held_out.own_set(name, source, examples, size))
+                found.append(held_out.own_set(name, source.dataset, examples, size))
         except CocaError as error:
             if not config.data.mixture or isinstance(error, DataError):  # a bucket is lost, not a set
                 raise
@@ -47,38 +45,32 @@ def evaluation_sets(config: Config) -> list[EvaluationSet]:
         raise errors[0]
     found = [dataclasses.replace(one, long_text=config.data.long_text) for one in found]
     # Open from now on: what is wrong with them must not show hours later, and they are evaluated many times.
-    more = named_sets(config.evaluation, tuple(config.evaluation.sets), size, "evaluation.sets")
+    more = named_sets(config.evaluation, size, "evaluation.datasets")
     return found + [one.open() for one in more]
 
 
-def named_sets(config: EvaluationConfig, names: Sequence[str], size: int, where: str = "sets") -> list[UnopenedSet]:
-    """Sets of an `EvaluationConfig` by their names, `size` pixels a side; `where` is their place in the config.
+def named_sets(config: EvaluationConfig, size: int, where: str = "datasets") -> list[UnopenedSet]:
+    """The datasets of an `EvaluationConfig`, `size` pixels a side; `where` is their place in the config.
 
     Raises:
-      CocaError: there is no set of that name, its config contradicts itself, or what it names cannot be found.
+      CocaError: what one of them names cannot be found.
     """
     class_files_read: set[tuple[str, ...]] = set()
-    for name in names:
-        if name not in config.sets:
-            near = difflib.get_close_matches(name, config.sets, n=1, cutoff=0.0)
-            instead = f"did you mean {near[0]!r}? There are {', '.join(config.sets)}" if near else "it has none at all"
-            raise CocaError(f"the config has no evaluation set {name!r}: {instead}")
-        asked = config.sets[name]
-        check_held_out(asked, f"{where}.{name}")
-        if asked.format != "digit_scenes":
+    for name, asked in config.datasets.items():
+        if asked.dataset.format != "digit_scenes":
             held_out.check(name, asked, where)
-            named = (asked.class_names, asked.class_ids, *asked.prompts)
+            named = (asked.dataset.class_names, asked.classification.class_ids, *asked.dataset.prompts)
             if named not in class_files_read:  # of 75 sets with the same files, once
                 held_out.check_class_files(asked)
             class_files_read.add(named)
     return [
-        UnopenedSet(name, config.sets[name], functools.partial(_named, name, config.sets[name], size, where))
-        for name in names
+        UnopenedSet(name, asked, functools.partial(_named, name, asked, size, where))
+        for name, asked in config.datasets.items()
     ]
 
 
 def _named(name: str, asked: EvaluationDatasetConfig, size: int, where: str) -> EvaluationSet:
-    if asked.format == "digit_scenes":
+    if asked.dataset.format == "digit_scenes":
         return scenes(asked.examples or _SCENES, size, name, asked)
     return held_out.named_set(name, asked, size, where)
 

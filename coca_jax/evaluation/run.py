@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 class RunEvaluation:
     """Evaluates a run's models on its held-out sets, which are read once (by every process, each in full), and on those
-    of `config.evaluation.sets`, which are read each time.
+    of `config.evaluation.datasets`, which are read each time.
 
     Raises:
       CocaError: the held-out records cannot be found.
@@ -150,7 +150,7 @@ def _lacking(sets: Sequence[EvaluationSet | UnopenedSet]) -> set[str]:
     asked = [one.asked for one in sets if one.asked is not None and "captioning" in one.asked.tasks]
     if not hosts.is_first():
         return set()
-    said = captioning.lacking({score for one in asked for score in one.caption_scores})
+    said = captioning.lacking({score for one in asked for score in one.captioning.scores})
     for sentence in said:
         _log.warning("%s", sentence)
     return set(said)

@@ -137,7 +137,9 @@ class _Evaluation:
             likelihoods=held_out.classifications if self.scores else (),
         )
         self._captions = [held_out.captions[row] for row in self._answers.rows]
-        ranked = asked.captions_per_image or None if asked else None  # of each; references for captions are all of them
+        ranked = (
+            asked.retrieval.captions_per_image or None if asked else None
+        )  # of each; references for captions are all of them
         self._ranked = [own[:ranked] for own in self._captions]
         self._pool = pool_of(self._ranked, held_out.meaning)
         self._gallery = Gallery(held_out.images, self._answers.rows, self._captions)
@@ -160,7 +162,7 @@ class _Evaluation:
             return
         images_ME, asked, pool = self._answers.embeddings_ME, self._set.asked, self._pool
         texts, labels, text_labels = pool.texts, pool.image_labels, pool.text_labels
-        if asked is not None and asked.match == "image":
+        if asked is not None and asked.retrieval.match == "image":
             texts, labels, text_labels = retrieval.caption_pool(self._ranked)
         distinct = list(dict.fromkeys(texts))  # equal texts tie exactly, in whichever batch they would have been
         place = {text: i for i, text in enumerate(distinct)}
@@ -205,7 +207,7 @@ class _Evaluation:
         self._gallery.generated = generated
         self._gallery.generated_right = captioning.equivalents(generated, self._captions, meaning)
         if self._set.asked is not None:
-            wanted = self._set.asked.caption_scores
+            wanted = self._set.asked.captioning.scores
             found, missing = captioning.reference_scores(generated, self._captions, wanted)
             self._metrics |= found
             self._notes += missing

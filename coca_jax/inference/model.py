@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from coca_jax.config import Config
-from coca_jax.data.images.decode import load_image
+from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, whole_number
@@ -244,7 +244,7 @@ class Coca:
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
-            raise CocaError(f"this model gives no {what}: it was trained with config.loss.{weight} = 0")
+            raise CocaError(f"this model gives no {what}: it was trained with objective.pretraining.{weight} = 0")
 
     def _encode(self, texts: Iterable[str], name: str, long_text: str = "error") -> np.ndarray:
         """Token ids, int32 [N, L]."""
@@ -266,14 +266,14 @@ class Coca:
         self, function: Callable, images: Any, *beside: np.ndarray, batcher: Batcher | None = None
     ) -> np.ndarray:
         """`function` of the parameters, all images and the arrays beside them, [N, …] each."""
-        batcher, size = batcher or self._batcher, self.config.model.image.size
+        batcher, model = batcher or self._batcher, self.config.model
         images = self._image_array_or_list(images)
         if not isinstance(images, list):
             return batcher(function, images, *beside)
         parts = []
         for i in range(0, len(images), _IMAGES_AT_ONCE):
             part = slice(i, i + _IMAGES_AT_ONCE)
-            loaded = np.stack([load_image(x, size) for x in images[part]])
+            loaded = np.stack([load_input(x, model) for x in images[part]])
             parts.append(batcher(function, loaded, *[x[part] for x in beside]))
-        empty = np.zeros((0, size, size, 3), np.uint8)
+        empty = np.zeros((0, *input_shape(model)), input_dtype(model))
         return np.concatenate(parts) if parts else batcher(function, empty, *beside)

@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import PartitionSpec
 
-from coca_jax.config import LossConfig, ModelConfig
+from coca_jax.config import ModelConfig, PretrainingConfig
 from coca_jax.distributed.sharding import Axis
 from coca_jax.models.block import unstacked
 from coca_jax.models.cache import DecoderCache
@@ -42,7 +42,7 @@ class Branches:
     contrastive: bool = True
     captioning: bool = True
     unimodal_language_model: bool = False
-    initial_temperature: float = LossConfig.initial_temperature
+    initial_temperature: float = PretrainingConfig.initial_temperature
 
 
 @struct.dataclass

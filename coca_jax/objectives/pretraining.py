@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coca_jax.config import Config, LossConfig
+from coca_jax.config import Config, PretrainingConfig
 from coca_jax.distributed.sharding import Axis, constrain, constrain_tree
 from coca_jax.models.coca import Branches, Coca, CocaOutput, abstract_parameters
 from coca_jax.objectives import losses
@@ -26,7 +26,7 @@ class Pretraining:
     """
 
     model: Coca
-    config: LossConfig
+    config: PretrainingConfig
     pad_id: int
     sources: tuple[str, ...] = ()
 
@@ -162,7 +162,7 @@ class Pretraining:
 
 def branches(config: Config) -> Branches:
     """The parts of the model that losses of a weight above 0 need."""
-    loss = config.loss
+    loss = config.objective.pretraining
     return Branches(
         contrastive=bool(loss.contrastive_weight),
         captioning=bool(loss.captioning_weight),
@@ -174,7 +174,7 @@ def branches(config: Config) -> Branches:
 def sources(config: Config) -> tuple[str, ...]:
     """The sources whose captioning losses are told apart: those of a mixture, where captions are learned."""
     names = tuple(config.data.sources)
-    return names if len(names) > 1 and config.loss.captioning_weight else ()
+    return names if len(names) > 1 and config.objective.pretraining.captioning_weight else ()
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:

@@ -8,7 +8,7 @@ import base64
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2
@@ -17,7 +17,7 @@ from coca_jax.errors import CocaError
 from coca_jax.pages import images
 from coca_jax.pages.blocks import Section
 from coca_jax.pages.charts import percent
-from coca_jax.storage.files import as_path, is_remote, write_atomically
+from coca_jax.storage.files import write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -31,12 +31,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., object]] = {
         "kind": lambda block: type(block).__name__,
         "percent": percent,
         "thumbnail": images.thumbnail,
         "exact": images.exact,
     }
+    environment.filters.update(filters)
     return environment
 
 
@@ -68,21 +69,8 @@ def write_page(
     Raises:
       CocaError: the file cannot be written.
     """
-    write_text(path, render_page(kind=kind, title=title, sections=sections, summary=summary), "backslashreplace")
-
-
-def write_text(path: str | os.PathLike, text: str, errors: str = "strict") -> None:
-    """Writes a text file atomically, making its folder if there is none.
-
-    Args:
-      errors: treatment of characters that UTF-8 has not, such as those of file names; see `str.encode`.
-
-    Raises:
-      CocaError: the file cannot be written.
-    """
+    page = render_page(kind=kind, title=title, sections=sections, summary=summary)
     try:
-        if not is_remote(path):
-            as_path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text, errors)
+        write_atomically(path, page, "backslashreplace")  # names of files need not be UTF-8
     except OSError as error:
         raise CocaError(f"{path} cannot be written ({error.strerror or error}): name another file") from error

@@ -1,13 +1,13 @@
-"""Evaluation sets that files of `configs/eval/` share: the ImageNet family, as CLIP and CoCa are measured on it."""
+"""Evaluation datasets that files of `configs/eval/` share: the ImageNet family, as CLIP and CoCa are measured on it."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 
 from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
 
-# name: (TFDS set, its split, whether only the classes that occur are candidates)
+# name: (TFDS dataset, its split, whether only the classes that occur are candidates)
 _FAMILY = {
     "imagenet": ("imagenet2012", "validation", False),
     "imagenet_v2": ("imagenet_v2", "test", False),
@@ -37,39 +37,37 @@ SEVERITIES = range(1, 6)
 
 
 def imagenet_family(arg: str | None) -> ml_collections.ConfigDict:
-    """ImageNet and what is classified with its names; `arg` is "names=FOLDER" of clip_benchmark's two files."""
+    """ImageNet and the datasets classified with its names; `arg` is "names=FOLDER" of clip_benchmark's two files."""
     folder = _folder(arg)
-    sets = {
+    datasets = {
         name: _imagenet(folder, tfds, split, class_subset=subset) for name, (tfds, split, subset) in _FAMILY.items()
     }
-    sets["objectnet"] = _asked(
+    datasets["objectnet"] = _classified(
         folder,
         format="folder",
         label_field="folder",
         class_names="mappings/folder_to_objectnet_label.json",
-        class_ids="mappings/objectnet_to_imagenet_1k.json",
         crop_border=2,  # red; as wide as the authors' code has it
-        download="https://objectnet.dev: path is its images, class_names and class_ids are its mappings",
     )
-    return config_lib.evaluation(**sets)
+    datasets["objectnet"].classification.class_ids = "mappings/objectnet_to_imagenet_1k.json"
+    datasets[
+        "objectnet"
+    ].download = "https://objectnet.dev: dataset.path is its images, dataset.class_names and classification.class_ids are its mappings"
+    return config_lib.evaluation_config(**datasets)
 
 
 def imagenet_c(arg: str | None) -> ml_collections.ConfigDict:
     """15 corruptions in 5 severities, their mean and mCE; `arg` as for `imagenet_family`."""
     folder = _folder(arg)
-    sets = {
-        f"imagenet_c_{kind}_{severity}": _imagenet(
-            folder, f"imagenet2012_corrupted/{kind}_{severity}", "validation", group="imagenet_c"
-        )
-        for kind, severity in _corruptions()
-    }
-    config = config_lib.evaluation(**sets)
+    datasets = {}
+    for kind in ALEXNET_ERRORS:
+        for severity in SEVERITIES:
+            one = _imagenet(folder, f"imagenet2012_corrupted/{kind}_{severity}", "validation")
+            one.group = "imagenet_c"
+            datasets[f"imagenet_c_{kind}_{severity}"] = one
+    config = config_lib.evaluation_config(**datasets)
     config.gallery = 0  # 75 of them would make a page that no browser likes
     return config
-
-
-def _corruptions() -> Iterator[tuple[str, int]]:
-    return ((kind, severity) for kind in ALEXNET_ERRORS for severity in SEVERITIES)
 
 
 def _folder(arg: str | None) -> str:
@@ -82,20 +80,21 @@ def _folder(arg: str | None) -> str:
     return folder
 
 
-def _imagenet(folder: str, tfds: str, split: str, **changes) -> ml_collections.ConfigDict:
-    return _asked(
+def _imagenet(folder: str, tfds: str, split: str, *, class_subset: bool = False) -> ml_collections.ConfigDict:
+    one = _classified(
         folder,
         format="tfds",
         path=tfds,
         evaluation_files=(split,),
         label_field="label",
         class_names=f"{folder}/en_classnames.json:imagenet1k",
-        download=f"tfds build {tfds}",
-        **changes,
     )
+    one.classification.class_subset = class_subset
+    one.download = f"tfds build {tfds}"
+    return one
 
 
-def _asked(folder: str, **changes) -> ml_collections.ConfigDict:
+def _classified(folder: str, **dataset: Any) -> ml_collections.ConfigDict:
     """A classification with CLIP's 80 prompts."""
     prompts = (f"{folder}/en_zeroshot_classification_templates.json:imagenet1k",)
-    return config_lib.held_out(tasks=("classification",), prompts=prompts, **changes)
+    return config_lib.evaluation_dataset(tasks=("classification",), dataset={"prompts": prompts, **dataset})

@@ -1,23 +1,27 @@
-"""Configs that several files of configs/ share: a small model on any set, and the paper's pretraining (§4.1) in three sizes,
+"""Configs that several files of configs/ share: a small model on any dataset, and the paper's pretraining (§4.1) in three sizes,
 the stage at 576 pixels, each of them shrunk to a laptop too.
 
     --config=configs/coca_giant.py                       65,536 pairs a step, 500,000 steps, at 288 pixels
     --config=configs/coca_giant.py:res=576               then one epoch at 576, from the checkpoint of the first
     --config=configs/coca_giant.py:res=576,size=laptop   either through the same code on a laptop, for three steps
-    --config=configs/coca_giant.py:data=imagenet         on another set of sets.py than tars of one's own
+    --config=configs/coca_giant.py:data=imagenet         on another dataset of datasets.py than tars of one's own
 """
 
 import ml_collections
 
 from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
-from coca_jax.presets import datasets as sets
+from coca_jax.presets import datasets
 
-_ARGUMENTS = {"res": ("288", "576"), "size": ("full", "laptop"), "data": tuple(sets.SETS)}  # the first is the default
+_ARGUMENTS = {
+    "res": ("288", "576"),
+    "size": ("full", "laptop"),
+    "data": tuple(datasets.DATASETS),
+}  # the first is the default
 
 
 def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """What stands behind the colon of `--config=FILE:KEY=VALUE,KEY=VALUE`; other keys have their first choice.
+    """The values of the keys that follow the colon of `--config=FILE:KEY=VALUE,KEY=VALUE`; others have their first choice.
 
     Raises:
       CocaError: a key or value that is no choice, or a key given twice; it lists the choices.
@@ -35,10 +39,10 @@ def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str
 
 
 def small(name: str) -> ml_collections.ConfigDict:
-    """A small model on a set of `sets.py`, to be trained from scratch on a laptop or one accelerator.
+    """A small model on a dataset of `datasets.py`, to be trained from scratch on a laptop or one accelerator.
 
     Raises:
-      CocaError: there is no such set.
+      CocaError: there is no such dataset.
     """
     config = config_lib.default()
     config.model.update(width=192, heads=6, dtype="float32", remat="full")
@@ -54,7 +58,7 @@ def small(name: str) -> ml_collections.ConfigDict:
         clip_norm=1.0,
         ema_decay=0.99,
     )
-    config.data.update(sets.data(name), name=name, long_text="truncate")
+    config.data.update(datasets.data(name), name=name, long_text="truncate")
     config.train.update(steps=2_000, batch_size=64, checkpoint_every=200, log_every=20)
     config.evaluation.update(batch_size=64)
     return config
@@ -73,7 +77,7 @@ def coca(variant: str, text: str | None = None) -> ml_collections.ConfigDict:
     config = config_lib.default()  # loss, optimiser, steps and batch size are the paper's already
     config.model = config_lib.to_config_dict(config_lib.variant(variant))
     config.model.remat = "dots"
-    config.data.update(sets.data(given["data"]), name=given["data"], long_text="truncate")
+    config.data.update(datasets.data(given["data"]), name=given["data"], long_text="truncate")
     config.train.log_every = 50
     if given["res"] == "576":
         _continue_at_576(config, f"runs/coca_{variant}")
@@ -90,7 +94,7 @@ def _continue_at_576(config: ml_collections.ConfigDict, first_stage: str) -> Non
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """A twelfth of the layers, an eighth of the widths, a sixth of the picture; on digit scenes, which need no files."""
+    """A twelfth of the layers, an eighth of the widths, a sixth of the image; on digit scenes, which need no files."""
     model, image, text = config.model, config.model.image, config.model.text
     model.update(width=model.width // 8, heads=model.heads // 4, dtype="float32")  # CPUs are slow at bfloat16
     image.update(size=image.size // 6, patch=image.patch // 3, layers=image.layers // 12, mlp=image.mlp // 8)

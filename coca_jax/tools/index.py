@@ -2,87 +2,80 @@
 
     python -m coca_jax.tools index --config=configs/x.py --workers=16
 
-A run would make them at its first start, on one machine's threads; they are kept beside the shards, or where nothing
-can be written there, in the cache folder (COCA_CACHE). Prints what was found, and what is damaged.
+A run would make them at its first start, on one machine's threads. They are kept beside the shards or, where that folder
+is not writable, in the cache folder (COCA_CACHE). Prints the number of records and the damage.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import logging
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records import index_cache
-from coca_jax.data.records import open as records
-from coca_jax.data.records.formats import tar as tar_records
+from coca_jax.data.records.formats import tar
+from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import Selection
 from coca_jax.errors import CocaError
+from coca_jax.pages.text_table import text_table
 from coca_jax.storage.files import File
-from coca_jax.tools import sets
+from coca_jax.tools.common import progress
 
 _log = logging.getLogger(__name__)
 
 
-def build(
-    source: DatasetConfig, *, workers: int = 1, beside: bool = True, what: str = "shards"
-) -> tuple[int, dict[str, str]]:
-    """Indexes all shards of a set of tars that have no index yet, several at a time.
+def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside: bool = True) -> dict[str, str]:
+    """Indexes the tars of a dataset that have no index yet, several at a time.
 
     Args:
-      source: the set.
+      name: of the dataset, for the progress bar.
+      dataset: one of tars.
       workers: processes.
       beside: keep new indices beside shards in a bucket, too.
-      what: the set's name, for the progress bar.
 
     Returns:
-      How many shards there are, and why each of those that cannot be indexed cannot, by path.
+      For each shard that cannot be indexed, by path, the reason.
     """
-    selection = Selection(files=(*source.train_files, *source.evaluation_files))
-    files = index_cache.find_shards(source, selection, lambda name: name.endswith(".tar"), ".tar")
-    work = functools.partial(_index, source.image_field, beside)
-    broken = {}
-    with sets.progress(what, len(files), "shard") as advance:
-        for file, error in zip(files, _in_processes(work, files, workers), strict=True):
-            if error:
-                broken[file.path] = error
-            advance(1)
-    return len(files), broken
+    selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
+    files = index_cache.find_shards(dataset, selection, lambda name: name.endswith(".tar"), ".tar")
+    work = functools.partial(_index, dataset.image_field, beside)
+    # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        results: Iterator[str] = map(work, files)
+        if workers > 1:
+            pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context)
+            results = stack.enter_context(pool).map(work, files, chunksize=4)
+        errors = list(progress(results, name, len(files), "shard"))
+    return {file.path: error for file, error in zip(files, errors, strict=True) if error}
 
 
 def _index(image_field: str, beside: bool, file: File) -> str:
+    """Indexes one shard; returns the error, if there is one."""
     try:
-        tar_records.index(file, image_field, beside)
+        tar.index(file, image_field, beside)
         return ""
     except CocaError as error:
         return str(error)
 
 
-def _in_processes(work: Callable[[File], str], files: Sequence[File], workers: int) -> Iterator[str]:
-    if workers == 1:
-        yield from map(work, files)
-        return
-    # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context) as pool:
-        yield from pool.map(work, files, chunksize=4)
-
-
 def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
-    """What a set's splits hold, a line each, and its damage."""
+    """A table with the numbers of records of a dataset's splits, and its damage."""
     rows = [(name, "records")] + [(f"  {split}", f"{len(store):,}") for split, store in stores.items()]
     damage: Counter[str] = Counter()
     for store in stores.values():
         damage |= Counter(store.damage)  # both splits may lie in the same shards
-    return sets.table(rows + [(f"  lost: {cause}", f"{count:,}") for cause, count in sorted(damage.items())])
+    return text_table(rows + [(f"  lost: {cause}", f"{count:,}") for cause, count in sorted(damage.items())])
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
-    """Adds the command's flags; gives what runs it."""
+    """Adds the command's flags; returns the function that runs it."""
     workers = flags.DEFINE_integer("workers", 4, "Processes that index tars.", lower_bound=1, flag_values=values)
     beside = flags.DEFINE_bool(
         "beside",
@@ -92,21 +85,20 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     )
 
     def run(config: Config) -> None:
-        broken: dict[str, str] = {}
+        errors: dict[str, str] = {}
         for name, source in config.data.sources.items():
-            if source.format == "digit_scenes":
+            dataset = source.dataset
+            if dataset.format == "digit_scenes":
                 print(f"{name}: digit_scenes, made by index: nothing to do")
                 continue
-            if source.format == "tars":
-                count, errors = build(source, workers=workers.value, beside=beside.value, what=name)
-                broken |= errors
-                _log.info("%s: %d shards", name, count)
-            if not broken:
-                splits = records.SPLITS if source.holds_out else records.SPLITS[:1]
-                print(summary(name, {split: records.open_records(source, split) for split in splits}))
-        for error in list(broken.values())[1:]:
+            if dataset.format == "tars":
+                errors |= build_indices(name, dataset, workers=workers.value, beside=beside.value)
+            if not errors:
+                splits = SPLITS if dataset.holds_out else SPLITS[:1]
+                print(summary(name, {split: open_records(dataset, split) for split in splits}))
+        for error in list(errors.values())[1:]:
             _log.warning("%s", error)
-        if broken:
-            raise CocaError(next(iter(broken.values())))
+        if errors:
+            raise CocaError(next(iter(errors.values())))
 
     return run

@@ -1,180 +1,165 @@
-"""What `stats` found, as a dict for programs, a table for terminals and a page with histograms."""
+"""Statistics of a dataset, as a table for terminals and as a page with histograms."""
 
+import dataclasses
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from coca_jax.config import Config
 from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
 from coca_jax.pages.page import write_page
-from coca_jax.tools import sets
-from coca_jax.tools.stats import SetStats
+from coca_jax.pages.text_table import text_table
 
-_BINS = 12
-_ASPECTS = (0, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 0.95, 1.05, 4 / 3, 3 / 2, 2, 3, np.inf)
-_ASPECT_NAMES = (
-    "below 1:3",
-    "1:3 to 1:2",
-    "1:2 to 2:3",
-    "2:3 to 3:4",
-    "3:4 to 0.95",
-    "square",
-    "1.05 to 4:3",
-    "4:3 to 3:2",
-    "3:2 to 2:1",
-    "2:1 to 3:1",
-    "above 3:1",
-)
-
-
-def as_dict(found: Mapping[str, SetStats], length: int) -> dict[str, Any]:
-    """All sets for `json.dumps`; `length`: tokens that the model reads."""
-    return {name: _one(stats, length) for name, stats in found.items()}
-
-
-def _one(stats: SetStats, length: int) -> dict[str, Any]:
-    captions = len(stats.tokens)
-    aspects = np.histogram(stats.widths / np.maximum(stats.heights, 1), _ASPECTS)[0]
-    return {
-        "records": stats.records,
-        "read": stats.read,
-        "usable": len(stats.per_picture),
-        "lost": dict(stats.damage),
-        "corrupt": {
-            cause: {"count": stats.corrupt_counts[cause], "names": names} for cause, names in stats.corrupt.items()
-        },
-        "formats": dict(stats.formats.most_common()),
-        "bytes": _spread(stats.bytes),
-        "width": _spread(stats.widths),
-        "height": _spread(stats.heights),
-        "shorter_side": _spread(np.minimum(stats.widths, stats.heights)),
-        "aspect": dict(zip(_ASPECT_NAMES, aspects.tolist(), strict=True)),
-        "identical_pictures": stats.identical,
-        "captions": captions,
-        "captions_per_picture": _spread(stats.per_picture),
-        "characters": _spread(stats.characters),
-        "tokens": _spread(stats.tokens) | {"model_reads": length, "longer": int((stats.tokens > length).sum())},
-        "repeated_captions": captions - stats.distinct,
-        "most_frequent": [{"caption": text, "count": count} for text, count in stats.often],
-    }
+ASPECTS = {  # width / height from which on an image counts here
+    0: "below 1:3",
+    1 / 3: "1:3 to 1:2",
+    1 / 2: "1:2 to 2:3",
+    2 / 3: "2:3 to 3:4",
+    3 / 4: "3:4 to 0.95",
+    0.95: "square",
+    1.05: "1.05 to 4:3",
+    4 / 3: "4:3 to 3:2",
+    3 / 2: "3:2 to 2:1",
+    2: "2:1 to 3:1",
+    3: "above 3:1",
+}
+_SPREADS = {
+    "bytes": "file, bytes",
+    "width": "width, pixels",
+    "height": "height, pixels",
+    "shorter_side": "shorter side, pixels",
+    "captions_per_image": "captions an image",
+    "characters": "caption, characters",
+    "tokens": "caption, tokens with BOS and EOS",
+}
 
 
-def _spread(values: np.ndarray) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Spread:
     """Extremes, quantiles, mean and a histogram of whole numbers."""
-    if not len(values):
-        return {"mean": None}
-    low, high = int(values.min()), int(values.max())
-    edges = np.unique(np.linspace(low, high + 1, _BINS + 1).astype(np.int64))
-    quantiles = np.quantile(values, [0.05, 0.5, 0.95], method="nearest").tolist()
-    return {
-        "min": low,
-        "p5": quantiles[0],
-        "median": quantiles[1],
-        "p95": quantiles[2],
-        "max": high,
-        "mean": round(float(values.mean()), 3),
-        "histogram": {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()},
-    }
+
+    min: int
+    p5: int
+    median: int
+    p95: int
+    max: int
+    mean: float
+    edges: list[int]
+    counts: list[int]
 
 
-def table(values: Mapping[str, Any]) -> str:
-    """The same for a terminal."""
-    return "\n\n".join(_section(name, one) for name, one in values.items())
+@dataclasses.dataclass(frozen=True)
+class Corrupt:
+    """Number and some names of records that training would skip."""
+
+    count: int
+    names: list[str]
 
 
-def _section(name: str, one: Mapping[str, Any]) -> str:
-    rows = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
-    for key, words in _MEASURED:
-        if one[key]["mean"] is not None:
-            rows.append(
-                (
-                    words,
-                    *(f"{one[key][part]:,}" for part in ("min", "p5", "median", "p95", "max")),
-                    f"{one[key]['mean']:,.1f}",
-                )
-            )
-    facts = [f"{words}: {value}" for words, value in _facts(one)]
-    often = [f"  {row['count']:,} x {_short(row['caption'])}" for row in one["most_frequent"]]
-    corrupt = [f"  such as {each}" for cause in one["corrupt"].values() for each in cause["names"][:3]]
-    shapes = [f"{words} {count:,}" for words, count in one["aspect"].items() if count]
-    shapes = ["aspect (width:height): " + ", ".join(shapes)] if shapes else []
-    often = ["most frequent captions:", *often] if often else []
-    return "\n".join([sets.table(rows), *facts, *corrupt, *shapes, *often])
+@dataclasses.dataclass(frozen=True)
+class DatasetStats:
+    """The contents of a dataset; everything but `records` and `lost` is about the records that were read.
+
+    Attributes:
+      records: number of records of the split; read: of those that were read; usable: of those that are not corrupt.
+      lost: records that indexing could not list, by cause.
+      corrupt: by cause.
+      formats: images by file format; "clip" is any video.
+      bytes, width, height, shorter_side: of each usable image's file; clips have no sides here. None: no image.
+      aspect: images by width : height.
+      identical_images: images whose bytes equal another's.
+      captions: number of captions.
+      captions_per_image: of each usable record; characters, tokens: of each caption, tokens with BOS and EOS.
+      tokens_read: tokens that the model reads; longer_captions: captions that exceed them.
+      repeated_captions: captions that equal another; most_frequent: some of those with their counts.
+    """
+
+    records: int
+    read: int
+    usable: int
+    lost: dict[str, int]
+    corrupt: dict[str, Corrupt]
+    formats: dict[str, int]
+    bytes: Spread | None
+    width: Spread | None
+    height: Spread | None
+    shorter_side: Spread | None
+    aspect: dict[str, int]
+    identical_images: int
+    captions: int
+    captions_per_image: Spread | None
+    characters: Spread | None
+    tokens: Spread | None
+    tokens_read: int
+    longer_captions: int
+    repeated_captions: int
+    most_frequent: dict[str, int]
+
+    def spreads(self) -> dict[str, Spread]:
+        """The measured quantities by their names for people."""
+        return {label: spread for key, label in _SPREADS.items() if (spread := getattr(self, key))}
 
 
-_MEASURED = (
-    ("bytes", "file, bytes"),
-    ("width", "width, pixels"),
-    ("height", "height, pixels"),
-    ("shorter_side", "shorter side, pixels"),
-    ("captions_per_picture", "captions a picture"),
-    ("characters", "caption, characters"),
-    ("tokens", "caption, tokens with BOS and EOS"),
-)
-
-
-def _facts(one: Mapping[str, Any]) -> list[tuple[str, str]]:
-    share = one["read"] - one["usable"]
-    some = f", {one['read']:,} of them read" if one["read"] < one["records"] else ""
-    facts = [
-        ("records", f"{one['records']:,}{some}"),
-        (
-            "corrupt",
-            f"{share:,} ({share / max(one['read'], 1):.2%} of those read)"
-            + _listed({cause: value["count"] for cause, value in one["corrupt"].items()}),
-        ),
+def as_text(name: str, stats: DatasetStats) -> str:
+    """The statistics as a table and lines."""
+    rows: list[Sequence[str]] = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
+    for label, spread in stats.spreads().items():
+        quantiles = (spread.min, spread.p5, spread.median, spread.p95, spread.max)
+        rows.append((label, *(f"{value:,}" for value in quantiles), f"{spread.mean:,.1f}"))
+    lines = [text_table(rows), *(f"{label}: {value}" for label, value in _facts(stats))]
+    lines += [f"  such as {each}" for corrupt in stats.corrupt.values() for each in corrupt.names[:3]]
+    aspects = _listed({label: count for label, count in stats.aspect.items() if count})
+    lines += [f"aspect (width:height): {aspects}"] if aspects else []
+    lines += ["most frequent captions:"] if stats.most_frequent else []
+    lines += [
+        f"  {count:,} x {text if len(text) <= 80 else text[:79] + '…'}" for text, count in stats.most_frequent.items()
     ]
-    facts += [("lost while indexing", _listed(one["lost"])[2:])] if one["lost"] else []
-    facts += [
-        ("formats", _listed(one["formats"])[2:] or "none"),
-        ("pictures with the same bytes as another", f"{one['identical_pictures']:,}"),
-        ("captions", f"{one['captions']:,}, of which {one['repeated_captions']:,} repeat another"),
-        (
-            f"captions longer than the {one['tokens']['model_reads']} tokens that the model reads",
-            f"{one['tokens']['longer']:,}",
-        ),
+    return "\n".join(lines)
+
+
+def _facts(stats: DatasetStats) -> list[tuple[str, str]]:
+    corrupt = stats.read - stats.usable
+    part = f", {stats.read:,} of them read" if stats.read < stats.records else ""
+    causes = _listed({cause: one.count for cause, one in stats.corrupt.items()})
+    return [
+        ("records", f"{stats.records:,}{part}"),
+        ("corrupt", f"{corrupt:,} ({corrupt / max(stats.read, 1):.2%} of those read)" + (causes and f", {causes}")),
+        *([("lost while indexing", _listed(stats.lost))] if stats.lost else []),
+        ("formats", _listed(stats.formats) or "none"),
+        ("images with the same bytes as another", f"{stats.identical_images:,}"),
+        ("captions", f"{stats.captions:,}, of which {stats.repeated_captions:,} repeat another"),
+        (f"captions longer than the {stats.tokens_read} tokens that the model reads", f"{stats.longer_captions:,}"),
     ]
-    return facts
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return "".join(f", {name}: {count:,}" for name, count in counts.items())
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-def write(path: str, config: Config, split: str, found: Mapping[str, SetStats]) -> None:
-    """Writes the page with histograms.
+def write_report(path: str, title: str, split: str, results: Mapping[str, DatasetStats]) -> None:
+    """Writes the page with histograms of each dataset.
 
     Raises:
       CocaError: the file cannot be written.
     """
-    values = as_dict(found, config.model.text.length)
-    total = sum(one["read"] for one in values.values())
     write_page(
         path,
         kind="data statistics",
-        title=config.data.name or ", ".join(values),
-        summary=f"{total:,} records of the split {split} were read.",
-        sections=[Section(name, f"set-{number}", _blocks(one)) for number, (name, one) in enumerate(values.items())],
+        title=title or ", ".join(results),
+        summary=f"{sum(one.read for one in results.values()):,} records of the split {split} were read.",
+        sections=[Section(name, f"data-{number}", _blocks(one)) for number, (name, one) in enumerate(results.items())],
     )
 
 
-def _blocks(one: Mapping[str, Any]) -> list[Block]:
-    """Counts, histograms, and the most frequent captions of a dataset."""
-    histograms = [Bars("width : height", [row for row in one["aspect"].items() if row[1]])]
-    for key, words in _MEASURED:
-        if one[key]["mean"] is not None:
-            edges, counts = one[key]["histogram"]["edges"], one[key]["histogram"]["counts"]
-            names = [
-                f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(edges)
-            ]
-            histograms.append(Bars(words, list(zip(names, counts, strict=True))))
-    corrupt = [(f"{cause}, such as", "\n".join(value["names"])) for cause, value in one["corrupt"].items()]
-    blocks: list[Block] = [Table((), _facts(one) + corrupt, "Counts"), Columns([[bars] for bars in histograms])]
-    often = [(f"{row['count']:,} ×", row["caption"]) for row in one["most_frequent"]]
-    return [*blocks, Heading("Most frequent captions"), Table((), often, "Most frequent captions")] if often else blocks
+def _blocks(stats: DatasetStats) -> list[Block]:
+    histograms = [Bars("width : height", [row for row in stats.aspect.items() if row[1]])]
+    for label, spread in stats.spreads().items():
+        bins = [
+            f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}"
+            for low, high in itertools.pairwise(spread.edges)
+        ]
+        histograms.append(Bars(label, list(zip(bins, spread.counts, strict=True))))
+    names = [(f"{cause}, such as", "\n".join(corrupt.names)) for cause, corrupt in stats.corrupt.items()]
+    blocks: list[Block] = [Table((), _facts(stats) + names, "Counts"), Columns([[bars] for bars in histograms])]
+    if stats.most_frequent:
+        frequent = [(f"{count:,} times", text) for text, count in stats.most_frequent.items()]
+        blocks += [Heading("Most frequent captions"), Table((), frequent, "Most frequent captions")]
+    return blocks

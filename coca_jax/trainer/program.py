@@ -58,7 +58,7 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program
     whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
     plan = _plan(dataclasses.replace(whole, model=dataclasses.replace(config.model, remat="none")), mesh)
     plan = dataclasses.replace(plan, model=model, optimizer=optimiser)
-    pretraining = objective.Pretraining(model, config.loss, pad_id, objective.sources(config))
+    pretraining = objective.Pretraining(model, config.objective.pretraining, pad_id, objective.sources(config))
     return Program(
         config, mesh, pretraining, plan, step.train_step(config, pretraining, optimiser), abstract_batch(config, mesh)
     )
@@ -77,7 +77,7 @@ def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.S
     if image.kind == "precomputed":
         pictures = ((rows, image.tokens, config.model.width), np.float32)
     else:
-        frames = max(source.frames for source in config.data.sources.values())
+        frames = max(source.dataset.frames for source in config.data.sources.values())
         pictures = ((rows, *(frames,) * bool(frames), image.size, image.size, 3), np.uint8)
     placed = sharding.batch_sharding(mesh)
     shapes = {"image": pictures, "text": ((rows, config.model.text.length), np.int32)}

@@ -13,22 +13,23 @@ from coca_jax import config as config_lib
 
 
 def get_config(arg=None):
-    def tars(**changes):
-        return config_lib.held_out(format="tars", path=arg or "", evaluation_files=("twemoji-*",), **changes)
-
-    every = ("*",)
-    tasks = ("retrieval", "classification", "captioning")
     unseen = ("split=heldout_concept",)
-    return config_lib.evaluation(
-        emoji=tars(
+    among_all = {"candidate_files": ("*",)}
+
+    def tars(*tasks, classes, only=(), exclude=(), **classification):
+        dataset = {"format": "tars", "path": arg or "", "evaluation_files": ("twemoji-*",)}
+        return config_lib.evaluation_dataset(
+            dataset={**dataset, "only": only, "exclude": exclude},
             tasks=tasks,
-            classify=("name", "group", "subgroup"),
-            candidate_files=every,
-            described_by="name",
-            exclude=unseen,
-        ),
-        emoji_labels=tars(tasks=("classification",), classify=("group", "subgroup")),
-        emoji_unseen=tars(tasks=tasks, classify=("name",), only=unseen),
-        emoji_unseen_among_all=tars(tasks=("classification",), classify=("name",), only=unseen, candidate_files=every),
-        emoji_likelihood=tars(tasks=("likelihood_classification",), classify=("group",)),
+            classification={"fields": classes, **classification},
+        )
+
+    every = ("retrieval", "classification", "captioning")
+    classes = ("name", "group", "subgroup")
+    return config_lib.evaluation_config(
+        emoji=tars(*every, classes=classes, described_by="name", exclude=unseen, **among_all),
+        emoji_labels=tars("classification", classes=("group", "subgroup")),
+        emoji_unseen=tars(*every, classes=("name",), only=unseen),
+        emoji_unseen_among_all=tars("classification", classes=("name",), only=unseen, **among_all),
+        emoji_likelihood=tars("likelihood_classification", classes=("group",)),
     )

@@ -50,7 +50,7 @@ def sentence(arguments: list[str]) -> str:
         ("--config.model.image.kind=resnet", ("model.image.kind", "'resnet'", "vit")),
         ("--config.model.image.patch=7", ("model.image.patch = 7", "model.image.size = 40")),
         ("--config.model.heads=5", ("model.heads = 5", "model.width = 32")),
-        ("--config.data.format=folder", ("--config.data.path",)),
+        ("--config.data.dataset.format=folder", ("--config.data.dataset.path",)),
         ("--wrokdir=x", ("wrokdir",)),
         ("stray", ("'stray'",)),
     ],
@@ -77,7 +77,9 @@ def test_folder_without_captions(tmp_path):
     photos.mkdir()
     Image.new("RGB", (32, 32)).save(photos / "a.png")
     message = sentence(
-        running.train_command(tmp_path / "run", "--config.data.format=folder", f"--config.data.path={photos}")
+        running.train_command(
+            tmp_path / "run", "--config.data.dataset.format=folder", f"--config.data.dataset.path={photos}"
+        )
     )
     assert str(photos) in message and "captions" in message
 
@@ -106,8 +108,8 @@ def folder_run(tmp_path, *flags):
     photos = photo_folder(tmp_path / "photos", pictures=40)
     return running.train_command(
         tmp_path / "run",
-        "--config.data.format=folder",
-        f"--config.data.path={photos}",
+        "--config.data.dataset.format=folder",
+        f"--config.data.dataset.path={photos}",
         "--config.train.steps=12",
         *flags,
     )
@@ -169,19 +171,22 @@ def test_evaluate_gives_training_s_own_figures(run, tmp_path):
 def sets_of(photos):
     """configs/eval/coco.py on a folder of photos instead."""
     changes = {
-        "format": "folder",
-        "path": photos,
-        "evaluation_files": "('*',)",
-        "text_fields": "()",
-        "captions_per_image": "1",
+        "dataset.format": "folder",
+        "dataset.path": photos,
+        "dataset.evaluation_files": "('*',)",
+        "dataset.text_fields": "()",
+        "retrieval.captions_per_image": "1",
     }
-    return ["--config=configs/eval/coco.py", *(f"--config.sets.coco.{key}={value}" for key, value in changes.items())]
+    return [
+        "--config=configs/eval/coco.py",
+        *(f"--config.datasets.coco.{key}={value}" for key, value in changes.items()),
+    ]
 
 
 def test_any_set_by_name_on_one_process_and_on_four(run, tmp_path):
     photos = photo_folder(tmp_path / "photos", pictures=21)
     arguments = [*running.command("evaluate", f"--checkpoint={run}"), *sets_of(photos), "--config.batch_size=8"]
-    status, out, err = running.call([*arguments, f"--output={tmp_path / 'one'}", "--sets=coco"])
+    status, out, err = running.call([*arguments, f"--output={tmp_path / 'one'}", "--datasets=coco"])
     assert status == 0, err
     assert "broken.jpg left out: not an image" in err and "records left out: 1 not an image" in err, err
     results = json.loads((tmp_path / "one" / "evaluation_coco.json").read_text())
@@ -203,7 +208,7 @@ def test_any_set_by_name_on_one_process_and_on_four(run, tmp_path):
 
 def test_a_set_that_is_not_there(run):
     config = "--config=configs/eval/coco.py"
-    message = sentence(running.command("evaluate", f"--checkpoint={run}", config, "--sets=cocoa"))
+    message = sentence(running.command("evaluate", f"--checkpoint={run}", config, "--datasets=cocoa"))
     assert "'cocoa'" in message and "did you mean 'coco'" in message
 
 

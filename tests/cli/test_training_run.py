@@ -8,7 +8,6 @@ import pytest
 from etils import epath
 
 from coca_jax.cli import training_run as run_setup
-from coca_jax.config import SourceConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
@@ -76,8 +75,8 @@ def test_a_run_continues_on_its_own_data_alone(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "data, key",
     [
-        ({"frames": 4}, "data.frames"),
-        ({"mixture": {"signs": SourceConfig(format="folder", frames=4)}}, "data.mixture.signs.frames"),
+        ({"frames": 4}, "data.dataset.frames"),
+        ({"mixture": {"signs": builders.source(format="folder", frames=4)}}, "data.mixture.signs.dataset.frames"),
     ],
 )
 def test_pretraining_on_clips_is_refused_before_anything_is_read(tmp_path, data, key):

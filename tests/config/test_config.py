@@ -8,7 +8,7 @@ import ml_collections
 import pytest
 
 from coca_jax import config as config_lib
-from coca_jax.config import Config, from_config_dict
+from coca_jax.config import Config, DatasetConfig, EvaluationDatasetConfig, from_config_dict
 from coca_jax.errors import CocaError
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
@@ -43,19 +43,19 @@ def _changed_everywhere(config):
             return _changed_everywhere(value)
         if isinstance(value, bool):
             return not value
-        if field.name == "sets":
-            return {
-                "more": config_lib.EvaluationDatasetConfig(
-                    format="folder", path="a", examples=3, beams=2, classify=("b", "c")
-                )
-            }
+        if field.name == "datasets":
+            more = {"dataset": {"format": "folder", "path": "a"}, "examples": 3, "captioning": {"beams": 2}}
+            values = config_lib.evaluation_config(more=config_lib.evaluation_dataset(**more))
+            return config_lib.evaluation_from_config_dict(values).datasets
         if isinstance(value, dict):
             return {"one": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
             return (*value, "other {}", "and another {}")
+        if field.metadata.get("range", {}).get("below") == 1:
+            return 0.5
         if isinstance(value, str):
             choices = [c for c in field.metadata.get("choices", ()) if c != value]
-            return choices[0] if choices else value + "changed"
+            return choices[0] if choices else value + "changed" * ("choices" not in field.metadata)
         return value * 2 if value else value + (1 if isinstance(value, int) else 0.25)
 
     fields = {f.name: other(f, getattr(config, f.name)) for f in dataclasses.fields(config)}
@@ -64,25 +64,26 @@ def _changed_everywhere(config):
 
 def test_a_mixture_is_open_to_flags_and_refuses_what_it_does_not_know():
     values = config_lib.default()
-    values.data.mixture = {"web": config_lib.source(format="tars", path="a", share=3), "scenes": config_lib.source()}
-    values.data.mixture.web.path = "b"
+    web = config_lib.source(share=3, dataset={"format": "tars", "path": "a"})
+    values.data.mixture = {"web": web, "scenes": config_lib.source()}
+    values.data.mixture.web.dataset.path = "b"
     config = from_config_dict(values)
     assert list(config.data.sources) == ["scenes", "web"]
-    assert config.data.sources["web"] == config_lib.SourceConfig(format="tars", path="b", share=3.0)
+    assert config.data.sources["web"] == config_lib.SourceConfig(3.0, DatasetConfig(format="tars", path="b"))
     assert from_config_dict(config_lib.to_config_dict(config)) == config
-    assert "config.data.mixture.web has no key 'pat': did you mean config.data.mixture.web.path" in _refusal(
-        {"data": {"mixture": {"web": {"pat": "a"}}}}
+    assert "config.data.mixture.web.dataset has no key 'pat': did you mean config.data.mixture.web.dataset.path" in (
+        _refusal({"data": {"mixture": {"web": {"dataset": {"pat": "a"}}}}})
     )
-    assert "data.mixture.web.format = tars needs a folder" in _refusal(
-        {"data": {"mixture": {"web": {"format": "tars"}}}}
+    assert "data.mixture.web.dataset.format = tars needs a folder" in _refusal(
+        {"data": {"mixture": {"web": {"dataset": {"format": "tars"}}}}}
     )
-    assert "share must be above 0" in _refusal({"data": {"mixture": {"a": {"share": 0}}}})
+    assert "share = 0.0 must be above 0" in _refusal({"data": {"mixture": {"a": {"share": 0}}}})
     assert "has the name 'a b'" in _refusal({"data": {"mixture": {"a b": {}}}})
 
 
 def test_a_set_alone_is_its_own_source():
-    config = from_config_dict({"data": {"format": "tars", "path": "a", "name": "emoji"}})
-    assert config.data.sources == {"emoji": config.data}
+    config = from_config_dict({"data": {"dataset": {"format": "tars", "path": "a"}, "name": "emoji"}})
+    assert config.data.sources == {"emoji": config_lib.SourceConfig(dataset=config.data.dataset)}
 
 
 def test_defaults_survive_the_round_trip():
@@ -103,21 +104,23 @@ def test_every_value_survives_the_round_trip():
     alone = dataclasses.replace(
         changed,
         data=dataclasses.replace(changed.data, mixture={}),
-        evaluation=dataclasses.replace(changed.evaluation, sets={}),
+        evaluation=dataclasses.replace(changed.evaluation, datasets={}),
     )
     for before, after in zip(leaves(Config()), leaves(alone), strict=True):
-        assert before != after
-    assert from_config_dict(config_lib.to_config_dict(changed)) == changed
+        assert before != after or before == "pretraining"  # the only choice
+    mixed = config_lib.DataConfig(mixture=changed.data.mixture)
+    for config in (alone, dataclasses.replace(changed, data=mixed)):
+        assert from_config_dict(config_lib.to_config_dict(config)) == config
 
 
 def test_json_restores_an_equal_config():
     config = from_config_dict(
-        _with({"data.train_files": ("a*", "b*"), "data.exclude": ("style=flat",), "train.seed": 7})
+        _with({"data.dataset.train_files": ("a*", "b*"), "data.dataset.exclude": ("style=flat",), "train.seed": 7})
     )
     restored = from_config_dict(json.loads(json.dumps(dataclasses.asdict(config))))
     assert restored == config and hash(restored) == hash(config)
-    assert restored.data.train_files == ("a*", "b*") and restored.data.evaluation_files == ()
-    assert type(restored.data.train_files) is tuple
+    assert restored.data.dataset.train_files == ("a*", "b*") and restored.data.dataset.evaluation_files == ()
+    assert type(restored.data.dataset.train_files) is tuple
 
 
 def test_missing_keys_take_their_defaults():
@@ -140,7 +143,7 @@ def test_the_config_dict_is_locked():
         ("model.widht", "config.model.width"),
         ("model.image.patchsize", "config.model.image.patch"),
         ("train.mesh.tensors", "config.train.mesh.tensor"),
-        ("data.train_file", "config.data.train_files"),
+        ("data.dataset.train_file", "config.data.dataset.train_files"),
         ("zzz", "config."),  # nothing is near: some key is named all the same
     ],
 )
@@ -160,9 +163,9 @@ def test_an_unknown_key_names_the_nearest(key, nearest):
         ("model.text.tied_softmax", 1),
         ("optimizer.peak_learning_rate", "1e-3"),
         ("optimizer.peak_learning_rate", True),
-        ("data.train_files", "*.tar"),
-        ("data.train_files", ("a", 1)),
-        ("data.path", 5),
+        ("data.dataset.train_files", "*.tar"),
+        ("data.dataset.train_files", ("a", 1)),
+        ("data.dataset.path", 5),
     ],
 )
 def test_a_wrong_type_is_refused_by_name(key, value):
@@ -177,7 +180,9 @@ def test_a_value_in_place_of_a_section_is_refused_by_name(key, value):
 
 
 def test_an_integer_is_taken_for_a_float():
-    weight = from_config_dict({"loss": {"captioning_weight": 3}}).loss.captioning_weight
+    weight = from_config_dict(
+        {"objective": {"pretraining": {"captioning_weight": 3}}}
+    ).objective.pretraining.captioning_weight
     assert weight == 3.0 and type(weight) is float
 
 
@@ -213,9 +218,12 @@ CONTRADICTIONS = {
     "convnet": ({"model.image.kind": "convnet"}, "model.image.patch = 18 is not a power of two"),
     "patch of 1": ({"model.image.stem": "conv", "model.image.patch": 1}, "model.image.patch = 1 is not a power of two"),
     "tokens": ({"model.image.kind": "precomputed"}, "needs model.image.tokens"),
-    "no loss": ({"loss.contrastive_weight": 0.0, "loss.captioning_weight": 0.0}, "every weight of config.loss is 0"),
-    "temperature": ({"loss.initial_temperature": 0.0}, "loss.initial_temperature must be above 0"),
-    "length": ({"model.text.length": 2}, "model.text.length must be at least 3"),
+    "no loss": (
+        {"objective.pretraining.contrastive_weight": 0.0, "objective.pretraining.captioning_weight": 0.0},
+        "every weight of config.objective.pretraining is 0",
+    ),
+    "temperature": ({"objective.pretraining.initial_temperature": 0.0}, "initial_temperature = 0.0 must be above 0"),
+    "length": ({"model.text.length": 2}, "model.text.length = 2 must be at least 3"),
     "steps": ({"train.steps": 0}, "train.steps = 0 must be at least 1"),
     "batch": ({"train.batch_size": 0}, "train.batch_size = 0 must be at least 1"),
     "no microbatch": (
@@ -232,11 +240,17 @@ CONTRADICTIONS = {
         "train.checkpoint_every = 0 must be at least 1",
     ),
     "keep": ({"train.keep_checkpoints": 0}, "train.keep_checkpoints = 0 must be at least 1"),
-    "ema": ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay must lie in [0, 1)"),
-    "warmup": ({"optimizer.warmup_fraction": 1.0}, "optimizer.warmup_fraction must lie in [0, 1)"),
-    "holdout": ({"data.holdout": 1.0}, "data.holdout must be at least 0 and below 1"),
-    "tars": ({"data.format": "tars"}, "data.format = tars needs a folder: pass --config.data.path=FOLDER"),
-    "folder": ({"data.format": "folder"}, "data.format = folder needs a folder: pass --config.data.path=FOLDER"),
+    "ema": ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay = 1.0 must be at least 0 and below 1"),
+    "warmup": ({"optimizer.warmup_fraction": 1.0}, "optimizer.warmup_fraction = 1.0 must be at least 0 and below 1"),
+    "holdout": ({"data.dataset.holdout": 1.0}, "data.dataset.holdout = 1.0 must be at least 0 and below 1"),
+    "tars": (
+        {"data.dataset.format": "tars"},
+        "data.dataset.format = tars needs a folder: pass --config.data.dataset.path=FOLDER",
+    ),
+    "folder": (
+        {"data.dataset.format": "folder"},
+        "data.dataset.format = folder needs a folder: pass --config.data.dataset.path=FOLDER",
+    ),
 }
 
 
@@ -257,10 +271,14 @@ def test_sizes_below_one_are_refused_by_name(key, value):
     [
         {"model.image.stem": "conv", "model.image.patch": 16},
         {"model.image.kind": "precomputed", "model.image.tokens": 5, "model.image.patch": 17},
-        {"loss.contrastive_weight": 0.0},
-        {"loss.captioning_weight": 0.0},
-        {"loss.contrastive_weight": 0.0, "loss.captioning_weight": 0.0, "loss.unimodal_language_model_weight": 1.0},
-        {"data.format": "tars", "data.path": "somewhere"},
+        {"objective.pretraining.contrastive_weight": 0.0},
+        {"objective.pretraining.captioning_weight": 0.0},
+        {
+            "objective.pretraining.contrastive_weight": 0.0,
+            "objective.pretraining.captioning_weight": 0.0,
+            "objective.pretraining.unimodal_language_model_weight": 1.0,
+        },
+        {"data.dataset.format": "tars", "data.dataset.path": "somewhere"},
         {"optimizer.warmup_fraction": 0.0},
         {"train.evaluate_every": 0},
     ],
@@ -296,11 +314,8 @@ def test_variants_are_table_1():
 
 def test_the_paper_is_the_default():
     config = Config()
-    assert (config.loss.contrastive_weight, config.loss.captioning_weight, config.loss.initial_temperature) == (
-        1,
-        2,
-        0.07,
-    )
+    losses = config.objective.pretraining
+    assert (losses.contrastive_weight, losses.captioning_weight, losses.initial_temperature) == (1, 2, 0.07)
     assert (config.train.steps, config.train.batch_size) == (500_000, 65_536)
     o = config.optimizer
     assert (o.name, o.peak_learning_rate, o.warmup_fraction, o.schedule) == ("adafactor", 8e-4, 0.02, "linear")
@@ -315,10 +330,10 @@ def test_every_config_file_converts(path):
     spec.loader.exec_module(module)
     values = module.get_config()
     assert isinstance(values, ml_collections.ConfigDict) and values.is_locked
-    if values.data.format != "digit_scenes" and not values.data.path:
-        values.data.path = "a folder that the command line names"
+    if values.data.dataset.format != "digit_scenes" and not values.data.dataset.path:
+        values.data.dataset.path = "a folder that the command line names"
     for name in values.data.mixture:
-        values.data.mixture[name].path = "another"
+        values.data.mixture[name].dataset.path = "another"
     assert from_config_dict(values) != Config()
     assert config_lib.to_config_dict(from_config_dict(values)).to_dict() == values.to_dict()
 
@@ -328,16 +343,23 @@ def test_there_are_config_files():
 
 
 def test_evaluation_sets_by_name_with_flags_for_each_of_their_keys():
-    values = config_lib.evaluation(a=config_lib.held_out(format="tars"), b=config_lib.held_out(examples=5))
-    values.sets.a.path = "x"
+    values = config_lib.evaluation_config(
+        a=config_lib.evaluation_dataset(dataset={"format": "tars"}), b=config_lib.evaluation_dataset(examples=5)
+    )
+    values.datasets.a.dataset.path = "x"
     found = config_lib.evaluation_from_config_dict(values)
-    assert found.sets == {
-        "a": config_lib.EvaluationDatasetConfig(format="tars", path="x"),
-        "b": config_lib.EvaluationDatasetConfig(examples=5),
+    assert found.datasets == {
+        "a": EvaluationDatasetConfig(DatasetConfig(format="tars", path="x", evaluation_files=("*",))),
+        "b": EvaluationDatasetConfig(examples=5),
     }
     assert values.is_locked
-    with pytest.raises(CocaError, match="config.sets.a has no key 'beam': did you mean config.sets.a.beams"):
-        config_lib.evaluation_from_config_dict({"sets": {"a": {"beam": 2}}})
+    with pytest.raises(
+        CocaError,
+        match=r"config\.datasets\.a\.captioning has no key 'beam': did you mean config\.datasets\.a\.captioning\.beams",
+    ):
+        config_lib.evaluation_from_config_dict({"datasets": {"a": {"captioning": {"beam": 2}}}})
     with pytest.raises(AttributeError):
-        values.sets.a.beam = 2
-    assert "evaluation.sets.a needs its records" in _refusal({"evaluation": {"sets": {"a": {"format": "tars"}}}})
+        values.datasets.a.captioning.beam = 2
+    assert "evaluation.datasets.a needs its records" in _refusal(
+        {"evaluation": {"datasets": {"a": {"dataset": {"format": "tars"}}}}}
+    )

@@ -13,8 +13,10 @@ from coca_jax.config import (
     Config,
     DataConfig,
     EvaluationConfig,
+    EvaluationDatasetConfig,
     ImageEncoderConfig,
     ModelConfig,
+    SourceConfig,
     TextConfig,
     TrainConfig,
 )
@@ -28,14 +30,38 @@ def config(batch_size: int = 8, seed: int = 0, length: int = 32, examples: int =
         model=ModelConfig(
             image=ImageEncoderConfig(size=SIZE, patch=8), text=TextConfig(vocabulary_size=512, length=length)
         ),
-        data=DataConfig(**data),
+        data=with_keys(DataConfig(), **data),
         train=TrainConfig(batch_size=batch_size, seed=seed),
         evaluation=EvaluationConfig(examples=examples),
     )
 
 
+def with_keys(base, **keys):
+    """A config dataclass with keys changed, whichever of the dataclasses in it has them."""
+    own = {field.name for field in dataclasses.fields(base)}
+    changes = {key: value for key, value in keys.items() if key in own}
+    for name in own:
+        nested = getattr(base, name)
+        if dataclasses.is_dataclass(nested):
+            inner = {field.name for field in dataclasses.fields(nested)}
+            taken = {key: value for key, value in keys.items() if key in inner and key not in own}
+            changes |= {name: dataclasses.replace(changes.get(name, nested), **taken)} if taken else {}
+            keys = {key: value for key, value in keys.items() if key not in taken}
+    unknown = keys.keys() - own
+    assert not unknown, f"no dataclass of {type(base).__name__} has {unknown}"
+    return dataclasses.replace(base, **changes)
+
+
+def source(**keys) -> SourceConfig:
+    return with_keys(SourceConfig(), **keys)
+
+
+def evaluation_dataset(**keys) -> EvaluationDatasetConfig:
+    return with_keys(EvaluationDatasetConfig(), **keys)
+
+
 def with_data(base: Config, **data) -> Config:
-    return dataclasses.replace(base, data=dataclasses.replace(base.data, **data))
+    return dataclasses.replace(base, data=with_keys(base.data, **data))
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -47,6 +73,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 def picture(number: int, kind: str = "PNG", side: int = 20) -> bytes:
     """A plain square whose grey tells its number."""
     return encoded(Image.new("RGB", (side, side), (number, number, number)), kind)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The .npy file of an array, pickled where it is one of objects."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
 
 
 def write_tar(path: pathlib.Path, members: list[tuple[str, bytes]]) -> None:

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from coca_jax.config import Config, SourceConfig
+from coca_jax.config import Config
 from coca_jax.data.pipeline.batches import Batch, Pipeline
 from coca_jax.data.text.vocabulary import Vocabulary
 from tests.data import builders
@@ -32,7 +32,7 @@ def config(folder: pathlib.Path, kind: str) -> Config:
         "tfds_tfrecord": ("tfds", "tfrecord"),
         "tfds_array_record": ("tfds", "array_record"),
     }.get(kind, (kind, kind))
-    shown = {"format": format, "path": str(folder / path), "holdout": 1e-9, "augment": "crop", "mirror": True}
+    shown = {"format": format, "path": str(folder / path), "holdout": 1e-9, "crop": "random", "mirror": True}
     match kind:
         case "digit_scenes":
             own = {}
@@ -45,9 +45,9 @@ def config(folder: pathlib.Path, kind: str) -> Config:
             web = {**shown, "format": "tars", "path": str(folder / "tars"), "share": 0.3, "clean": "alt_text"}
             own = {
                 "mixture": {
-                    "own": SourceConfig(**pictures, label_field="stem", prompts=_PROMPTS),
-                    "scenes": SourceConfig(share=0.25),
-                    "web": SourceConfig(**{**web, "augment": "drawing"}),
+                    "own": builders.source(**pictures, label_field="stem", prompts=_PROMPTS),
+                    "scenes": builders.source(share=0.25),
+                    "web": builders.source(**{**web, "crop": "drawing"}),
                 }
             }
         case _:

@@ -10,7 +10,7 @@ import pytest
 import running
 
 from coca_jax.data.digit_scenes import scenes as digit_scenes
-from coca_jax.data.pipeline import examples
+from coca_jax.data.images.inputs import input_shape
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.text.vocabulary import train_vocabulary
 from tests.data import builders, fresh_process
@@ -67,10 +67,10 @@ def made(config, vocabulary, steps: list[int]) -> dict:
     """What a fresh process should find, from whole batches in another order than it makes them; see `fresh_process`."""
     pipeline = Pipeline(config, vocabulary)
     starts = fresh_process.schedule(steps, RUN)
-    whole = {}
+    whole, frames = {}, next(iter(config.data.sources.values())).dataset.frames
     for step in sorted({*steps, *range(steps[0], steps[0] + RUN)}, reverse=True):
         batch = whole[step] = pipeline.batch(step)
-        assert batch["image"].shape == (4, *examples.view_shape(config)) and batch["image"].dtype == np.uint8
+        assert batch["image"].shape == (4, *input_shape(config.model, frames)) and batch["image"].dtype == np.uint8
         assert batch["text"].shape == (4, 32) and batch["text"].dtype == batch["source"].dtype == np.int32
         assert np.bincount(batch["source"]).tolist() == list(pipeline.layout.quotas)
     assert not pipeline.skipped.by_cause

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coca_jax.config import DatasetConfig
+from coca_jax.config import AugmentationConfig, DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import video
@@ -90,14 +90,14 @@ def seeds() -> dict[str, bytes]:
 
 
 SEEDS = seeds()
-STILL = DatasetConfig(augment="crop", mirror=True)
-MOVING = DatasetConfig(frames=3)
+AUGMENTATION = AugmentationConfig(crop="random", mirror=True)
+STILL, MOVING = DatasetConfig(), DatasetConfig(frames=3)
 
 
-def must_end_well(data: bytes, source: DatasetConfig) -> None:
+def must_end_well(data: bytes, dataset: DatasetConfig) -> None:
     """A view of the model's size, or BadRecord."""
     try:
-        view = views.view(data, 16, source, np.random.default_rng(0))
+        view = views.view(data, 16, dataset, np.random.default_rng(0), AUGMENTATION)
     except BadRecord as error:
         assert error.cause in ("not an image", "damaged image", "too many pixels", "damaged clip", "clip too long")
     else:
@@ -290,12 +290,12 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.records.record import BadRecord
 
-views.view(bytes.fromhex(sys.stdin.readline()), 16, DatasetConfig(augment="crop"), np.random.default_rng(0))
+views.view(bytes.fromhex(sys.stdin.readline()), 16, DatasetConfig(), np.random.default_rng(0), AugmentationConfig(crop="random"))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 256 * 2**20,) * 2)
 for line in sys.stdin:
     try:
-        views.view(bytes.fromhex(line), 16, DatasetConfig(augment="crop"), np.random.default_rng(0))
+        views.view(bytes.fromhex(line), 16, DatasetConfig(), np.random.default_rng(0), AugmentationConfig(crop="random"))
         print("a picture")
     except BadRecord as error:
         print(error.cause)

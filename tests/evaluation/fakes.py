@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from coca_jax.config import EvaluationConfig
+from coca_jax.config import EvaluationConfig, evaluation_from_config_dict, to_config_dict
 from coca_jax.evaluation.dataset import Classification, EvaluationSet
 from coca_jax.evaluation.open_dataset import named_sets
 
@@ -12,8 +12,9 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def opened_sets(config: EvaluationConfig, names, size: int) -> list[EvaluationSet]:
-    """The sets of these names, all of them open."""
-    return [one.open() for one in named_sets(config, tuple(names), size)]
+    """The datasets of these names, all of them open."""
+    config = evaluation_from_config_dict(to_config_dict(config), tuple(names))
+    return [one.open() for one in named_sets(config, size)]
 
 
 def digit_set(images: int = 60, classes: int = 10) -> EvaluationSet:

@@ -4,13 +4,13 @@ import json
 import numpy as np
 import pytest
 
-from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import answers
 from coca_jax.evaluation.answers import ask
 from coca_jax.evaluation.dataset import Classification, EvaluationSet
 from coca_jax.evaluation.suite import evaluate
 from tests import tiny
+from tests.data import builders
 from tests.evaluation import tiny_coca
 
 COUNT = 37  # no multiple of anything
@@ -46,7 +46,7 @@ def held_out(images, tasks=TASKS) -> EvaluationSet:
         meaning=lambda text: text,
         classifications=[Classification("color", labels, ["a {}", "{} and {}"], np.arange(COUNT), targets)],
         sentences=["a red thing"],
-        asked=EvaluationDatasetConfig(tasks=tasks, match="image"),
+        asked=builders.evaluation_dataset(tasks=tasks, match="image"),
         image_ids=range(100, 100 + COUNT),
     )
 
@@ -122,7 +122,7 @@ def test_likelihoods_of_unreadable_pictures_are_left_out():
 
 def test_a_clip_is_the_mean_of_its_frames():
     clips = tiny_coca.pictures(12).reshape(3, 4, tiny_coca.SIZE, tiny_coca.SIZE, 3)
-    asked = EvaluationDatasetConfig(tasks=("video_retrieval",), frames=4)
+    asked = builders.evaluation_dataset(tasks=("video_retrieval",), frames=4)
     videos = EvaluationSet("clips", Shelf(clips), [("x",)] * 3, str, asked=asked)
     found = ask(tiny_coca.coca(), videos, embed=True, caption=False).embeddings_ME
     result = evaluate(tiny_coca.coca(), videos, gallery=1)

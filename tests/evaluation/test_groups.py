@@ -18,7 +18,7 @@ SPREAD = np.array([0.6, 0.8, 1.0, 1.2, 1.4])  # of a corruption's error over its
 def corrupted(error_of) -> list[EvaluationResult]:
     """The group's results for a model with these errors, on the sets of configs/eval/imagenet_c.py."""
     config = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None))
-    sets = [dataclasses.replace(digit_set(1), name=name, asked=asked) for name, asked in config.sets.items()]
+    sets = [dataclasses.replace(digit_set(1), name=name, asked=asked) for name, asked in config.datasets.items()]
     results = []
     for one in sets:
         kind, _, severity = one.name.removeprefix("imagenet_c_").rpartition("_")

@@ -7,6 +7,7 @@ from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.data.text import class_names as class_files
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.labels import classification, labels_in
+from tests.data import builders
 
 PAGE = """# Prompts
 
@@ -106,7 +107,7 @@ def labelled(*labels) -> list[tuple[str, ...]]:
 
 def test_numbers_names_and_sorted_folders_find_their_classes(tmp_path):
     names = write(tmp_path / "names.json", ["zebra", "ant", "cow"])
-    asked = EvaluationDatasetConfig(class_names=names, prompts=("a {}.",))
+    asked = builders.evaluation_dataset(class_names=names, prompts=("a {}.",))
     for labels in ((2, 0, "1", 2), ("cow", "zebra", "ant", "cow"), ("n3", "n1", "n2", "n3")):
         found = classification("class", labelled(*labels), asked)
         assert found.targets.tolist() == [2, 0, 1, 2] and list(found.labels) == ["zebra", "ant", "cow"]
@@ -120,7 +121,7 @@ def test_numbers_names_and_sorted_folders_find_their_classes(tmp_path):
 def test_a_subset_and_labels_that_stand_for_several_classes_or_none(tmp_path):
     names = write(tmp_path / "names.json", ["zebra", "ant", "cow", "elk"])
     ids = write(tmp_path / "ids.json", {"hoofs": [2, 3], "ant": [1]})
-    asked = EvaluationDatasetConfig(class_names=names, class_ids=ids, class_subset=True)
+    asked = builders.evaluation_dataset(class_names=names, class_ids=ids, class_subset=True)
     found = classification("class", labelled("ant", "hoofs", "chair"), asked)
     assert found.indices.tolist() == [0, 1] and found.targets.tolist() == [[1, -1], [2, 3]]
     assert found.candidates.tolist() == [1, 2, 3]
@@ -131,9 +132,9 @@ def test_names_by_label_and_the_classes_that_another_file_keeps(tmp_path):
     names = write(tmp_path / "folders.json", {"air_freshener": "Air freshener", "alarm_clock": "Alarm clock"})
     kept = write(tmp_path / "overlap.json", {"Alarm clock": "analog clock; digital clock"})
     labels = labelled("alarm_clock", "air_freshener", "alarm_clock")
-    every = classification("class", labels, EvaluationDatasetConfig(class_names=names))
+    every = classification("class", labels, builders.evaluation_dataset(class_names=names))
     assert list(every.labels) == ["Air freshener", "Alarm clock"] and every.targets.tolist() == [1, 0, 1]
-    found = classification("class", labels, EvaluationDatasetConfig(class_names=names, class_ids=kept))
+    found = classification("class", labels, builders.evaluation_dataset(class_names=names, class_ids=kept))
     assert list(found.labels) == ["Alarm clock"] and found.indices.tolist() == [0, 2]
 
 
@@ -154,6 +155,6 @@ def test_labels_of_metadata():
 
 @pytest.mark.parametrize("labels, said", [(("b", "c", "a"), True), (("n00000002", "n00000003", "n00000001"), False)])
 def test_folders_that_are_matched_by_their_order_alone_are_said(tmp_path, caplog, labels, said):
-    asked = EvaluationDatasetConfig(class_names=write(tmp_path / "names.json", ["zebra", "ant", "cow"]))
+    asked = builders.evaluation_dataset(class_names=write(tmp_path / "names.json", ["zebra", "ant", "cow"]))
     assert classification("class", labelled(*labels), asked).targets.tolist() == [1, 2, 0]
     assert ("(a = zebra, b = ant, c = cow, …): name class_ids" in caplog.text) == said == bool(caplog.records)

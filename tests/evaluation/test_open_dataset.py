@@ -2,7 +2,6 @@
 
 import pytest
 
-from coca_jax.config import SourceConfig
 from coca_jax.errors import CocaError, DataError
 from coca_jax.evaluation import held_out
 from coca_jax.evaluation import open_dataset as evaluation_sets
@@ -32,7 +31,7 @@ def test_an_outage_leaves_no_source_of_a_mixture_out(monkeypatch, caplog):
         raise failure("nothing of gs://bucket could be read")
 
     monkeypatch.setattr(held_out, "own_set", own_set)
-    mixture = {"scenes": SourceConfig(share=0.5), "web": SourceConfig(format="tars", path="x")}
+    mixture = {"scenes": builders.source(share=0.5), "web": builders.source(format="tars", path="x")}
     config = builders.config(mixture=mixture, examples=2)
     failure = CocaError
     assert [found.name for found in evaluation_sets.evaluation_sets(config)] == ["scenes"]

@@ -8,6 +8,7 @@ from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.suite import EvaluationResult, evaluate
 from tests.browser import open_page
+from tests.data import builders
 from tests.evaluation.fakes import FakeCoca, digit_set
 
 HOSTILE = '"><script>document.title="owned"</script></script><img src=x onerror=alert(1)>\'&$title {0} \u2028'
@@ -148,7 +149,7 @@ def test_classes_of_one_picture_each_are_not_listed(images, listed, tmp_path):
 def test_a_set_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_path):
     held_out = dataclasses.replace(
         digit_set(),
-        asked=EvaluationDatasetConfig(tasks=("retrieval", "classification", "captioning"), caption_scores=("bleu",)),
+        asked=builders.evaluation_dataset(tasks=("retrieval", "classification", "captioning"), scores=("bleu",)),
         unreadable={"not an image": 2},
     )
     result = evaluate(FakeCoca(held_out, wrong_every=3), held_out, gallery=6)

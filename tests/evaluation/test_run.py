@@ -49,11 +49,11 @@ def photos(path, count: int = 6):
 
 
 def evaluation(**sets: EvaluationDatasetConfig) -> config_lib.EvaluationConfig:
-    return config_lib.EvaluationConfig(sets=sets)
+    return config_lib.EvaluationConfig(datasets=sets)
 
 
 def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
-    asked = EvaluationDatasetConfig(format="folder", path=photos(tmp_path / "photos"), match="image")
+    asked = builders.evaluation_dataset(format="folder", path=photos(tmp_path / "photos"), match="image")
     (held_out,) = opened_sets(evaluation(things=asked), ["things"], tiny_coca.SIZE)
     assert held_out.images.shape == (6, 16, 16, 3) and held_out.captions[1] == ("a thing 1", "a red one")
     np.testing.assert_array_equal(held_out.images[np.array([3, 2, 3])][:, 0, 0, 0], [3, 0, 3])  # 2 is no picture
@@ -66,59 +66,65 @@ def test_a_set_by_name_reads_its_records_on_the_way(tmp_path, caplog):
 
 def test_examples_captions_and_conditions_choose(tmp_path):
     path = photos(tmp_path / "photos")
-    asked = EvaluationDatasetConfig(format="folder", path=path, captions_per_image=1, only=("kind=b",))
+    asked = builders.evaluation_dataset(format="folder", path=path, captions_per_image=1, only=("kind=b",))
     (held_out,) = opened_sets(evaluation(things=asked), ["things"], 16)
     assert [own[0] for own in held_out.captions] == ["a thing 1", "a thing 3", "a thing 5"]
-    few = dataclasses.replace(asked, only=(), examples=2)
+    few = builders.with_keys(asked, only=(), examples=2)
     assert [own[0] for own in opened_sets(evaluation(few=few), ["few"], 16)[0].captions] == ["a thing 0", "a thing 5"]
 
 
 @pytest.mark.parametrize(
     "names, changes, message",
     [
-        (["thing"], {}, "no evaluation set 'thing': did you mean 'things'"),
-        (["things"], {"path": ""}, r"things needs its records: pass --config.sets.things.path=FOLDER \(get it gets"),
+        (["thing"], {}, "no evaluation dataset 'thing': did you mean 'things'"),
+        (
+            ["things"],
+            {"path": ""},
+            r"things needs its records: pass --config.datasets.things.dataset.path=FOLDER \(get it gets",
+        ),
         (["things"], {"path": "nowhere"}, r"things: .*nowhere.*\(this gets the records: get it\)"),
-        (["things"], {"tasks": ("captions",)}, "sets.things.tasks"),
-        (["things"], {"tasks": ("classification",)}, "sets.things.label_field"),
-        (["things"], {"tasks": ("video_retrieval",)}, "sets.things.frames"),
-        (["things"], {"likelihood_prompt": "a"}, "sets.things.likelihood_prompt"),
-        (["things"], {"caption_scores": ("blue",)}, "sets.things.caption_scores .*choose among bleu"),
-        (["things"], {"format": "tfds"}, "sets.things.evaluation_files .*the split train: name the split"),
-        (["things"], {"class_subset": True, "examples": 3}, "sets.things asks for the classes that occur"),
-        (["things"], {"path": "nowhere"}, "set --config.sets.things.path to"),
+        (["things"], {"tasks": ("captions",)}, "datasets.things.tasks"),
+        (["things"], {"tasks": ("classification",)}, "datasets.things.dataset.label_field"),
+        (["things"], {"tasks": ("video_retrieval",)}, "datasets.things.dataset.frames"),
+        (["things"], {"likelihood_prompt": "a"}, "datasets.things.classification.likelihood_prompt"),
+        (["things"], {"scores": ("blue",)}, "datasets.things.captioning.scores .*choose among bleu"),
+        (["things"], {"format": "tfds"}, "datasets.things.dataset.evaluation_files .*the split train: name the split"),
+        (["things"], {"class_subset": True, "examples": 3}, "class_subset asks for the classes that occur"),
+        (["things"], {"path": "nowhere"}, "set --config.datasets.things.dataset.path to"),
         (["things"], {"text_fields": ("words",)}, r"none of the 6 .* can be read \(6 empty caption\)"),
     ],
 )
 def test_what_is_wrong_with_a_set_is_said_in_a_sentence(tmp_path, names, changes, message):
-    asked = EvaluationDatasetConfig(format="folder", path=photos(tmp_path / "photos"), download="get it")
+    asked = builders.evaluation_dataset(format="folder", path=photos(tmp_path / "photos"), download="get it")
     with pytest.raises(CocaError, match=message) as caught:
-        opened_sets(evaluation(things=dataclasses.replace(asked, **changes)), names, 16)
+        opened_sets(evaluation(things=builders.with_keys(asked, **changes)), names, 16)
     assert "\n" not in str(caught.value)
 
 
 def test_sets_of_a_training_config_follow_its_own(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(8)))
     values = config_lib.to_config_dict(builders.config(format="tars", path=str(tmp_path), name="greys"))
-    values.evaluation.sets = {"more": config_lib.held_out(format="tars", path=str(tmp_path)).to_dict()}
-    values.data.holdout = 0.5
+    values.evaluation.datasets = {
+        "more": config_lib.evaluation_dataset(dataset={"format": "tars", "path": str(tmp_path)}).to_dict()
+    }
+    values.data.dataset.holdout = 0.5
     config = config_lib.from_config_dict(values.to_dict())
     own, more = evaluation_sets(config)
     assert (own.name, more.name) == ("greys", "more") and own.asked is None and len(own.images) < len(more.images) == 8
-    values.evaluation.sets.more.tasks = ("x",)
-    with pytest.raises(CocaError, match="evaluation.sets.more.tasks"):
+    values.evaluation.datasets.more.tasks = ("x",)
+    with pytest.raises(CocaError, match="evaluation.datasets.more.tasks"):
         config_lib.from_config_dict(values.to_dict())
 
 
 def test_classes_of_metadata_and_of_other_tars(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(4), kind="x"))
     builders.write_tar(tmp_path / "b.tar", builders.members(range(2, 9), kind="y"))
-    asked = EvaluationDatasetConfig(
+    asked = builders.evaluation_dataset(
         format="tars",
         path=str(tmp_path),
         evaluation_files=("b*",),
         tasks=("classification",),
-        classify=("name", "kind"),
+        fields=("name", "kind"),
         candidate_files=("*",),
     )
     (held_out,) = opened_sets(evaluation(greys=asked), ["greys"], 16)
@@ -130,7 +136,7 @@ def test_classes_of_metadata_and_of_other_tars(tmp_path):
 def test_a_group_gives_the_mean_of_its_sets():
     sets = [
         dataclasses.replace(
-            digit_set(images), name=name, asked=EvaluationDatasetConfig(group="both", tasks=("retrieval",))
+            digit_set(images), name=name, asked=builders.evaluation_dataset(group="both", tasks=("retrieval",))
         )
         for name, images in (("a", 60), ("b", 30))
     ]
@@ -142,7 +148,7 @@ def test_a_group_gives_the_mean_of_its_sets():
 
 def test_what_meteor_and_spice_need_is_said_once(monkeypatch, caplog):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    asked = EvaluationDatasetConfig(tasks=("captioning",), caption_scores=("bleu", "meteor", "spice"))
+    asked = builders.evaluation_dataset(tasks=("captioning",), scores=("bleu", "meteor", "spice"))
     sets = [dataclasses.replace(digit_set(), name=name, asked=asked) for name in ("a", "b")]
     with caplog.at_level(logging.WARNING):
         first, second = run.evaluate_sets(FakeCoca(sets[0]), sets, gallery=0)
@@ -150,7 +156,7 @@ def test_what_meteor_and_spice_need_is_said_once(monkeypatch, caplog):
     assert len(first.notes) == len(second.notes) == 2 and first.metrics["a/caption_bleu_1"] == pytest.approx(1)
     assert "a/caption_meteor" not in first.metrics
     with pytest.raises(CocaError, match="no captioning metric 'blue'"):
-        wrong = dataclasses.replace(sets[0], asked=dataclasses.replace(asked, caption_scores=("blue",)))
+        wrong = dataclasses.replace(sets[0], asked=builders.with_keys(asked, scores=("blue",)))
         run.evaluate_sets(FakeCoca(sets[0]), [wrong], gallery=0)
 
 
@@ -161,8 +167,8 @@ def test_a_model_that_cannot_do_what_is_asked_is_refused():
 
 
 def test_what_is_written_says_which_model_it_was(tmp_path):
-    asked = EvaluationDatasetConfig(
-        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=()
+    asked = builders.evaluation_dataset(
+        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), scores=()
     )
     coca, folder = tiny_coca.coca(), tmp_path / "out"
     folder.mkdir()
@@ -201,25 +207,35 @@ def test_the_table_is_for_people():
 
 
 def test_the_imagenet_family_says_where_its_names_are_and_which_command_gets_it():
-    config = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_family("names=files"))
-    assert set(config.sets) == {"imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch", "objectnet"}
-    assert config.sets["imagenet_r"].class_subset and not config.sets["imagenet_v2"].class_subset
-    assert config.sets["imagenet_a"].class_names == "files/en_classnames.json:imagenet1k"
-    assert config.sets["imagenet_a"].download == "tfds build imagenet_a"
-    assert config.sets["objectnet"].crop_border == 2 and not config.sets["imagenet"].crop_border
-    corrupted = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None)).sets
+    values = evaluation_recipes.imagenet_family("names=files")
+    values.datasets.objectnet.dataset.path = "images"
+    config = config_lib.evaluation_from_config_dict(values)
+    assert set(config.datasets) == {
+        "imagenet",
+        "imagenet_v2",
+        "imagenet_a",
+        "imagenet_r",
+        "imagenet_sketch",
+        "objectnet",
+    }
+    assert config.datasets["imagenet_r"].classification.class_subset
+    assert not config.datasets["imagenet_v2"].classification.class_subset
+    assert config.datasets["imagenet_a"].dataset.class_names == "files/en_classnames.json:imagenet1k"
+    assert config.datasets["imagenet_a"].download == "tfds build imagenet_a"
+    assert config.datasets["objectnet"].dataset.crop_border == 2 and not config.datasets["imagenet"].dataset.crop_border
+    corrupted = config_lib.evaluation_from_config_dict(evaluation_recipes.imagenet_c(None)).datasets
     assert len(corrupted) == 75 and {one.group for one in corrupted.values()} == {"imagenet_c"}
-    assert corrupted["imagenet_c_fog_3"].path == "imagenet2012_corrupted/fog_3"
+    assert corrupted["imagenet_c_fog_3"].dataset.path == "imagenet2012_corrupted/fog_3"
     with pytest.raises(CocaError, match="names=FOLDER"):
         evaluation_recipes.imagenet_family("files")
 
 
 def test_references_of_captions_are_all_and_ranked_ones_the_first_few(tmp_path):
     path = photos(tmp_path / "photos")
-    asked = EvaluationDatasetConfig(
-        format="folder", path=path, captions_per_image=1, match="image", caption_scores=("bleu",)
+    asked = builders.evaluation_dataset(
+        format="folder", path=path, captions_per_image=1, match="image", scores=("bleu",)
     )
-    sets = opened_sets(evaluation(one=asked, all=dataclasses.replace(asked, captions_per_image=0)), ["one", "all"], 16)
+    sets = opened_sets(evaluation(one=asked, all=builders.with_keys(asked, captions_per_image=0)), ["one", "all"], 16)
     one, every = run.evaluate_sets(tiny_coca.coca(), sets, gallery=0)
     assert one.metrics["one/texts"] == 5 and every.metrics["all/texts"] == 10
     assert sets[0].captions == sets[1].captions
@@ -246,14 +262,14 @@ def test_what_scores_lack_is_said_once_and_first(monkeypatch, caplog):
     coca = FakeCoca(digit_set())
     said, caption = [], coca.caption
     coca.caption = lambda *args, **kwargs: said.append(caplog.text) or caption(*args, **kwargs)
-    asked = EvaluationDatasetConfig(tasks=("captioning",), caption_scores=("meteor",))
+    asked = builders.evaluation_dataset(tasks=("captioning",), scores=("meteor",))
     run.evaluate_sets(coca, [dataclasses.replace(digit_set(), asked=asked)], gallery=0)
     assert "METEOR needs Java" in said[0] and caplog.text.count("METEOR needs Java") == 1
 
 
 def three(**tasks) -> list:
     return [
-        dataclasses.replace(digit_set(), name=name, asked=EvaluationDatasetConfig(tasks=(task,), group="all"))
+        dataclasses.replace(digit_set(), name=name, asked=builders.evaluation_dataset(tasks=(task,), group="all"))
         for name, task in tasks.items()
     ]
 
@@ -354,29 +370,31 @@ def test_a_server_s_file_that_cannot_be_written_is_said_before_the_work(tmp_path
     manifest = tmp_path / "photos" / "captions.jsonl"
     rows = [json.loads(row) for row in manifest.read_text().splitlines()]
     manifest.write_text("\n".join(json.dumps(row | changes.get(i, {})) for i, row in enumerate(rows)))
-    asked = EvaluationDatasetConfig(format="folder", path=path, tasks=("captioning",), caption_scores=())
+    asked = builders.evaluation_dataset(format="folder", path=path, tasks=("captioning",), scores=())
     with pytest.raises(CocaError, match=f"things: captions cannot be written for a server, for {why}"):
         opened_sets(evaluation(things=asked), ["things"], 16)
-    scored = dataclasses.replace(asked, caption_scores=("bleu",))
+    scored = builders.with_keys(asked, scores=("bleu",))
     (held_out,) = opened_sets(evaluation(things=scored), ["things"], 16)
     assert not held_out.image_ids and why in caplog.text
 
 
 def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
     path = photos(tmp_path / "photos")
-    asked = EvaluationDatasetConfig(format="folder", path=path, tasks=("captioning",), caption_scores=())
+    asked = builders.evaluation_dataset(format="folder", path=path, tasks=("captioning",), scores=())
     results = run.evaluate_sets(tiny_coca.coca(), opened_sets(evaluation(things=asked), ["things"], 16), gallery=0)
     run.write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine", checkpoint="runs/x")
     assert "captions_things_results.json lacks 1 pictures" in caplog.text
 
 
 def test_two_figures_never_have_one_key():
-    values = config_lib.evaluation(one=config_lib.held_out(group="two"), two=config_lib.held_out())
-    with pytest.raises(CocaError, match="the group 'two' of the evaluation 'one' is a set's name"):
+    values = config_lib.evaluation_config(
+        one=config_lib.evaluation_dataset(group="two"), two=config_lib.evaluation_dataset()
+    )
+    with pytest.raises(CocaError, match="the group 'two' of the evaluation 'one' is a dataset's name"):
         config_lib.evaluation_from_config_dict(values)
     own = config_lib.default()
     own.data.name = "photos"
-    own.evaluation.sets = {"photos": config_lib.held_out(path="x").to_dict()}
+    own.evaluation.datasets = {"photos": config_lib.evaluation_dataset().to_dict()}
     with pytest.raises(CocaError, match="'photos', which is the name of the run's own data"):
         config_lib.from_config_dict(own.to_dict())
 
@@ -446,13 +464,13 @@ def test_results_lie_in_the_run_s_folder_whichever_checkpoint_is_named(checkpoin
 
 def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypatch, capsys):
     coca = tiny_coca.coca()
-    good = EvaluationDatasetConfig(
-        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), caption_scores=()
+    good = builders.evaluation_dataset(
+        format="folder", path=photos(tmp_path / "photos"), tasks=("captioning",), scores=()
     )
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/x.png").write_bytes(b"<html>")
     (tmp_path / "bad/captions.jsonl").write_text(json.dumps({"file_name": "x.png", "caption": "a", "image_id": 1}))
-    bad = dataclasses.replace(good, path=str(tmp_path / "bad"))
+    bad = builders.with_keys(good, path=str(tmp_path / "bad"))
     (tmp_path / "x").mkdir()
     (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))

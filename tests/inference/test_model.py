@@ -210,7 +210,9 @@ def test_a_dual_encoder_refuses_to_caption():
     coca = tiny_coca.coca(captioning_weight=0.0)
     assert coca.can_embed and not coca.can_caption
     assert coca.embed_images(tiny_coca.images()[:1]).shape == (1, 16)
-    with pytest.raises(CocaError, match=r"gives no captions: it was trained with config.loss.captioning_weight = 0"):
+    with pytest.raises(
+        CocaError, match=r"gives no captions: it was trained with objective.pretraining.captioning_weight = 0"
+    ):
         coca.caption(tiny_coca.images())
 
 
@@ -223,7 +225,7 @@ def test_a_captioner_refuses_to_embed():
         lambda: coca.classify(tiny_coca.images(), LABELS),
     ):
         with pytest.raises(
-            CocaError, match=r"gives no embeddings: it was trained with config.loss.contrastive_weight = 0"
+            CocaError, match=r"gives no embeddings: it was trained with objective.pretraining.contrastive_weight = 0"
         ):
             call()
 

@@ -23,7 +23,7 @@ def coca(**weights: float) -> Coca:
     values.model.pooler.update(queries=2, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary.size, length=16, unimodal_layers=1, multimodal_layers=1, mlp=24)
     values.evaluation.batch_size = 4
-    values.loss.update(weights)
+    values.objective.pretraining.update(weights)
     config = config_lib.from_config_dict(values)
     params = tiny.spread_parameters(models.abstract_parameters(tiny.model(config))[0])
     return Coca(config, params, vocabulary, step=7)

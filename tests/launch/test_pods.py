@@ -22,8 +22,8 @@ import yaml
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 NASTY = (
-    "--config.data.train_files=('a b',\"it's\")",
-    "--config.data.path=$HOME `id` \\ ; & | * ? ~ # ! %s {x} <y>",
+    "--config.data.dataset.train_files=('a b',\"it's\")",
+    "--config.data.dataset.path=$HOME `id` \\ ; & | * ? ~ # ! %s {x} <y>",
     "--config.note=two\nlines  and two spaces ",
     "--config.empty=",
 )

@@ -93,7 +93,7 @@ def test_help_says_what_it_does_and_does_nothing(machine, script, names, argumen
 
 
 def test_quickstart_makes_the_environment_installs_and_trains(machine):
-    result = machine.run("launch/quickstart.sh", "--config.train.steps=7", "--config.data.path=a b")
+    result = machine.run("launch/quickstart.sh", "--config.train.steps=7", "--config.data.dataset.path=a b")
     assert result.returncode == 0, result.stderr
     venv, install, train = machine.calls
     assert venv == "python3.11 -m venv --clear .venv"
@@ -101,7 +101,7 @@ def test_quickstart_makes_the_environment_installs_and_trains(machine):
     assert "--constraint launch/constraints.txt" in install
     assert train == (
         "python -m coca_jax.train --config=configs/quickstart.py --workdir=runs/quickstart"
-        " --config.train.steps=7 --config.data.path=a b"
+        " --config.train.steps=7 --config.data.dataset.path=a b"
     )
     assert f"{machine.root}/runs/quickstart/report.html" in result.stdout
     assert "coca_jax.caption --checkpoint=runs/quickstart picture.png" in result.stdout

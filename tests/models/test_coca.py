@@ -60,7 +60,7 @@ def _model(**changes) -> tuple[coca.Coca, dict]:
 
 def _main() -> tuple[coca.Coca, dict]:
     """The paper's model with the language-model loss too: everything is on."""
-    return _model(loss__unimodal_language_model_weight=1.0)
+    return _model(objective__pretraining__unimodal_language_model_weight=1.0)
 
 
 @functools.cache
@@ -173,7 +173,7 @@ ENCODERS = {
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_has_logical_axes_of_its_rank(encoder):
-    model, params = _model(loss__unimodal_language_model_weight=1.0, **ENCODERS[encoder])
+    model, params = _model(objective__pretraining__unimodal_language_model_weight=1.0, **ENCODERS[encoder])
     shapes, logical = coca.abstract_parameters(model)
     axes = _flat(logical, is_leaf=lambda x: type(x) is tuple)
     assert axes.keys() == _flat(shapes).keys()
@@ -252,7 +252,9 @@ def test_precomputed_tokens_stand_for_the_images():
     _close(_forward(model, params, tokens, ids, valid)[0], expected)
     # … and to one that has none.
     bare, bare_params = _model(
-        loss__unimodal_language_model_weight=1.0, model__image__kind="precomputed", model__image__tokens=N
+        objective__pretraining__unimodal_language_model_weight=1.0,
+        model__image__kind="precomputed",
+        model__image__tokens=N,
     )
     assert bare_params.keys() == params.keys() - {"image_encoder"}
     rest = {key: value for key, value in params.items() if key != "image_encoder"}
@@ -313,8 +315,8 @@ def test_a_branch_that_is_off_has_no_pooler():
 
     both, contrastive, generative = {"generative", "contrastive"}, {"contrastive"}, {"generative"}
     for kind, alone in (("cascade", both), ("parallel", contrastive)):
-        assert poolers(model__pooler__kind=kind, loss__captioning_weight=0.0) == alone
-        assert poolers(model__pooler__kind=kind, loss__contrastive_weight=0.0) == generative
+        assert poolers(model__pooler__kind=kind, objective__pretraining__captioning_weight=0.0) == alone
+        assert poolers(model__pooler__kind=kind, objective__pretraining__contrastive_weight=0.0) == generative
 
 
 def test_pooler_is_attention_with_a_learned_scale_then_layer_norm():
@@ -575,7 +577,7 @@ def _flops(model, params) -> float:
 
 def test_captioning_weight_0_is_a_dual_encoder():
     full, full_params = _model()
-    model, params = _model(loss__captioning_weight=0.0)
+    model, params = _model(objective__pretraining__captioning_weight=0.0)
     assert params.keys() == full_params.keys() - {"multimodal", "softmax"}
     output, logits = _forward(model, params, *_batch())
     assert output.hidden_BLD is output.unimodal_hidden_BLD is output.softmax is None and logits == [None, None]
@@ -591,7 +593,7 @@ def test_captioning_weight_0_is_a_dual_encoder():
 
 def test_contrastive_weight_0_is_a_captioner():
     full, full_params = _model()
-    model, params = _model(loss__contrastive_weight=0.0)
+    model, params = _model(objective__pretraining__contrastive_weight=0.0)
     removed = full_params.keys() - params.keys()
     assert removed == {"temperature"}
     assert set(params["unimodal"]) == {"embedding", "layers"} and set(params["poolers"]) == {"generative"}
@@ -610,7 +612,9 @@ def test_contrastive_weight_0_is_a_captioner():
 
 def test_the_language_model_alone_has_no_image_branch():
     model, params = _model(
-        loss__contrastive_weight=0.0, loss__captioning_weight=0.0, loss__unimodal_language_model_weight=1.0
+        objective__pretraining__contrastive_weight=0.0,
+        objective__pretraining__captioning_weight=0.0,
+        objective__pretraining__unimodal_language_model_weight=1.0,
     )
     assert params.keys() == {"unimodal", "softmax"}
     _output, (logits, unimodal_logits) = _forward(model, params, *_batch())
@@ -622,7 +626,7 @@ def test_the_language_model_alone_has_no_image_branch():
 
 def test_bfloat16_computes_close_to_float32_over_float32_parameters():
     model, params = _main()
-    half, half_params = _model(loss__unimodal_language_model_weight=1.0, model__dtype="bfloat16")
+    half, half_params = _model(objective__pretraining__unimodal_language_model_weight=1.0, model__dtype="bfloat16")
     assert {x.dtype for x in jax.tree.leaves(half_params)} == {jnp.dtype("float32")}
     expected, expected_logits = _forward(model, params, *_batch())
     found, logits = _forward(half, params, *_batch())

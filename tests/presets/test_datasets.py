@@ -11,7 +11,7 @@ import pytest
 import running
 
 from coca_jax import config as config_lib
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text import corpus
@@ -20,7 +20,7 @@ from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
-from coca_jax.presets import datasets as sets
+from coca_jax.presets import datasets
 from coca_jax.trainer import program
 from tests.data import builders
 
@@ -35,17 +35,20 @@ def get_config(file, argument=None):
     return module.get_config(argument)
 
 
-@pytest.mark.parametrize("name", sets.SETS)
+@pytest.mark.parametrize("name", datasets.DATASETS)
 def test_every_set_makes_a_config(name):
     for values in (get_config("small.py", name), get_config("coca_base.py", f"data={name}")):
-        values.data.path = values.data.path or "somewhere"
+        values.data.dataset.path = values.data.dataset.path or "somewhere"
         config = config_lib.from_config_dict(values)
-        assert config.data.format == sets.SETS[name]["format"] and config.data.long_text == "truncate"
+        assert (
+            config.data.dataset.format == datasets.DATASETS[name]["dataset"]["format"]
+            and config.data.long_text == "truncate"
+        )
         assert list(config.data.sources) == [name]
 
 
 def test_an_unknown_set_is_refused_with_the_list():
-    with pytest.raises(CocaError, match="no set 'coco': choose one of tars, folder, coco_captions"):
+    with pytest.raises(CocaError, match="no dataset 'coco': choose one of tars, folder, coco_captions"):
         get_config("small.py", "coco")
     with pytest.raises(CocaError, match="data=coco_captions"):
         get_config("coca_base.py", "data=coco")
@@ -53,12 +56,15 @@ def test_an_unknown_set_is_refused_with_the_list():
 
 def test_the_mixture_is_half_and_half():
     values = get_config("mixture.py")
-    with pytest.raises(CocaError, match="--config.data.mixture.labels.path=FOLDER"):
+    with pytest.raises(CocaError, match="--config.data.mixture.labels.dataset.path=FOLDER"):
         config_lib.from_config_dict(values)
-    values.data.mixture.labels.path = values.data.mixture.web.path = "somewhere"
+    values.data.mixture.labels.dataset.path = values.data.mixture.web.dataset.path = "somewhere"
     config = config_lib.from_config_dict(values)
     assert {name: source.share for name, source in config.data.sources.items()} == {"labels": 0.5, "web": 0.5}
-    assert config.data.mixture["labels"].label_field == "folder" and config.data.mixture["web"].clean == "alt_text"
+    assert (
+        config.data.mixture["labels"].dataset.label_field == "folder"
+        and config.data.mixture["web"].dataset.clean == "alt_text"
+    )
 
 
 # The set's name in sets.py, and its folder below the shared data.
@@ -111,23 +117,24 @@ def three_steps():
 @pytest.mark.parametrize("name", SHARED)
 def test_a_shared_set_trains_three_steps(name, shared_data, three_steps):
     kind, folder = SHARED[name]
-    values = tiny(sets.data(kind))
-    values.data.update(path=str(shared_data / "data" / folder), long_text="truncate")
+    values = tiny(datasets.data(kind))
+    values.data.update(dataset={"path": str(shared_data / "data" / folder)}, long_text="truncate")
     losses = three_steps(config_lib.from_config_dict(values))
     assert len(losses) == 3 and np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("format", ["tfrecords", "tfds"])
 def test_what_is_made_of_a_shared_set_trains_three_steps(format, shared_data, three_steps, tmp_path):
-    config = DataConfig(**sets.data("tars"), path=str(shared_data / "data/emoji"), train_files=("noto-*",))
+    config = DatasetConfig(format="tars", path=str(shared_data / "data/emoji"), train_files=("noto-*",))
     made = records.open_records(config, "train").read(range(40))
     if format == "tfrecords":
         payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
         builders.write_tfrecord(tmp_path / "emoji.tfrecord", payloads)
-        values = tiny(dict(format=format, path=str(tmp_path)))
+        values = tiny({"dataset": {"format": format, "path": str(tmp_path)}})
     else:
         path = str(_tfds_of(made, tmp_path))
-        values = tiny(dict(sets.data("tfds_labels"), path=path, prompts=("a drawing of {}", "{}")))
+        values = tiny(datasets.data("tfds_labels"))
+        values.data.dataset.update(path=path, prompts=("a drawing of {}", "{}"))
     losses = three_steps(config_lib.from_config_dict(values))
     assert len(losses) == 3 and np.isfinite(losses).all()
 
@@ -152,7 +159,9 @@ def _tfds_of(made, folder):
 def test_a_mixture_of_all_shared_sets_trains_by_the_command(shared_data, tmp_path):
     """Three steps, quotas and losses of every source in each log line."""
     (tmp_path / "config.py").write_text(f"""
-from coca_jax import config as config_lib, sets
+from coca_jax import config as config_lib
+from coca_jax.config import DatasetConfig
+from coca_jax.presets import datasets
 
 def get_config():
     config = config_lib.default()
@@ -161,9 +170,10 @@ def get_config():
     config.optimizer.name = "adamw"
     config.data.long_text = "truncate"
     config.data.mixture = {{
-        name: config_lib.source(path={str(shared_data / "data")!r} + "/" + folder, **sets.data(kind))
-        for name, (kind, folder) in {SHARED!r}.items()
+        name: config_lib.source(**datasets.data(kind)) for name, (kind, folder) in {SHARED!r}.items()
     }}
+    for name, (kind, folder) in {SHARED!r}.items():
+        config.data.mixture[name].dataset.path = {str(shared_data / "data")!r} + "/" + folder
     config.train.steps = 3
     return config
 """)

@@ -1,5 +1,4 @@
 import ast
-import dataclasses
 import importlib.util
 import pathlib
 import re
@@ -14,26 +13,32 @@ from tests.evaluation.fakes import opened_sets
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
 
 
-def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig:
+def _values(name: str, arg: str | None):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return config_lib.evaluation_from_config_dict(module.get_config(arg))
+    return module.get_config(arg)
+
+
+def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig:
+    values = _values(name, arg)
+    for one in values.datasets.values():
+        one.dataset.path = one.dataset.path or "somewhere"
+    return config_lib.evaluation_from_config_dict(values)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
 def test_each_config_is_whole_but_for_the_place_of_its_records(name):
     config = get_config(name)
-    assert config.sets
-    for key, asked in config.sets.items():
-        placed = config_lib.EvaluationDatasetConfig(**{**vars(asked), "path": asked.path or "somewhere"})
-        config_lib.check_held_out(placed, f"sets.{key}")
-        assert asked.download or asked.format in ("digit_scenes", "tars")
+    assert config.datasets
+    for key, asked in config.datasets.items():
+        assert asked.tasks, key
+        assert asked.download or asked.dataset.format in ("digit_scenes", "tars")
 
 
 def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_data):
     config = get_config("emoji", str(shared_data / "data/emoji"))
-    emoji, labels, likelihood, unseen, among_all = opened_sets(config, config.sets, 16)
+    emoji, labels, likelihood, unseen, among_all = opened_sets(config, config.datasets, 16)
     counts = {task.name: len(task.labels) for task in emoji.classifications}
     assert len(emoji.images) == 1_622 and counts == {"name": 1_636, "group": 8, "subgroup": 95}
     assert len(unseen.images) == len(unseen.classifications[0].labels) == len(among_all.images) == 80
@@ -51,9 +56,7 @@ def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_dat
 def test_digit_scenes_are_asked_as_a_set_of_their_own():
     (held_out,) = opened_sets(
         config_lib.EvaluationConfig(
-            sets={
-                "few": config_lib.EvaluationDatasetConfig(format="digit_scenes", examples=20, tasks=("classification",))
-            }
+            datasets={"few": config_lib.EvaluationDatasetConfig(examples=20, tasks=("classification",))}
         ),
         ("few",),
         40,
@@ -64,12 +67,20 @@ def test_digit_scenes_are_asked_as_a_set_of_their_own():
 
 def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path):
     text = " ".join((FOLDER / "coco.py").read_text().split('"""')[1].split())
-    changes = dict(re.findall(r"--config\.sets\.coco\.(\w+)=(\([^)]*\)|[^\s`\"]+)", text.partition("METEOR")[0]))
-    assert set(changes) == {"format", "path", "evaluation_files", "image_id"}
-    changes["path"] = str(shared_data / "data/coco_photos")
-    changes["evaluation_files"] = ast.literal_eval(changes["evaluation_files"])
-    asked = dataclasses.replace(get_config("coco").sets["coco"], **changes, examples=6, captions_per_image=2)
-    (held_out,) = opened_sets(config_lib.EvaluationConfig(sets={"coco": asked}), ("coco",), tiny_coca.SIZE)
+    changes = dict(
+        re.findall(r"--config\.(datasets\.coco\.[\w.]+)=(\([^)]*\)|[^\s`\"]+)", text.partition("So does")[0])
+    )
+    names = ("dataset.format", "dataset.path", "dataset.evaluation_files", "captioning.image_id")
+    assert set(changes) == {f"datasets.coco.{name}" for name in names}
+    changes["datasets.coco.dataset.path"] = str(shared_data / "data/coco_photos")
+    changes["datasets.coco.dataset.evaluation_files"] = ast.literal_eval(
+        changes["datasets.coco.dataset.evaluation_files"]
+    )
+    values = _values("coco", None)
+    values.update_from_flattened_dict(changes)
+    values.datasets.coco.examples, values.datasets.coco.retrieval.captions_per_image = 6, 2
+    config = config_lib.evaluation_from_config_dict(values)
+    (held_out,) = opened_sets(config, ("coco",), tiny_coca.SIZE)
     (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=0)
     assert result.metrics["coco/images"] == len(result.captions) == 6 and result.metrics["coco/texts"] == 12
     assert "coco/caption_cider" in result.metrics and 285 in result.captions

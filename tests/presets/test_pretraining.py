@@ -24,8 +24,8 @@ def _config(variant: str, argument: str | None) -> config_lib.Config:
     spec.loader.exec_module(module)
     values = module.get_config(argument)
     assert values.is_locked
-    if values.data.format != "digit_scenes":
-        values.data.path = "tars"
+    if values.data.dataset.format != "digit_scenes":
+        values.data.dataset.path = "tars"
     return config_lib.from_config_dict(values)
 
 
@@ -51,11 +51,11 @@ def test_full_size_is_table_1(variant, image, total):
 def test_full_size_is_the_papers_recipe(variant):
     config = _config(variant, None)
     assert (config.train.steps, config.train.batch_size, config.train.init_from) == (500_000, 65_536, "")
-    assert (config.loss, config.optimizer) == (config_lib.LossConfig(), config_lib.OptimizerConfig())
+    assert (config.objective, config.optimizer) == (config_lib.ObjectiveConfig(), config_lib.OptimizerConfig())
     assert config.model.dtype == "bfloat16" and config.data.long_text == "truncate"
     without = config_lib.to_config_dict(config)
-    without.data.path = ""
-    with pytest.raises(CocaError, match="--config.data.path=FOLDER"):
+    without.data.dataset.path = ""
+    with pytest.raises(CocaError, match="--config.data.dataset.path=FOLDER"):
         config_lib.from_config_dict(without)
 
 
@@ -75,12 +75,12 @@ def test_the_second_stage_differs_in_positions_alone(variant, size):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_laptop_gets_the_same_code_and_little_of_it(variant):
     full, small = _config(variant, None), _config(variant, "size=laptop")
-    assert small.data.format == "digit_scenes" and small.train.steps == 3
+    assert small.data.dataset.format == "digit_scenes" and small.train.steps == 3
     assert _millions(_parameters(small)) < 6
     for key in ("kind", "stem"):
         assert getattr(small.model.image, key) == getattr(full.model.image, key)
     assert small.model.pooler.kind == full.model.pooler.kind and small.model.remat == full.model.remat
-    assert (small.optimizer, small.loss) == (full.optimizer, full.loss)
+    assert (small.optimizer, small.objective) == (full.optimizer, full.objective)
 
 
 @pytest.mark.parametrize("argument", ["res=300", "laptop", "size", "size=", "resolution=576", "res=576;size=laptop"])

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.errors import CocaError, DataError
 from coca_jax.storage import files as storage
@@ -262,7 +262,7 @@ def test_a_store_passes_on_that_its_bucket_is_lost(bucket, clock, tmp_path, monk
         builders.write_tar(tmp_path / name, builders.members(range(3)))
         put(f"{bucket}/{name}", (tmp_path / name).read_bytes())
     monkeypatch.setenv("COCA_CACHE", "flaky://bucket/cache")
-    config = DataConfig(format="tars", path=bucket, holdout=0.0)
+    config = DatasetConfig(format="tars", path=bucket, holdout=0.0)
     store = records.open_records(config, "train")
     assert len(store.read(range(6))) == 6
     Flaky.down, waits = (1_000, 10**9), []

@@ -1,4 +1,4 @@
-"""Runs a command of `python -m coca_jax.tools` in this process, flags and all, and makes pictures that look like photographs."""
+"""Runs a command of `python -m coca_jax.tools` in this process, flags and all, and makes images that look like photographs."""
 
 import importlib
 
@@ -6,11 +6,13 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from coca_jax.tools.__main__ import COMMANDS
+
 
 def call(name: str, config, *arguments: str) -> None:
     """As the command line does it, but for the config, which is given as it is."""
     values = flags.FlagValues()
-    run = importlib.import_module(f"coca_jax.tools.{name}").define(values)
+    run = importlib.import_module(COMMANDS[name][0]).define(values)
     values(["data", *arguments])
     run(config)
 

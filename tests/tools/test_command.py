@@ -1,4 +1,4 @@
-"""python -m coca_jax.data."""
+"""python -m coca_jax.tools."""
 
 import pathlib
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 from coca_jax.config import SourceConfig
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
+from coca_jax.storage.files import read
 from coca_jax.tools.__main__ import COMMANDS
 from tests.data import builders
 from tests.tools.commands import call
@@ -46,7 +47,7 @@ def test_a_vocabulary_is_trained_from_a_config(tmp_path):
 
 def test_a_vocabulary_of_a_mixture_knows_the_words_of_every_set(tmp_path):
     builders.write_folder(tmp_path / "photos", range(40))
-    mixture = {"own": SourceConfig(format="folder", path=str(tmp_path / "photos")), "scenes": SourceConfig()}
+    mixture = {"own": builders.source(format="folder", path=str(tmp_path / "photos")), "scenes": SourceConfig()}
     call("vocabulary", builders.config(mixture=mixture), f"--output={tmp_path / 'v.model'}", "--size=300")
     vocabulary = Vocabulary.from_file(tmp_path / "v.model")
     texts = ["shade 17", "a small red three above a large blue seven"]
@@ -58,7 +59,6 @@ def test_a_vocabulary_of_a_mixture_knows_the_words_of_every_set(tmp_path):
 def test_errors_are_one_sentence(tmp_path):
     config = write_config(tmp_path / "c.py")
     for arguments, message in [
-        ([], "say what to do"),
         (["bake", "--temperature=200"], "there is no command 'bake'"),
         (["stats"], "--config is missing"),
         (["stats", f"--config={config}", "--smaple=3"], "smaple"),
@@ -66,8 +66,8 @@ def test_errors_are_one_sentence(tmp_path):
             [
                 "vocabulary",
                 f"--config={config}",
-                "--config.data.format=folder",
-                f"--config.data.path={tmp_path / 'none'}",
+                "--config.data.dataset.format=folder",
+                f"--config.data.dataset.path={tmp_path / 'none'}",
                 "--output=v",
             ],
             "none does not exist",
@@ -78,9 +78,25 @@ def test_errors_are_one_sentence(tmp_path):
         assert result.stderr.count("\n") == 1, result.stderr
 
 
-def test_help_lists_the_commands_and_a_command_s_flags():
-    overview = run("--help")
-    assert overview.returncode == 0 and all(f"\n    {name} " in overview.stdout for name in COMMANDS)
-    stats = run("stats", "--help")
-    assert stats.returncode == 0 and "--split=train|evaluation" in stats.stdout and "Default: 100000" in stats.stdout
-    assert "--[no]json" in stats.stdout and "--distance" not in stats.stdout
+def test_help_lists_the_commands():
+    for arguments in ([], ["--help"]):
+        overview = run(*arguments)
+        assert overview.returncode == 0 and all(f"\n    {name} " in overview.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    result = run(name, "--help")
+    assert result.returncode == 0 and f"python -m coca_jax.tools {name} --config=" in result.stdout
+    assert ("--split: <train|evaluation>" in result.stdout) == (name in ("stats", "inspect"))
+    assert ("--distance" in result.stdout) == (name == "dedup") and "--config.key=value" in result.stdout
+
+
+def test_a_vocabulary_is_written_into_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("vocabulary", builders.config(), "--output=memory://bucket/new/v.model", "--size=200")
+    assert not list(tmp_path.iterdir())  # no folder named "memory:"
+    assert Vocabulary.from_bytes(read("memory://bucket/new/v.model")).size == 200
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CocaError, match=r"cannot be written to .*file/v.model .*: choose another path"):
+        call("vocabulary", builders.config(), f"--output={tmp_path / 'file' / 'v.model'}", "--size=200")

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from coca_jax.config import SourceConfig
 from coca_jax.tools import speed
 from tests.data import builders
@@ -13,7 +15,7 @@ def test_every_stage_of_a_mixture(tmp_path, capsys):
     members[0] = (members[0][0], b"<html>")
     members[4] = (members[4][0], b" ")  # a caption
     builders.write_tar(tmp_path / "a.tar", members)
-    mixture = {"scenes": SourceConfig(), "web": SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9)}
+    mixture = {"scenes": SourceConfig(), "web": builders.source(format="tars", path=str(tmp_path), holdout=1e-9)}
     config = builders.config(mixture=mixture, max_bad_ratio=0.5, block=64)  # all of them are read at once
     call("speed", config, "--seconds=0", "--json")
     stages = json.loads(capsys.readouterr().out)
@@ -23,6 +25,8 @@ def test_every_stage_of_a_mixture(tmp_path, capsys):
 
 
 def test_rates():
-    stage = speed.Stage("view web", 30, 6_000_000, 2.0, 3.0)
-    assert speed.as_dict([stage])["view web"]["records_per_second_per_core"] == 10
-    assert speed.table([stage]).splitlines()[1].split() == ["view", "web", "15", "3.0", "10", "1.5"]
+    stage = speed._timed(0.0, iter([(30, 6_000_000)]))
+    assert stage.records == 30 and stage.records_per_second == pytest.approx(30 / stage.seconds)
+    assert stage.records_per_second_per_core == pytest.approx(30 / stage.core_seconds)
+    stage = speed.Stage(15, 3_000_000, 10, 30, 2.0, 3.0)
+    assert speed.as_text({"view web": stage}).splitlines()[1].split() == ["view", "web", "15", "3.0", "10", "1.5"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.tools import sets, stats, stats_report
+from coca_jax.tools import common, stats, stats_report
 from tests.data import builders
 from tests.tools.commands import call, photo
 
@@ -48,31 +48,37 @@ def vocabulary():
     return train_vocabulary([*(f"shade {i}" for i in range(30)), "the same words"], 40)
 
 
+def measured(config, vocabulary):
+    dataset = config.data.dataset
+    return stats.measure("name", dataset, records.open_records(dataset, "train"), vocabulary, config)
+
+
 def test_counts(config, vocabulary):
-    store = records.open_records(config.data, "train")
-    found = stats.measure(config.data, store, vocabulary, 16, workers=2)
-    assert (found.records, found.read, len(found.per_picture)) == (30, 30, 24)
-    assert found.damage == {"picture without text": 1}
-    assert found.corrupt_counts == {
+    store = records.open_records(config.data.dataset, "train")
+    result = stats.measure("tars", config.data.dataset, store, vocabulary, config, workers=2)
+    assert (result.records, result.read, result.usable, result.captions) == (30, 30, 24, 24)
+    assert list(result.lost.values()) == [1]  # an image without text
+    assert {cause: one.count for cause, one in result.corrupt.items()} == {
         "not an image": 2,
         "damaged image": 1,
         "too many pixels": 1,
         "empty caption": 1,
         "caption is not UTF-8": 1,
     }
-    assert [name.rpartition(":")[2] for name in found.corrupt["not an image"]] == ["html0", "html1"]
-    assert found.formats == {"JPEG": 20, "PNG": 4}
-    assert sorted(found.widths) == [60] * 20 + [90] * 4 and set(found.heights) == {60}
-    assert found.identical == 1 and found.per_picture.tolist() == [1] * 24
-    assert (len(found.characters), found.distinct, found.often) == (24, 12, [("the same words", 13)])
-    assert found.characters.max() == len("the same words")
-    said = vocabulary.encode(["the same words"] * 13 + [f"shade {i}" for i in range(13, 24)], 32)
-    assert found.tokens.tolist() == (said != vocabulary.pad_id).sum(1).tolist()
-
-    values = stats_report.as_dict({"tars": found}, config.model.text.length)["tars"]
-    assert values["aspect"]["square"] == 20 and values["aspect"]["4:3 to 3:2"] + values["aspect"]["3:2 to 2:1"] == 4
-    assert values["tokens"]["longer"] == int((found.tokens > 8).sum()) > 0 and values["repeated_captions"] == 12
-    assert sum(values["width"]["histogram"]["counts"]) == 24 and values["width"]["p95"] == 90
+    assert [name.rpartition(":")[2] for name in result.corrupt["not an image"].names] == ["html0", "html1"]
+    assert result.formats == {"JPEG": 20, "PNG": 4}
+    assert (result.width.min, result.width.median, result.width.p95, result.width.mean) == (60, 60, 90, 65)
+    assert (result.height.min, result.height.max, result.shorter_side.max) == (60, 60, 60)
+    assert sum(result.width.counts) == 24 and result.width.counts[0] == 20
+    assert result.aspect["square"] == 20 and result.aspect["4:3 to 3:2"] + result.aspect["3:2 to 2:1"] == 4
+    assert result.identical_images == 1
+    assert result.captions_per_image.min == result.captions_per_image.max == 1
+    assert result.repeated_captions == 12 and result.most_frequent == {"the same words": 13}
+    assert result.characters.max == len("the same words")
+    ids = vocabulary.encode(["the same words"] * 13 + [f"shade {i}" for i in range(13, 24)], 32)
+    lengths = (ids != vocabulary.pad_id).sum(1)
+    assert result.tokens.mean == pytest.approx(lengths.mean(), abs=1e-3) and result.tokens.max == lengths.max()
+    assert result.tokens_read == 8 and result.longer_captions == (lengths > 8).sum() > 0
 
 
 def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
@@ -86,21 +92,21 @@ def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
         (tmp_path / f"{i}.png").write_bytes(builders.picture(20 * i))
     (tmp_path / "kinds.txt").write_text("cat\ndog\nemu\n")
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
-    found = stats.measure(config.data, records.open_records(config.data, "train"), vocabulary, 16)
-    assert sorted(found.per_picture) == [1, 1, 1, 2, 2, 2] and found.often == [("one", 6), ("two", 3)]
+    result = measured(config, vocabulary)
+    assert (result.captions, result.captions_per_image.min, result.captions_per_image.max) == (9, 1, 2)
+    assert result.most_frequent == {"one": 6, "two": 3}
     labelled = builders.with_data(
         config, label_field="kind", class_names=str(tmp_path / "kinds.txt"), prompts=("a {}",)
     )
-    found = stats.measure(labelled.data, records.open_records(labelled.data, "train"), vocabulary, 16)
-    assert sorted(found.often) == [("a cat", 2), ("a dog", 2), ("a emu", 2)]
+    assert measured(labelled, vocabulary).most_frequent == {"a cat": 2, "a dog": 2, "a emu": 2}
 
 
 def test_the_sample_is_evenly_spread_and_always_the_same():
-    assert sets.spread(10, 0).tolist() == sets.spread(10, 10).tolist() == list(range(10))
-    picked = sets.spread(1_000_003, 1_000)
-    assert len(set(picked.tolist())) == 1_000 and 0 <= picked[0] < picked[-1] < 1_000_003
+    assert list(common.evenly_spread(10, 0)) == list(common.evenly_spread(10, 10)) == list(range(10))
+    picked = common.evenly_spread(1_000_003, 1_000)
+    assert len(set(picked)) == 1_000 and 0 <= picked[0] < picked[-1] < 1_000_003
     assert np.diff(picked).min() >= 1_000 and np.diff(picked).max() <= 1_001
-    assert sets.spread(10**12, 3).tolist() == [166666666666, 500000000000, 833333333333]
+    assert common.evenly_spread(10**12, 3) == [166666666666, 500000000000, 833333333333]
 
 
 def test_the_command_prints_and_draws(config, vocabulary, tmp_path, capsys):
@@ -125,7 +131,6 @@ def test_hostile_captions_stay_texts(tmp_path, vocabulary):
         [member for i in range(3) for member in ((f"k{i}.png", builders.picture(i)), (f"k{i}.txt", hostile.encode()))],
     )
     config = builders.config(format="tars", path=str(tmp_path), holdout=1e-9, name=hostile)
-    found = stats.measure(config.data, records.open_records(config.data, "train"), vocabulary, 16)
-    stats_report.write(str(tmp_path / "s.html"), config, "train", {hostile: found})
+    stats_report.write_report(str(tmp_path / "s.html"), hostile, "train", {hostile: measured(config, vocabulary)})
     page = (tmp_path / "s.html").read_text()
     assert page.count("<script") == 1 and "<img" not in page and page.count("&lt;script&gt;") >= 3

@@ -93,7 +93,7 @@ def test_a_larger_picture_starts_from_resized_positions_and_all_else_as_it_was(f
     [
         ({"model__image__mlp": 48}, "image_encoder/layers/blocks/mlp/", "only model.image.size may differ"),
         ({"model__text__vocabulary_size": 64}, "softmax/", "only model.image.size may differ"),
-        ({"loss__captioning_weight": 0.0}, "multimodal/", "has no place"),
+        ({"objective__pretraining__captioning_weight": 0.0}, "multimodal/", "has no place"),
         ({"model__image__stem": "conv"}, "image_encoder/stem/", "has no parameter"),
     ],
 )

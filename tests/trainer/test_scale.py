@@ -52,7 +52,7 @@ def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[
     model = tiny.model(config)
     chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
     plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
+    function = step.train_step(config, objective.Pretraining(model, config.objective.pretraining, tiny.PAD), chain)
     with jax.set_mesh(mesh):
         sharding.check_batch_size(mesh, BATCH, microbatches)
         batch = jax.device_put(tiny.batch(config), sharding.batch_sharding(mesh))
@@ -106,7 +106,7 @@ def _step_constraints(**changes) -> tuple[collections.Counter, coca.Coca]:
     config, mesh = _config(**changes), tiny.mesh(2, 2, 2)
     model, chain = tiny.model(config), optimizer.build(config.optimizer, 10)
     plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.loss, tiny.PAD), chain)
+    function = step.train_step(config, objective.Pretraining(model, config.objective.pretraining, tiny.PAD), chain)
     with jax.set_mesh(mesh):
         jaxpr = jax.make_jaxpr(function)(plan.abstract, tiny.batch(config)).jaxpr
     return collections.Counter(map(tuple, tiny.constraints(jaxpr))), model
@@ -160,7 +160,7 @@ def test_microbatches_and_the_sum_of_gradients_are_laid_out():
 def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
     config = _config()
     model = tiny.model(config)
-    loss = jax.jit(objective.Pretraining(model, config.loss, tiny.PAD).loss)
+    loss = jax.jit(objective.Pretraining(model, config.objective.pretraining, tiny.PAD).loss)
     arguments = (coca.abstract_parameters(model)[0], tiny.batch(config), jax.random.key(0))
 
     def found():

@@ -18,8 +18,8 @@ SOURCE = np.array([1, 0, 1, 1, 0, 1, 1, 0], np.int32)
 @pytest.fixture(scope="module")
 def trained():
     """An objective with two sources, its loss compiled, parameters, a batch of eight."""
-    config = tiny.config(loss__contrastive_weight=0.0)
-    several = objective.Pretraining(tiny.model(config), config.loss, tiny.PAD, ("a", "b"))
+    config = tiny.config(objective__pretraining__contrastive_weight=0.0)
+    several = objective.Pretraining(tiny.model(config), config.objective.pretraining, tiny.PAD, ("a", "b"))
     params = jax.tree.map(np.asarray, program.build(config, tiny.mesh(1, 1, 1)).plan.init(0).params)
     loss = jax.jit(lambda batch: several.loss(params, batch, jax.random.key(0))[1])
     return several, loss, params, tiny.batch(config) | {"source": SOURCE}
@@ -49,7 +49,7 @@ def test_parts_and_meshes_give_the_same(trained):
 
 @pytest.mark.parametrize("count, weight, names", [(0, 2.0, ()), (1, 2.0, ()), (2, 2.0, ("a", "b")), (2, 0.0, ())])
 def test_only_mixtures_whose_captions_are_learned_have_them(count, weight, names):
-    config = tiny.config(loss__captioning_weight=weight)
+    config = tiny.config(objective__pretraining__captioning_weight=weight)
     mixture = {name: config_lib.SourceConfig() for name in "ab"[:count]}
     config = dataclasses.replace(config, data=config_lib.DataConfig(mixture=mixture))
     assert objective.sources(config) == names

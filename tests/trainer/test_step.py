@@ -37,7 +37,7 @@ class Run:
         self.model = tiny.model(config)
         self.optimizer = optimizer.build(config.optimizer, config.train.steps)
         self.plan = state.plan(self.model, self.optimizer, bool(config.optimizer.ema_decay), mesh)
-        pretraining = objective.Pretraining(self.model, config.loss, tiny.PAD)
+        pretraining = objective.Pretraining(self.model, config.objective.pretraining, tiny.PAD)
         self.function = step.train_step(config, pretraining, self.optimizer)
         with jax.set_mesh(mesh):
             self.batch = jax.device_put(batch, sharding.batch_sharding(mesh))
@@ -219,7 +219,9 @@ def test_without_an_average_evaluations_use_the_parameters():
 @functools.cache
 def _trained(name: str) -> tuple[Run, list[dict[str, float]], list]:
     """Ten steps on one batch, and the states on the way."""
-    config = tiny.config(optimizer__name=name, optimizer__ema_decay=0.5, loss__unimodal_language_model_weight=0.5)
+    config = tiny.config(
+        optimizer__name=name, optimizer__ema_decay=0.5, objective__pretraining__unimodal_language_model_weight=0.5
+    )
     run = Run(config, tiny.mesh(1, 1, 1), tiny.batch(config), quick=name == "adafactor")
     states, history = [jax.tree.map(np.asarray, run.state)], []
     for _ in range(10):

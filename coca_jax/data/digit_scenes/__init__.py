@@ -1,1 +1,1 @@
-"""The embedded data set: real handwriting in small coloured scenes, with its language."""
+"""The embedded dataset: real handwriting in small coloured scenes, with its language."""

@@ -1,4 +1,4 @@
-"""The language of the digit scenes: what a scene says, in how many ways, and what a text of the language means.
+"""The language of the digit scenes: captions of a scene, and the meaning of a caption.
 
 A caption is a sentence frame ("# above #") with things in it ("a small red three"). Frames exist in both directions
 of a relation, so many texts have one meaning; `meaning` gives the canonical form on which they agree.
@@ -12,8 +12,8 @@ COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
 PLACES = ("top left", "top right", "bottom left", "bottom right", "middle")
 
-# {0} {1} {2} are the things in the layout's own order: top to bottom, left to right; pair: the upper one, lower left,
-# lower right. Every frame tells all that the scene's canonical form holds.
+# {0} {1} {2} are the things in the layout's order: top to bottom, left to right; pair: the upper one, lower left,
+# lower right. Every frame expresses the whole canonical form.
 FRAMES = {
     "single": (
         "{0} in the {place}",
@@ -74,12 +74,12 @@ class Thing(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """A scene's canonical form: equal for two texts exactly where they say the same.
+    """A scene's canonical form: two texts have equal ones if and only if they mean the same.
 
     Attributes:
       layout: a key of `FRAMES`.
       place: of the only thing in a "single" layout, one of `PLACES`; "" in the others.
-      things: in the layout's own order (see `FRAMES`).
+      things: in the layout's order (see `FRAMES`).
     """
 
     layout: str
@@ -91,7 +91,7 @@ _THING = re.compile(rf"\ba ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(D
 
 
 def _skeletons() -> dict[str, tuple[str, str, tuple[int, ...]]]:
-    """Each frame with "#" in place of its things -> layout, place, and which thing stands in each of its slots."""
+    """Layout, place and the thing in each slot, by the frame with "#" in place of its things."""
     result = {}
     for layout, frames in FRAMES.items():
         for frame in frames:
@@ -112,20 +112,20 @@ def phrase(form: Meaning, choice: int) -> str:
 
 
 def phrasings(form: Meaning) -> list[str]:
-    """Every caption that says the form, one a frame."""
+    """Every caption of the form, one a frame."""
     return [phrase(form, choice) for choice in range(len(FRAMES[form.layout]))]
 
 
 def meaning(text: str) -> Meaning | None:
-    """The canonical form of a caption; None for a text that is not of the language.
+    """The canonical form of a caption; None if the text is not of the language.
 
     Case, repeated spaces and a final full stop make no difference.
     """
     text = " ".join(text.casefold().split()).removesuffix(".")
-    found = _SKELETONS.get(_THING.sub("#", text))
-    if found is None:
+    skeleton = _SKELETONS.get(_THING.sub("#", text))
+    if skeleton is None:
         return None
-    layout, place, slots = found
+    layout, place, slots = skeleton
     things = [Thing(*match) for match in _THING.findall(text)]
     if len(things) != len(slots):  # the text itself held a "#"
         return None

@@ -1,8 +1,8 @@
-"""The embedded data set: real handwriting in small coloured scenes, made by index, without files.
+"""The embedded dataset: real handwriting in small coloured scenes, made by index, without files.
 
 A scene holds one to three of scikit-learn's 1,797 bundled 8x8 digits. The first 1,497 occur in training scenes
 only, the last 300 in held-out scenes only. Everything about a scene follows from (split, index) alone, so the
-set is unbounded and any scene is reached without the ones before it.
+dataset is unbounded and any scene is reached without the ones before it.
 """
 
 import dataclasses
@@ -125,11 +125,6 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     return Scene(image, scene_language.phrase(form, choice), form, sources, boxes)
 
 
-def canonical(scene_: Scene) -> Meaning:
-    """What the scene shows, in the form that `meaning` gives for its captions."""
-    return scene_.form
-
-
 def phrasings(scene_: Scene) -> list[str]:
     """Every caption of the scene."""
     return scene_language.phrasings(scene_.form)
@@ -147,24 +142,18 @@ def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -
         xs = _line([stroke.half[0] for stroke in lower], size, draw)
         return [(middle + 0.1 * size * draw(), top), (xs[0], bottom), (xs[1], bottom)]
     axis = 0 if layout in ("horizontal", "row") else 1
-    _fit(strokes, [[stroke.half[axis] for stroke in strokes]], size)
+    shrink = min(1.0, 0.94 * size / (2 * sum(stroke.half[axis] for stroke in strokes)))
+    if shrink < 1:  # they would not fit in a line between the canvas' edges
+        for stroke in strokes:
+            stroke.shrink(shrink)
     along = _line([stroke.half[axis] for stroke in strokes], size, draw)
     common = middle + 0.16 * size * draw()
     across = [common + 0.04 * size * draw() for _ in strokes]
     return list(zip(along, across, strict=True) if axis == 0 else zip(across, along, strict=True))
 
 
-def _fit(strokes: list[_Stroke], lines: list[list[float]], size: int) -> None:
-    """Shrinks the writing a little where a line of half extents would not fit between the canvas' edges."""
-    room = 0.94 * size
-    factor = min(1.0, *(room / (2 * sum(line)) for line in lines))
-    if factor < 1:
-        for stroke in strokes:
-            stroke.shrink(factor)
-
-
 def _line(halves: list[float], size: int, draw) -> list[float]:
-    """Centres of things in a line; what room is left goes to the gaps, by chance."""
+    """Centres of things in a line, with the room that is left divided at random among the gaps."""
     slack = max(0.0, size - 2 * sum(halves))
     weights = [0.7 + 0.6 * draw()] + [1.6 + 0.6 * draw() for _ in halves[1:]] + [0.7 + 0.6 * draw()]
     unit, at, centres = slack / sum(weights), 0.0, []
@@ -178,8 +167,8 @@ def _line(halves: list[float], size: int, draw) -> list[float]:
 def _background(size: int, draw, pick) -> np.ndarray:
     """A dark shade with a slight gradient and grain: float32 [size, size, 3].
 
-    Always darker than the writing: with light shades among them, the same stroke is now brighter and now darker than what
-    is around it, and an encoder trained for minutes from nothing learns colours and places but no digits.
+    Always darker than the writing: with light shades among them, the same stroke is sometimes brighter and sometimes
+    darker than its surroundings, and an encoder trained for minutes from scratch learns colours and places but no digits.
     """
     level = 42 + 22 * draw()
     shade = np.array([level + 9 * draw(), level + 9 * draw(), level + 9 * draw()], np.float32)
@@ -221,18 +210,19 @@ def _paint(canvas: np.ndarray, stroke: _Stroke, rgb: tuple[int, int, int], centr
 
 @functools.cache
 def _digits() -> tuple[list[Image.Image], list[tuple[float, float, float, float]], list[int]]:
-    """The padded digits as 8-bit pictures; their writing's centre and extent (x, y, width, height); their classes."""
-    from sklearn import datasets  # takes a second: only who draws scenes waits for it
+    """The padded digits as 8-bit images; their writing's centre and extent (x, y, width, height); their classes."""
+    from sklearn import datasets  # takes a second, which only programs that draw scenes need
 
     bunch = datasets.load_digits()
-    pictures, boxes = [], []
+    images, boxes = [], []
     for digit in bunch.images:
         padded = np.pad(np.rint(digit * (255 / 16)).astype(np.uint8), _PAD)
-        pictures.append(Image.fromarray(padded))
+        images.append(Image.fromarray(padded))
         rows, columns = np.nonzero(padded.max(1) > 60)[0], np.nonzero(padded.max(0) > 60)[0]
         left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-        boxes.append(tuple(float(v) for v in ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)))
-    return pictures, boxes, [int(target) for target in bunch.target]
+        centre = float(left + right) / 2, float(top + bottom) / 2
+        boxes.append((*centre, float(right - left), float(bottom - top)))
+    return images, boxes, [int(target) for target in bunch.target]
 
 
 @functools.cache

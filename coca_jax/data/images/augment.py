@@ -5,102 +5,105 @@ import math
 import numpy as np
 from PIL import Image
 
-from coca_jax.config import DatasetConfig
+from coca_jax.config import AugmentationConfig, DatasetConfig
 from coca_jax.data.images import decode as images
-from coca_jax.data.images import fast_jpeg as fast_images
-from coca_jax.data.images import randaugment, video
+from coca_jax.data.images import fast_jpeg, randaugment, video
 from coca_jax.errors import CocaError
 
-_SHARE = 0.8  # of the shorter side, the smallest crop
+_NO_AUGMENTATION = AugmentationConfig()
 _WHITE = (255, 255, 255)
 # Part of a run's fingerprint: the two ways of resizing differ by rounding and more.
-BACKEND = "fast" if fast_images.AVAILABLE else "pillow"
+BACKEND = "fast" if fast_jpeg.AVAILABLE else "pillow"
 
 
 def view(
-    data: bytes, size: int, source: DatasetConfig, rng: np.random.Generator | None, out: np.ndarray | None = None
+    data: bytes,
+    size: int,
+    dataset: DatasetConfig,
+    rng: np.random.Generator | None,
+    augmentation: AugmentationConfig = _NO_AUGMENTATION,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The pixels of an image or clip that the model takes: uint8 [size, size, 3]; if source.frames > 0 [frames, size, size, 3].
+    """The pixels of an image or clip: uint8 [size, size, 3]; if dataset.frames > 0 [frames, size, size, 3].
 
-    In training: the crop or warp that source.augment names ("none": the central square; "crop": a random square of 80
-    to 100 % of the shorter side; "drawing": for drawings on white, scaled, shifted and turned a little, colours
+    In training: the crop or warp that augmentation.crop names ("none": the central square; "random": a random square of
+    80 to 100 % of the shorter side; "drawing": for drawings on white, scaled, shifted and turned a little, colours
     jittered), then the mirror, then RandAugment. All frames of a clip are augmented alike.
 
     Args:
       data: an encoded image, or a clip in its place, which gives one frame: drawn at random, in evaluation the middle
-        one. If source.frames > 0, an image is a clip that stands still.
+        one. If dataset.frames > 0, an image is a clip that stands still.
       size: pixels a side.
-      source: the record's dataset.
+      dataset: the record's.
       rng: the only source of chance; None: the evaluation's view, the central square without augmentation.
+      augmentation: of a training view.
       out: a contiguous array that the pixels are written to and that is returned; by default a new one.
 
     Raises:
       BadRecord: the bytes cannot be used.
-      CocaError: source.frames asks for clips, and PyAV is not installed.
+      CocaError: dataset.frames asks for clips, and PyAV is not installed.
     """
-    if source.frames and video.av is None:
-        raise CocaError(f"{source.path} is read as clips of {source.frames} frames; {video.NEEDS_PYAV}")
-    if video.is_clip(data) or (source.frames and video.is_gif(data)):
-        pixels = _clip(data, size, source, rng)
+    if dataset.frames and not video.AVAILABLE:
+        raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
+    if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
+        pixels = _clip(data, size, dataset.frames, rng, augmentation)
     elif rng is None:
-        pixels = images.resize_and_crop(_inside(images.decode(data), source), size)
+        pixels = images.resize_and_crop(_without_border(images.decode(data), dataset.crop_border), size)
     else:
-        pixels = _trained(_decoded(data, size, source), size, source, rng, None if source.frames else out)
+        pixels = _augmented(
+            _decoded(data, size, augmentation), size, rng, augmentation, None if dataset.frames else out
+        )
     if out is None:
-        return np.repeat(pixels[None], source.frames, axis=0) if source.frames and pixels.ndim == 3 else pixels
+        return np.repeat(pixels[None], dataset.frames, axis=0) if dataset.frames and pixels.ndim == 3 else pixels
     if pixels is not out:
         out[...] = pixels  # an image that stands still fills all frames
     return out
 
 
-def _clip(data: bytes, size: int, source: DatasetConfig, rng: np.random.Generator | None) -> np.ndarray:
+def _clip(
+    data: bytes, size: int, frames: int, rng: np.random.Generator | None, augmentation: AugmentationConfig
+) -> np.ndarray:
     if rng is None:
-        pixels = video.decode_clip(data, size, source.frames or 1)
+        pixels = video.decode_clip(data, size, frames or 1)
     else:
-        stack = video.frames(data, source.frames or 1, rng, smallest=_smallest(size))
+        stack = video.frames(data, frames or 1, rng, smallest=images.least_side(size))
         seed = int(rng.integers(2**63))
         pixels = np.stack(
-            [_trained(Image.fromarray(frame), size, source, np.random.default_rng(seed)) for frame in stack]
+            [_augmented(Image.fromarray(one), size, np.random.default_rng(seed), augmentation) for one in stack]
         )
-    return pixels if source.frames else pixels[0]
+    return pixels if frames else pixels[0]
 
 
-def _inside(image: Image.Image, source: DatasetConfig) -> Image.Image:
-    """A held-out image without the border that its dataset says it has."""
-    border, (width, height) = source.crop_border, image.size
+def _without_border(image: Image.Image, border: int) -> Image.Image:
+    width, height = image.size
     if not border or min(width, height) <= 2 * border:
         return image
     return image.crop((border, border, width - border, height - border))
 
 
-def _smallest(size: int) -> int:
-    return math.ceil(size / _SHARE)  # no crop of this has to be enlarged
-
-
-def _decoded(data: bytes, size: int, source: DatasetConfig) -> np.ndarray | Image.Image:
-    if fast_images.AVAILABLE and source.augment != "drawing":
-        pixels = fast_images.decode_jpeg(data, _smallest(size))
+def _decoded(data: bytes, size: int, augmentation: AugmentationConfig) -> np.ndarray | Image.Image:
+    if fast_jpeg.AVAILABLE and augmentation.crop != "drawing":
+        pixels = fast_jpeg.decode_jpeg(data, images.least_side(size))
         if pixels is not None:
             return pixels
-    return images.decode(data, smallest=_smallest(size))
+    return images.decode(data, smallest=images.least_side(size))
 
 
-def _trained(
+def _augmented(
     image: np.ndarray | Image.Image,
     size: int,
-    source: DatasetConfig,
     rng: np.random.Generator,
+    augmentation: AugmentationConfig,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    if source.augment == "drawing":
+    if isinstance(image, Image.Image) and augmentation.crop == "drawing":
         pixels = _drawing(image, size, rng)
     else:
-        pixels = _crop(image, size, rng if source.augment == "crop" else None, out)
-    if source.mirror and rng.random() < 0.5:
+        pixels = _crop(image, size, rng if augmentation.crop == "random" else None, out)
+    if augmentation.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
-    if source.randaugment_layers:
-        pixels = randaugment.randaugment(pixels, source.randaugment_layers, source.randaugment_magnitude, rng)
-    return pixels
+    layers = augmentation.randaugment_layers
+    return randaugment.randaugment(pixels, layers, augmentation.randaugment_magnitude, rng) if layers else pixels
 
 
 def _crop(
@@ -108,11 +111,11 @@ def _crop(
 ) -> np.ndarray:
     width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
     across, down, chance = (0.5, 0.5, 1.0) if rng is None else rng.random(3).tolist()
-    side = max(1, round(min(width, height) * (_SHARE + (1.0 - _SHARE) * chance)))
+    side = max(1, round(min(width, height) * (images.LEAST_CROP + (1.0 - images.LEAST_CROP) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
     box = left, top, left + side, top + side
-    if fast_images.AVAILABLE:
-        return fast_images.resized(np.asarray(image), size, box, out)
+    if fast_jpeg.AVAILABLE or not isinstance(image, Image.Image):
+        return fast_jpeg.resized(np.asarray(image), size, box, out)
     return images.resized(image, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
 
 

@@ -1,17 +1,20 @@
 """Images: decoding untrusted bytes, and the plain view of evaluation and inference. ICC profiles are ignored."""
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
+from PIL.JpegImagePlugin import JpegImageFile
 
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
 MAX_PIXELS = 64 * 1024 * 1024  # of an image before it is decoded
+LEAST_CROP = 0.8  # side of the smallest training crop, of the shorter side
 _WIDE = 4  # times the memory that a pixel of modes I and F takes while it becomes RGB
 MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the image; encoders write ten
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if features.check("avif") else ()))
@@ -69,7 +72,7 @@ def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadRecord(_cause(data) or "damaged image") from error
     if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
-    if image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
+    if isinstance(image, JpegImageFile) and image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
         raise BadRecord("damaged image")
     return image
 
@@ -94,10 +97,10 @@ def _cause(data: bytes) -> str:
     return f"{name} image (not supported)" if name else ""
 
 
-def _scans(data: bytes, image: Image.Image) -> int:
+def _scans(data: bytes, image: JpegImageFile) -> int:
     """The number of scans of a JPEG, at most."""
     # Pillow has read the first scan's header, and nothing after it.
-    begun, components = image.fp.tell(), len(image.layer)
+    begun, components = image.fp.tell() if image.fp else 0, len(image.layer)
     header = data[max(0, begun - 8 - 2 * components) : begun]
     if "progressive" not in image.info and header[:2] == b"\xff\xda" and header[4:5] == bytes([components]):
         return 1  # it holds the whole image; the decoder reads no further
@@ -138,6 +141,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def least_side(size: int) -> int:
+    """The shorter side, in pixels, of an image of which no training crop has to be enlarged."""
+    return math.ceil(size / LEAST_CROP)
 
 
 def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""A faster way from a JPEG to a training picture, where the packages of the extra `fast` are installed.
+"""A faster way from a JPEG to a training image, if the packages of the extra `fast` are installed.
 
 simplejpeg decodes with libjpeg-turbo, as Pillow does, without Pillow's copies and with the faster, less exact of its
-arithmetics (one to two levels of 255 apart on average); OpenCV resizes with vector instructions.
-Whatever simplejpeg dislikes is left to Pillow, whose verdict counts.
+arithmetics (one to two levels of 255 apart on average); OpenCV resizes with vector instructions. A file that simplejpeg
+rejects is left to Pillow, which decides whether it is damaged.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ try:
     import cv2
     import simplejpeg
 
-    cv2.setNumThreads(1)  # pictures are made side by side already
+    cv2.setNumThreads(1)  # images are made side by side already
+    AVAILABLE = True
 except ImportError:
-    cv2 = simplejpeg = None
+    AVAILABLE = False
 
-AVAILABLE = cv2 is not None
 # Markers of a JPEG: baseline and extended frames, a scan, and segments that change no pixel's place or colour: JFIF,
 # ICC profiles and others but EXIF (1) and Adobe's (14), tables, restart intervals, comments.
 _FRAMES, _SCAN = (0xC0, 0xC1), 0xDA
@@ -25,14 +25,14 @@ _IGNORED = {0xE0, *range(0xE2, 0xEE), 0xEF, 0xDB, 0xC4, 0xDD, 0xFE}
 
 
 def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
-    """The picture as uint8 [height, width, 3]; None where it is not a plain upright JPEG, or a damaged one.
+    """The image as uint8 [height, width, 3]; None if it is not a plain upright JPEG, or a damaged one.
 
     Args:
       data: an encoded file.
-      smallest: as in `images.decode`.
+      smallest: as in `decode.decode`.
 
     Raises:
-      BadRecord: as `images.open_header`.
+      BadRecord: as `decode.open_header`.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
@@ -42,7 +42,7 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
         if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.orientation(header) != 1:
             return None
         size = header.height, header.width
-    # Vector instructions serve 1/2, 1/4 and 1/8 only: sizes between them take longer than the whole picture.
+    # Vector instructions serve 1/2, 1/4 and 1/8 only: sizes between them take longer than the whole image.
     scale = next((scale for scale in (8, 4, 2) if min(size) >= scale * smallest), 1)
     height, width = (-(-side // scale) for side in size)
     try:
@@ -54,9 +54,9 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
 
 
 def _plain_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG as most are: of one scan, without EXIF or unusual colours, not too large.
+    """Height and width of the usual kind of JPEG: one scan, no EXIF, no unusual colours, not too large.
 
-    None says that Pillow has to look; doing so for every picture would cost a tenth of its decoding.
+    None: Pillow has to read the header; for every image this would cost a tenth of its decoding.
     """
     size, components, at = None, 0, 2
     while at + 10 <= len(data) and data[at] == 0xFF:
@@ -75,12 +75,12 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int], out: np.ndarray | None = None) -> np.ndarray:
-    """A part of the pixels [height, width, 3] (left, top, right, bottom): uint8 [size, size, 3].
+    """A resized part of the pixels [height, width, 3] (left, top, right, bottom): uint8 [size, size, 3].
 
     Two taps a side, which miss no pixel down to half the size; areas below that.
 
     Args:
-      out: where it is written, contiguous; by default a new array.
+      out: a contiguous array that it is written to; by default a new one.
     """
     left, top, right, bottom = box
     part = pixels[top:bottom, left:right]

@@ -17,6 +17,7 @@ from coca_jax.data.images.decode import (
     MAX_PIXELS,
     decode,
     is_image_container,
+    least_side,
     load_image,
     read_path,
     resize_and_crop,
@@ -26,8 +27,10 @@ from coca_jax.errors import CocaError
 
 try:
     import av
+
+    AVAILABLE = True
 except ImportError:
-    av = None
+    AVAILABLE = False
 
 NEEDS_PYAV = 'PyAV, which decodes video clips, is not installed: pip install ".[video]"'
 MAX_PACKETS = 1_000_000  # of the clip: ten hours
@@ -86,7 +89,7 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
 def decode_clip(data: bytes, size: int, count: int) -> np.ndarray:
     """The evaluation's view of a clip, or of an image that stands still: uint8 [count, size, size, 3]; errors as `frames`."""
     if is_clip(data) or is_gif(data):
-        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=math.ceil(size / 0.8))]
+        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=least_side(size))]
         return np.stack([resize_and_crop(image, size) for image in images])
     return np.repeat(resize_and_crop(decode(data), size)[None], count, axis=0)
 
@@ -106,7 +109,7 @@ def frames(data: bytes, count: int, rng: np.random.Generator | None = None, smal
     Raises:
       BadRecord: nothing can be decoded, the clip is too large, or PyAV is not installed.
     """
-    if av is None:
+    if not AVAILABLE:
         raise BadRecord(NEEDS_PYAV)
     try:
         decoded = _decoded(data, count, rng, smallest)
@@ -134,13 +137,13 @@ def _decoded(data: bytes, count: int, rng: np.random.Generator | None, smallest:
             raise BadRecord("file without video")
         _check_size(stream.codec_context)
         stream.codec_context.thread_count = 1  # records are made side by side already
-        times, keys = _packets(container, stream)
-        wanted = positions(max(1, len(times)), count, rng)
-        if None in times or len(set(times)) < len(times):
+        total, times, keys = _packets(container, stream)
+        wanted = positions(max(1, total), count, rng)
+        shown: Iterator[tuple[int, av.VideoFrame]]
+        if len(times) < total:
             shown = enumerate(_from(container, stream, 0, [MAX_DECODED]))  # without times, frames can only be counted
         else:
-            times.sort()
-            shown = _shown(container, stream, times, sorted(keys), sorted(set(wanted)))
+            shown = _shown(container, stream, times, keys, sorted(set(wanted)))
         pixels: dict[int, np.ndarray] = {}
         try:
             for number, frame in shown:
@@ -149,32 +152,33 @@ def _decoded(data: bytes, count: int, rng: np.random.Generator | None, smallest:
                     pixels[number] = _pixels(frame, smallest, None if first is None else first.shape)
                 if number >= wanted[-1]:
                     break
-        except av.FFmpegError:  # what comes after is lost
+        except av.FFmpegError:  # the rest is lost
             pass
         return [pixels.get(number) for number in wanted]
 
 
-def _packets(container, stream) -> tuple[list[int | None], list[int]]:
-    """The times of all frames as they are stored, and those of keyframes."""
-    times, keys = [], []
+def _packets(container, stream) -> tuple[int, list[int], list[int]]:
+    """The number of frames, their distinct times and those of keyframes, sorted."""
+    total, times, keys = 0, set(), []
     try:
         for packet in container.demux(stream):
             if packet.size:  # the last one is empty and flushes the decoder
-                times.append(packet.pts)
-                if packet.is_keyframe and packet.pts is not None:
-                    keys.append(packet.pts)
-            if len(times) > MAX_PACKETS:
+                total += 1
+                if packet.pts is not None:
+                    times.add(packet.pts)
+                    keys += [packet.pts] * packet.is_keyframe
+            if total > MAX_PACKETS:
                 raise BadRecord("clip too long")
     except av.FFmpegError:  # a clip that breaks off is as long as what there is of it
         pass
-    return times, keys
+    return total, sorted(times), sorted(keys)
 
 
 def _shown(
     container, stream, times: Sequence[int], keys: Sequence[int], wanted: Sequence[int]
 ) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """(number, frame) of all frames that are decoded on the way to the wanted ones."""
-    number_of = {time: number for number, time in enumerate(times)}
+    number_of: dict[int | None, int] = {time: number for number, time in enumerate(times)}
     starts = np.searchsorted(times, keys).tolist()  # numbers of the keyframes
     budget = [MAX_DECODED]
     here, decoder = 0, _from(container, stream, times[0], budget)

@@ -1,4 +1,4 @@
-"""How the sources of a mixture share each batch: exact quotas, spread evenly over the rows."""
+"""The shares of a mixture's sources in each batch: exact quotas, spread evenly over the rows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from coca_jax.errors import CocaError
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which source each row of every batch comes from; the same for all steps and on all hosts.
+    """The source of each row of a batch, the same for all steps and on all hosts.
 
     Attributes:
       names: of the sources.
       quotas: rows of each of them in a batch; their sum is the batch size.
       source: int32 [B], the source of each row.
-      place: int64 [B], the how-manieth of its source's rows it is: row r at step n holds the source's position
+      place: int64 [B], the row's number among its source's rows: row r at step n holds the source's position
         n * quota + place[r].
     """
 

@@ -10,10 +10,10 @@ With L lanes (the source's rows of a batch) and blocks of b neighbouring records
   the records of each in an order of its own. Lanes begin at different places within their first block (and end with
   the part before it), so that at each step a b-th of them opens a new one, and reading is spread evenly over the steps.
 
-What randomness that gives: the rows of a batch come from L blocks drawn at random from the whole store; two records of
+The randomness: the rows of a batch come from L blocks drawn at random from the whole store; two records of
 a block never meet in a batch (but for the first steps and the last of an epoch), and come at most b steps apart. Where a
 lane would get fewer than 16 blocks, b is made smaller, down to 1: then an epoch is a plain permutation. So a row reads b
-neighbours at once and uses them in b steps, and however many hosts share the batch, none reads what another one uses.
+neighbours at once and uses them in b steps, and however many hosts share the batch, each record is read by one of them.
 The evaluation's order is the store's.
 """
 
@@ -28,7 +28,7 @@ class Order:
     """The order of one source's records.
 
     Attributes:
-      block: neighbouring records that are read together; at most what was asked for.
+      block: neighbouring records that are read together; at most the `block` given.
     """
 
     def __init__(self, count: int, lanes: int, block: int, seed: int | None, source: int = 0):
@@ -47,7 +47,7 @@ class Order:
         self._key = None if seed is None else _mixed(np.uint64(seed % 2**64), np.uint64(source))
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
-        """Which records stand at positions [n] (from 0): int64 [n]."""
+        """The records at positions [n] (from 0): int64 [n]."""
         epoch, place = np.divmod(np.asarray(positions, np.int64), self.count)
         if self._key is None:
             return place
@@ -68,7 +68,7 @@ class Order:
         return (cut + np.where(place < whole, number * self.block + inner, whole + single)) % self.count
 
     def ahead(self, position: int) -> np.ndarray:
-        """The positions, this one first, at which its lane uses what is left of its block: int64 [n], n <= block."""
+        """The positions, this one first, at which its lane uses the rest of its block: int64 [n], n <= block."""
         place = position % self.count
         left = 1
         if self.block > 1 and place < self._groups * self.lanes * self.block:
@@ -76,13 +76,13 @@ class Order:
             left = min(self.block - tick % self.block, self._groups * self.block - place // self.lanes)
         return position + self.lanes * np.arange(left, dtype=np.int64)
 
-    def _ticks(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far on the ring of its G·b records a lane is at each place, and which lane it is."""
+    def _ticks(self, place: np.ndarray | np.int64) -> tuple[np.ndarray, np.ndarray]:
+        """The lane of each place, after how far on the ring of its G·b records the lane is there."""
         turn, lane = np.divmod(place, self.lanes)
         return (turn + lane % self.block) % (self._groups * self.block), lane
 
 
-def _mixed(*words: np.ndarray) -> np.ndarray:
+def _mixed(*words: np.ndarray | np.uint64) -> np.ndarray:
     """64 bits that depend on every word."""
     state = np.zeros(np.broadcast_shapes(*(np.shape(word) for word in words)), np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64
@@ -112,8 +112,8 @@ def _permuted(index: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
         value = result[todo]
         halves = [value & ((_ONE << sizes[0]) - _ONE), value >> sizes[0]]
         for number, chosen in enumerate(keys):
-            own, other = number % 2, 1 - number % 2
-            halves[own] = halves[own] ^ (_finalized(chosen[todo] ^ halves[other]) >> (np.uint64(64) - sizes[own]))
+            this, other = number % 2, 1 - number % 2
+            halves[this] = halves[this] ^ (_finalized(chosen[todo] ^ halves[other]) >> (np.uint64(64) - sizes[this]))
         result[todo] = halves[1] << sizes[0] | halves[0]
         todo = todo[result[todo] >= count]
     return result.astype(np.int64)

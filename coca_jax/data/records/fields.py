@@ -1,20 +1,22 @@
-"""What a row of metadata (a JSON object, a line of a table, a tf.train.Example) says under which name.
+"""Values of a record's row of metadata (a JSON object, a line of a table, a tf.train.Example) by the names of fields.
 
-A field is a key of the row, "captions/text" (the values "text" below "captions", through dicts and lists), or, with
-braces, a template over fields: "{question} {answer}"; rows that are lists have the fields "0", "1", …
+A field is a key of the row; "captions/text" (the values "text" below "captions", through dicts and lists); or, with
+braces, a template over fields: "{question} {answer}". Rows that are lists have the fields "0", "1", …
 """
 
+import contextlib
 import itertools
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
-# Where a set names no text_fields: the first of these that a row has. "txt" is the text file of a tar's record.
+# The usual names, of which the first that a row has is taken. Captions, if `text_fields` is empty ("txt" is the text
+# file of a tar's record); …
 TEXT_FIELDS = (
     "txt",
     "captions",
@@ -28,22 +30,69 @@ TEXT_FIELDS = (
     "texts",
     "alt_text",
     "TEXT",
+    "title",
+    "description",
 )
-# Where a set names no image_field: the first of these that a tf.train.Example has, …
-IMAGE_FIELDS = ("image", "jpg", "jpeg", "png", "webp", "gif", "image/encoded", "image_bytes", "video", "mp4")
-# … and the column of a manifest that names a picture's file.
-FILE_FIELDS = ("file_name", "filename", "image", "image_path", "filepath", "path", "file", "video")
+# … encoded images, if `image_field` is empty; …
+IMAGE_FIELDS = ("image", "jpg", "jpeg", "png", "webp", "gif", "image/encoded", "image_bytes", "video", "mp4", "img")
+# … and image files, in a manifest.
+FILE_FIELDS = (
+    "file_name",
+    "filename",
+    "image",
+    "image_path",
+    "filepath",
+    "path",
+    "file",
+    "video",
+    "file_path",
+    "image_file",
+    "image_name",
+    "img",
+    "img_path",
+)
 
-PICTURES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
-CLIPS = ("mp4", "mkv", "webm", "mov", "avi")
-_MOST_TEXTS = 100  # that a template makes of one row
+# Suffixes of files that the decoder reads, in every format and command.
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "avif", "apng")
+CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
+TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no image
+# Suffixes of images that it does not read: such files are counted.
+UNREAD_SUFFIXES = (
+    "heic",
+    "heif",
+    "jxl",
+    "jp2",
+    "svg",
+    "psd",
+    "ico",
+    "tga",
+    "ppm",
+    "pgm",
+    "exr",
+    "dng",
+    "cr2",
+    "nef",
+    "arw",
+)
+_MOST_TEXTS = 100  # made by a template of one row
+_MOST_NAMES = 20  # of fields in an error
 
 
-def check_templates(source: DatasetConfig) -> None:
-    """Raises CocaError where a template of the config cannot be read."""
-    for key, template in (*(("text_fields", one) for one in source.text_fields), ("image_field", source.image_field)):
+def is_media_file(name: str) -> bool:
+    """Whether a file's name has a suffix of an image or a clip."""
+    return suffix_of(name) in (*IMAGE_SUFFIXES, *CLIP_SUFFIXES)
+
+
+def suffix_of(name: str) -> str:
+    """A file name's suffix in lower case, without the dot."""
+    return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def check_templates(dataset: DatasetConfig) -> None:
+    """Raises CocaError if a template of the config cannot be read."""
+    for key, template in (*(("text_fields", one) for one in dataset.text_fields), ("image_field", dataset.image_field)):
         try:
-            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            names = _names(template)
         except ValueError as error:
             raise CocaError(
                 f"{key} has {template!r} ({error}): write a field's name, or names in braces such as "
@@ -59,8 +108,12 @@ def is_template(field: str) -> bool:
     return "{" in field
 
 
+def _names(template: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+
+
 def lookup(row: Any, field: str) -> Any:
-    """What a row says under a field's name; None where it has none such."""
+    """The value of a row under a field's name; None if it has no such field."""
     if isinstance(row, Mapping):
         if field in row:
             return row[field]
@@ -74,15 +127,15 @@ def lookup(row: Any, field: str) -> Any:
     if isinstance(row, (list, tuple)):
         if field.isdecimal():
             return row[int(field)] if int(field) < len(row) else None
-        found = [lookup(item, field) for item in row if isinstance(item, (Mapping, list))]
-        return [value for value in found if value is not None] or None
+        values = [lookup(item, field) for item in row if isinstance(item, (Mapping, list))]
+        return [value for value in values if value is not None] or None
     return None
 
 
 def fill(template: str, row: Any) -> list[str]:
     """The texts that a template makes of a row.
 
-    One for each combination where fields hold several values; none where a field is missing.
+    One for each combination where fields hold several values; none if a field is missing.
     """
     pieces = []
     for literal, name, _, _ in string.Formatter().parse(template):
@@ -90,52 +143,76 @@ def fill(template: str, row: Any) -> list[str]:
         if name is not None:
             value = lookup(row, name)
             values = value if isinstance(value, list) else [value]
-            pieces.append([_spoken(item) for item in values if isinstance(item, (str, bytes, int, float))])
+            pieces.append([_text(item) for item in values if isinstance(item, (str, bytes, int, float))])
     return ["".join(choice) for choice in itertools.islice(itertools.product(*pieces), _MOST_TEXTS)]
 
 
-def captions(row: Any, source: DatasetConfig) -> tuple[str, ...]:
-    """A row's captions, from `source.text_fields` (all of them) or the first of the usual fields.
+def file_name(row: Any, dataset: DatasetConfig) -> str | None:
+    """The image file that a row names in `image_field` or the first of the usual fields; None if it names no file."""
+    field = dataset.image_field
+    if is_template(field):
+        return next(iter(fill(field, row)), None)
+    values = (lookup(row, name) for name in ((field,) if field else FILE_FIELDS))
+    return next((value for value in values if isinstance(value, str) and value), None)
+
+
+def captions(row: Any, dataset: DatasetConfig) -> tuple[str, ...]:
+    """A row's captions, from `text_fields` (all of them) or the first of the usual fields.
+
+    With `caption_separator`, each value is divided at that text into several captions; "json" reads it as a JSON list.
 
     Raises:
-      BadRecord: the row is nested too deeply to be searched; or, unless the set's text is made from labels, no text is
-        left ("empty caption") or one is not UTF-8.
+      BadRecord: the row is nested too deeply to be searched; or, unless the dataset's texts are made from labels, no
+        text is left ("empty caption"), one is not UTF-8, or not a JSON list where that is configured.
     """
     try:
-        if not source.text_fields:
+        values: list[Any] = []
+        if dataset.text_fields:
+            for field in dataset.text_fields:
+                values += _listed(fill(field, row) if is_template(field) else lookup(row, field))
+        else:
             usual = (lookup(row, field) for field in TEXT_FIELDS)
-            return clean_captions(next((found for found in usual if found is not None), None))
-        said: list[Any] = []
-        for field in source.text_fields:
-            found = fill(field, row) if is_template(field) else lookup(row, field)
-            said += found if isinstance(found, (list, tuple)) else [found]
-        return clean_captions(said)
+            values = _listed(next((value for value in usual if value is not None), None))
+        if dataset.caption_separator:
+            values = [part for value in values for part in _divided(value, dataset.caption_separator)]
+        return clean_captions(values)
     except RecursionError as error:
         raise BadRecord("unreadable row") from error
     except BadRecord:
-        if source.label_field:
+        if dataset.label_field:
             return ()
         raise
 
 
-def clean_captions(texts: Any) -> tuple[str, ...]:
-    """The texts with their spaces normalised, empty ones left out; one string counts as a list of one.
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _divided(value: Any, separator: str) -> list[Any]:
+    if not isinstance(value, (str, bytes)):
+        return [value]
+    if separator != "json":
+        return list(_text(value).split(separator))
+    texts = parse_json(_text(value))
+    if not isinstance(texts, list):
+        raise BadRecord("caption is not a JSON list")
+    return texts
+
+
+def clean_captions(texts: Sequence[Any]) -> tuple[str, ...]:
+    """The texts with their spaces normalised; empty ones and other values are left out.
 
     Raises:
       BadRecord: no text is left, or one is not UTF-8.
     """
-    if isinstance(texts, (str, bytes)):
-        texts = [texts]
-    if not isinstance(texts, (list, tuple)):
-        texts = ()
-    found = (_spoken(text) for text in texts if isinstance(text, (str, bytes)))
-    cleaned = tuple(" ".join(text.split()) for text in found if text.strip())
+    decoded = (_text(text) for text in texts if isinstance(text, (str, bytes)))
+    cleaned = tuple(" ".join(text.split()) for text in decoded if text.strip())
     if not cleaned:
         raise BadRecord("empty caption")
     return cleaned
 
 
-def _spoken(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8-sig")
@@ -145,28 +222,79 @@ def _spoken(value: Any) -> str:
 
 
 def metadata(row: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A row as metadata: bytes become text, or are left out where they are none; a list's fields are "0", "1", …"""
-    pairs = row.items() if isinstance(row, Mapping) else ((str(i), value) for i, value in enumerate(row or ()))
-    found = {}
-    for name, value in pairs:
+    """A row as metadata: bytes become text, or are left out if they are not UTF-8; a list's fields are "0", "1", …"""
+    result = {}
+    for name, value in _items(row):
         if name in leave_out:
             continue
         try:
-            found[name] = [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+            result[name] = [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
         except UnicodeDecodeError:
             continue
-    return found
+    return result
+
+
+def _items(row: Any) -> Iterable[tuple[str, Any]]:
+    return row.items() if isinstance(row, Mapping) else ((str(i), value) for i, value in enumerate(row or ()))
 
 
 def _plain(value: Any) -> Any:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
+class FieldCheck:
+    """Finds the fields of a config that no row of a dataset has."""
+
+    def __init__(self, dataset: DatasetConfig, made: Sequence[str] = ()):
+        """`made`: labels that records have beside those of their rows."""
+        wanted = [("text_fields", name) for field in dataset.text_fields for name in _field_names(field)]
+        if dataset.label_field and dataset.label_field not in made:
+            wanted.append(("label_field", dataset.label_field))
+        self._missing = [(key, (name,)) for key, name in wanted]
+        if not dataset.text_fields and not dataset.label_field:
+            self._missing.append(("", TEXT_FIELDS))
+        self._names = dict.fromkeys(made)
+
+    def add(self, row: Any) -> "FieldCheck":
+        """Takes note of a row's fields."""
+        if self._missing:
+            if len(self._names) <= _MOST_NAMES:
+                self._names |= dict.fromkeys(name for name, _ in _items(row))
+            with contextlib.suppress(RecursionError):  # nested too deeply: a bad record
+                self._missing = [
+                    (key, names) for key, names in self._missing if all(lookup(row, name) is None for name in names)
+                ]
+        return self
+
+    def problem(self, where: str) -> str:
+        """A sentence if a field is in none of the rows of `where`, with the names of those that are; else ""."""
+        if not self._missing:
+            return ""
+        key, (name, *_) = self._missing[0]
+        there = f"there is {listing(self._names)}"
+        if key:
+            return f"{where} has no field {name!r} ({there}): change {key}"
+        return (
+            f"{where} has no caption under a usual name ({there}): name its field in text_fields, or a class's in "
+            "label_field"
+        )
+
+
+def _field_names(field: str) -> list[str]:
+    return _names(field) if is_template(field) else [field]
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first names, for an error."""
+    some = list(itertools.islice(names, _MOST_NAMES + 1))
+    return ", ".join(some[:_MOST_NAMES]) + (" …" if len(some) > _MOST_NAMES else "") or "none"
+
+
 def load_json(text: bytes | str) -> Any:
-    """What the JSON says, a "?" for each half of a surrogate pair.
+    """The value of a JSON text, with "?" for each half of a surrogate pair.
 
     Raises:
-      ValueError, RecursionError: it is none; bad UTF-8 is a ValueError, too.
+      ValueError, RecursionError: it is not JSON; bad UTF-8 is a ValueError, too.
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
@@ -177,7 +305,7 @@ def load_json(text: bytes | str) -> Any:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """As `load_json`; None where it is none."""
+    """As `load_json`; None if it is not JSON."""
     try:
         return load_json(text)
     except (ValueError, RecursionError):
@@ -185,6 +313,6 @@ def parse_json(text: bytes | str) -> Any:
 
 
 def parse_object(text: bytes | str) -> dict[str, Any] | None:
-    """The JSON object that the text is; None where it is none."""
+    """The JSON object that a text holds; None if it holds none."""
     value = parse_json(text)
     return value if isinstance(value, dict) else None

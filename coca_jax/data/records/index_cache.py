@@ -50,7 +50,7 @@ def find_shards(source: DatasetConfig, selection: Selection, is_shard: Callable[
         but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
         raise CocaError(
             f"no {what.lstrip('.')} below {source.path} matches {' '.join(selection.files)}{but} (there is "
-            f"{there}): change data.path, data.train_files or data.evaluation_files"
+            f"{there}): change data.dataset.path, data.dataset.train_files or data.dataset.evaluation_files"
         )
     return found
 

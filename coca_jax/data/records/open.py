@@ -26,8 +26,8 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     store = _open(dataset, _selection(dataset, split))
     if not len(store):
         raise CocaError(
-            f"none of the {store.census.total} records of {dataset.path} is left for {split}: change data.holdout, "
-            "data.exclude or data.evaluation_files"
+            f"none of the {store.census.total} records of {dataset.path} is left for {split}: change data.dataset.holdout, "
+            "data.dataset.exclude or data.dataset.evaluation_files"
         )
     return store
 
@@ -36,12 +36,12 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
     for key, conditions in (("exclude", dataset.exclude), ("only", dataset.only)):
         wrong = [condition for condition in conditions if not condition.partition("=")[0] or "=" not in condition]
         if wrong:
-            raise CocaError(f"data.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
+            raise CocaError(f"data.dataset.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
     if not training and not dataset.holds_out:
         raise CocaError(
-            f"data.holdout is 0, so that all records of {dataset.path} train and none is left to evaluate: "
-            "set data.holdout, such as 0.01, or name some files in data.evaluation_files"
+            f"data.dataset.holdout is 0, so that all records of {dataset.path} train and none is left to evaluate: "
+            "set data.dataset.holdout, such as 0.01, or name some files in data.dataset.evaluation_files"
         )
     named = bool(dataset.evaluation_files)
     return Selection(
@@ -65,11 +65,17 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             from coca_jax.data.records.formats.tf_example import ExampleRecords
 
             return ExampleRecords(dataset, selection)
+        case "parquet":
+            from coca_jax.data.records.formats.parquet import ParquetRecords
+
+            return ParquetRecords(dataset, selection)
         case "tfds":
             from coca_jax.data.records.formats.tfds import TfdsRecords
 
             return TfdsRecords(dataset, selection)
-    raise CocaError(f"data.format is {dataset.format!r}, which has no records: choose a format that is stored in files")
+    raise CocaError(
+        f"data.dataset.format is {dataset.format!r}, which has no records: choose a format that is stored in files"
+    )
 
 
 def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> None:
@@ -87,7 +93,7 @@ def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> No
 
         tfds.check(dataset, dataset.train_files if split == SPLITS[0] else dataset.evaluation_files, labels)
     elif not is_remote(dataset.path) and not os.path.exists(dataset.path):
-        raise CocaError(f"{dataset.path} does not exist: set --config.data.path to where the records lie")
+        raise CocaError(f"{dataset.path} does not exist: set --config.data.dataset.path to where the records lie")
 
 
 def summary(dataset: DatasetConfig, store: RecordStore) -> str:

@@ -1,13 +1,13 @@
-"""What is said of a picture: its captions, cleaned, or the names of its classes put into prompts.
+"""The texts of an image: its captions, cleaned, or the names of its classes put into prompts.
 
-`clean = "spaces"` makes every run of white space one space. `clean = "alt_text"` is for texts from web pages. It is
-careful: nothing is lower-cased, reordered or judged. In this order it
+`clean = "spaces"` makes every run of white space one space. `clean = "alt_text"` is for texts from web pages. It
+changes no case and no order, and judges no content. In this order it
 
-1. decodes HTML's entities, twice where they were encoded twice, and removes tags;
+1. decodes HTML's entities, twice if they were encoded twice, and removes tags;
 2. composes accents (NFC), and removes control characters, soft hyphens and marks of writing direction; the joiners
    inside emoji and of Indic and Persian scripts stay;
 3. removes addresses of web pages and of mail;
-4. makes every run of white space one space, and strips what the removal left hanging at the ends ("- |,");
+4. makes every run of white space one space, and strips separators that the removals left at the ends ("- |,");
 5. drops a text without any letter, and one that is only the name of a file ("IMG_1234.jpg");
 6. cuts a text of more than 1,000 characters at the end of a word.
 """
@@ -24,11 +24,12 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
-from coca_jax.data.records.record import BadRecord, Record, RecordStore
+from coca_jax.data.records.record import BadRecord, Record, RecordStore, RecordText
 from coca_jax.data.text import class_names as class_files
 
 _log = logging.getLogger(__name__)
 _WORDNET = re.compile(r"n\d{8}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _LONGEST = 1_000  # characters of an alt-text
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+", re.IGNORECASE)
@@ -36,11 +37,11 @@ _FILE = re.compile(r"[\w() .-]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|svg)", re.
 _INVISIBLE = {0x00AD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF, 0xFFFD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _CONTROLS = {c for c in range(0xA0) if unicodedata.category(chr(c)) == "Cc"} - set(map(ord, "\t\n\v\f\r"))
 _TABLE = dict.fromkeys(_INVISIBLE | _CONTROLS)
-_ENDS = " -–—|,;:/\\·•>*_"
+_ENDS = " -–—|,;:/\\·•>*_"  # noqa: RUF001 - dashes are meant
 
 
 def clean(text: str, kind: str) -> str:
-    """The text, cleaned; "" where nothing is left to say. See the module's docstring for the kinds."""
+    """The text, cleaned as the module's docstring describes; "" if nothing of it is left."""
     if kind == "alt_text":
         text = _TAG.sub(" ", html.unescape(html.unescape(text)))
         text = _ADDRESS.sub(" ", unicodedata.normalize("NFC", text).translate(_TABLE))
@@ -52,113 +53,116 @@ def clean(text: str, kind: str) -> str:
 
 
 class Texts:
-    """The texts of one source's records."""
+    """The texts of one dataset's records.
 
-    def __init__(self, source: DatasetConfig, store: RecordStore):
-        """Reads the names and prompts that lie in files.
+    Attributes:
+      prompts: the templates that class names are put into; empty without a label_field.
+    """
+
+    def __init__(self, dataset: DatasetConfig, store: RecordStore):
+        """Reads the files of class names and prompts.
 
         Raises:
           CocaError: such a file cannot be read.
         """
-        self._kind, self._field = source.clean, source.label_field
-        self._names, self.prompts = {}, ()
-        if source.label_field:
-            self._names = _names(source, store)
-            if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
-                _log.warning(
-                    "the class names of %s are WordNet's numbers, such as %s, of which a text says nothing: name "
-                    "a file with words as class_names",
-                    source.path,
-                    next(iter(self._names.values())),
-                )
-            self.prompts = class_files.templates(source.prompts)
+        self._clean, self._field = dataset.clean, dataset.label_field
+        self._names: dict[str, str] = {}  # the first name of each class, by number or label
+        self.prompts: tuple[str, ...] = ()
+        if not dataset.label_field:
+            return
+        self._names = _class_names(dataset, store)
+        if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
+            _log.warning(
+                "the class names of %s are WordNet's numbers, such as %s, which mean nothing in a text: name a file "
+                "with words as class_names",
+                dataset.path,
+                next(iter(self._names.values())),
+            )
+        self.prompts = class_files.templates(dataset.prompts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of all classes; empty where nothing says what they are."""
+        """The names of all classes; empty if neither the config nor the store has them."""
         return tuple(self._names.values())
 
     @property
     def fingerprint(self) -> str:
-        """Changes where names or prompts do, wherever they came from."""
+        """Changes with names and prompts, whatever file they come from."""
         return json.dumps([self._names, self.prompts])
 
-    def draw(self, record: Record, rng: np.random.Generator) -> str:
-        """A text for training: one of the captions; or the names of the classes in random order, in a random prompt.
+    def draw(self, record: Record | RecordText, rng: np.random.Generator) -> str:
+        """One text for training: a random caption, or the class names in random order in a random prompt.
 
         Raises:
-          BadRecord: nothing is left to say.
+          BadRecord: the record has no text.
         """
-        return self.draw_of(record.captions, record.metadata, rng)
-
-    def all(self, record: Record) -> tuple[str, ...]:
-        """All texts, for evaluation: every caption; or the names of the classes in their order, in the first prompt.
-
-        Raises:
-          BadRecord: nothing is left to say.
-        """
-        return self.all_of(record.captions, record.metadata)
-
-    def draw_of(self, captions: Sequence[str], metadata: Mapping[str, Any], rng: np.random.Generator) -> str:
-        """As `draw`, of a record whose picture was not read."""
         if not self._field:
-            said = self._cleaned(captions)
-            return said[int(rng.integers(len(said)))]
-        names = self.labels(metadata)
+            captions = self._cleaned(record.captions)
+            return captions[int(rng.integers(len(captions)))]
+        names = self.labels(record.metadata)
         names = [names[i] for i in rng.permutation(len(names))] if len(names) > 1 else names
         return _filled(self.prompts[int(rng.integers(len(self.prompts)))], names)
 
-    def all_of(self, captions: Sequence[str], metadata: Mapping[str, Any]) -> tuple[str, ...]:
-        """As `all`, of a record whose picture was not read."""
-        return (_filled(self.prompts[0], self.labels(metadata)),) if self._field else self._cleaned(captions)
+    def all(self, record: Record | RecordText) -> tuple[str, ...]:
+        """All texts for evaluation: every caption, or the class names in their order in the first prompt.
+
+        Raises:
+          BadRecord: the record has no text.
+        """
+        if self._field:
+            return (_filled(self.prompts[0], self.labels(record.metadata)),)
+        return self._cleaned(record.captions)
 
     def labels(self, metadata: Mapping[str, Any]) -> list[str]:
         """The names of the record's classes.
 
         Raises:
-          BadRecord: it has no label, or one that names no class.
+          BadRecord: it has no label, or one without a class name.
         """
         try:
-            given = fields.lookup(metadata, self._field)
+            value = fields.lookup(metadata, self._field)
         except RecursionError as error:
             raise BadRecord("unreadable row") from error
-        if isinstance(given, np.ndarray):
-            given = given.tolist()
-        if given is None:
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if value is None:
             raise BadRecord(f"no {self._field}")
-        names = [self._name(label) for label in (given if isinstance(given, (list, tuple)) else [given])]
+        names = [self._name(label) for label in (value if isinstance(value, (list, tuple)) else [value])]
         names = list(dict.fromkeys(filter(None, names)))
         if not names:
             raise BadRecord("empty caption")
         return names
 
     def _cleaned(self, captions: Sequence[str]) -> tuple[str, ...]:
-        said = tuple(filter(None, (clean(text, self._kind) for text in captions)))
-        if not said:
+        texts = tuple(filter(None, (clean(caption, self._clean) for caption in captions)))
+        if not texts:
             raise BadRecord("empty caption")
-        return said
+        return texts
 
     def _name(self, label: Any) -> str:
         if isinstance(label, bytes):
             label = label.decode("utf-8", "replace")
         if isinstance(label, bool) or not isinstance(label, (int, np.integer, str)):
-            raise BadRecord(f"{self._field} is neither a class's number nor its name")
-        known = self._names.get(str(label))
-        if known is None and not isinstance(label, str):
+            raise BadRecord(f"{self._field} is neither a class number nor a class name")
+        name = self._names.get(str(label).strip())
+        if name is not None:
+            return name
+        # Tables hold numbers as text: where classes have names, a number without one is not a name itself.
+        is_number = (
+            isinstance(label, str) and _NUMBER.fullmatch(label.strip()) and label.strip() not in self.class_names
+        )
+        if not isinstance(label, str) or (self._names and is_number):
             raise BadRecord(f"{self._field} is a number that class_names does not name")
-        # Names of files and folders have _ for spaces.
-        if known is None:  # a name that is not UTF-8 must not get to the tokeniser
-            label = label.encode("utf-8", "replace").decode()
-        return known if known is not None else clean(label.replace("_", " "), self._kind)
+        # Names of files and folders have _ for spaces; a name that is not UTF-8 must not reach the tokeniser.
+        return clean(label.encode("utf-8", "replace").decode().replace("_", " "), self._clean)
 
 
-def _names(source: DatasetConfig, store: RecordStore) -> dict[str, str]:
-    """What classes are called, by number or label: the first name of each."""
-    if source.class_names:
-        found = class_files.class_names(source.class_names)
-        pairs = found.items() if isinstance(found, dict) else enumerate(found)
-        return {str(label): names[0] for label, names in pairs}
-    return {str(number): name for number, name in enumerate(store.class_names or ())}
+def _class_names(dataset: DatasetConfig, store: RecordStore) -> dict[str, str]:
+    if not dataset.class_names:
+        return {str(number): name for number, name in enumerate(store.class_names or ())}
+    names = class_files.class_names(dataset.class_names)
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    return {str(label): synonyms[0] for label, synonyms in pairs}
 
 
 def _filled(prompt: str, names: Sequence[str]) -> str:

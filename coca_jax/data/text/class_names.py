@@ -1,12 +1,12 @@
-"""Files of class names, prompts and class numbers, in the forms that people have them.
+"""Files of class names, prompts and class numbers, in the forms that datasets and papers publish them.
 
-A file is named as FILE, or as FILE:KEY where it holds several sets: "en_classnames.json:imagenet1k" (clip_benchmark),
+A file is named as FILE, or as FILE:KEY if it holds several sets: "en_classnames.json:imagenet1k" (clip_benchmark),
 "prompts.md:CIFAR10" (CLIP's page of prompts, by its headings).
 """
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +18,70 @@ Names = tuple[str, ...]  # of one class: synonyms
 
 
 def class_names(spec: str) -> list[Names] | dict[str, Names]:
-    """The classes' names in the order of their numbers, or by the label that a record has.
+    """Class names in the order of their numbers, or by the label that a record has.
 
     Raises:
-      CocaError: the file or its key is missing, or holds no names.
+      CocaError: the file or its key is missing, or it holds no names, or a class has none.
     """
-    found = _read(spec, "classes")
-    if isinstance(found, dict) and all(_names(value) for value in found.values()):
-        return {str(label): _names(value) for label, value in found.items()}
-    if isinstance(found, list) and found and all(map(_names, found)):
-        return [_names(value) for value in found]
-    raise CocaError(
-        f"{spec} holds no class names: give a list of names, one a class, or FILE:KEY where the file has several lists"
-    )
+    value = _read(spec, "classes")
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    names = {str(label): _names(one) for label, one in pairs}
+    if not any(names.values()):
+        raise CocaError(
+            f"{spec} holds no class names: give a list of names, one a class, or FILE:KEY if the file has several lists"
+        )
+    for label, one in pairs:
+        if not names[str(label)]:
+            raise CocaError(f"{spec} has {one!r} for class {label}, which is not a name: write one there")
+    return names if isinstance(value, dict) else list(names.values())
 
 
 def prompts(spec: str) -> tuple[str, ...]:
-    """Templates with `{}` where the class's name goes; `{c}` in the file says the same.
+    """Templates with `{}` for the class name; `{c}` in the file means the same.
 
     Raises:
       CocaError: the file or its key is missing, or a template has no place for the name.
     """
-    found = _read(spec, "templates")
-    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
+    value = _read(spec, "templates")
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise CocaError(
-            f'{spec} holds no templates: give a list such as ["a photo of a {{c}}."], or FILE:KEY where '
-            "the file has several lists"
+            f'{spec} holds no templates: give a list such as ["a photo of a {{c}}."], or FILE:KEY if the file has '
+            "several lists"
         )
-    templates = tuple(text.replace("{c}", "{}") for text in found)
-    for template in templates:
-        if "{}" not in template:
-            raise CocaError(
-                f"the template {template!r} of {spec} has no {{c}} or {{}}: write one where the class's name goes"
-            )
-    return templates
+    for template in value:
+        if "{}" not in template.replace("{c}", "{}"):
+            raise CocaError(f"the template {template!r} of {spec} has no {{c}} or {{}}: write one for the class name")
+    return tuple(text.replace("{c}", "{}") for text in value)
 
 
-def templates(given: tuple[str, ...]) -> tuple[str, ...]:
-    """A set's prompts: those given, or those of the file that the only one names; errors as `prompts`."""
-    in_file = len(given) == 1 and "{}" not in given[0]
-    return prompts(given[0]) if in_file else given
+def templates(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """A dataset's prompts: the texts themselves, or those of the file that a single text names; errors as `prompts`."""
+    return prompts(texts[0]) if len(texts) == 1 and "{}" not in texts[0] else texts
 
 
 def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
-    """The numbers of the classes that a label stands for.
+    """The class numbers of each label.
 
     The file is a list of labels in the order of their numbers (JSON, or a text whose lines begin with them, such as
     ImageNet's LOC_synset_mapping.txt), or a JSON object: {"n01440764": 0}, {"alarm_clock": [409, 530]} or
-    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders, as ImageNet's own do.
+    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders, as in ImageNet's own.
 
     Raises:
-      CocaError: the file is missing, or is none of these.
+      CocaError: the file is missing or of another form.
     """
     if Path(spec).is_dir():
-        names = sorted(path.name for path in Path(spec).iterdir() if path.is_dir())
-        return {name: (i,) for i, name in enumerate(names)}
-    found = _read(spec, "classes")
-    if isinstance(found, list) and all(isinstance(label, str) for label in found):
-        return {label.split()[0]: (i,) for i, label in enumerate(found) if label.strip()}
+        folders = sorted(path.name for path in Path(spec).iterdir() if path.is_dir())
+        return {name: (i,) for i, name in enumerate(folders)}
+    value = _read(spec, "classes")
+    if isinstance(value, list) and all(isinstance(label, str) for label in value):
+        return {label.split()[0]: (i,) for i, label in enumerate(value) if label.strip()}
     numbers: dict[str, tuple[int, ...]] = {}
-    for key, value in found.items() if isinstance(found, dict) else ():
-        match value:
+    for key, item in value.items() if isinstance(value, dict) else ():
+        match item:
             case int():
-                numbers[key] = (value,)
-            case [int(), *_] if all(type(number) is int for number in value):
-                numbers[key] = tuple(value)
+                numbers[key] = (item,)
+            case [int(), *_] if all(type(number) is int for number in item):
+                numbers[key] = tuple(item)
             case [str(label), *_] if key.isdecimal():
                 numbers[label] = (int(key),)
             case _:
@@ -97,28 +96,29 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
 
 
 def keys(spec: str) -> set[str]:
-    """What a JSON object has values for.
+    """The keys of a JSON object.
 
     Raises:
-      CocaError: the file is missing or no object.
+      CocaError: the file is missing or not an object.
     """
-    found = _read(spec, "classes")
-    if not isinstance(found, dict):
+    value = _read(spec, "classes")
+    if not isinstance(value, dict):
         raise CocaError(
-            f"{spec} is no JSON object: beside names by label, class_ids names one whose keys are the classes to keep"
+            f"{spec} is not a JSON object: beside names by label, class_ids names one whose keys are the classes to keep"
         )
-    return set(found)
+    return set(value)
 
 
 def _names(value: Any) -> Names:
-    """A class's names; empty where the value is none."""
+    """A class's names; empty if the value is not one or several names."""
     values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(values) if all(isinstance(text, str) and text.strip() for text in values) else ()
 
 
 def _read(spec: str, variable: str) -> Any:
+    """The list or object that a spec names, `variable` being its name in a Markdown page."""
     path, key = spec, ""
-    if ":" in spec.rpartition("/")[2] and not Path(path).exists():  # the : of gs:// is none
+    if ":" in spec.rpartition("/")[2] and not Path(path).exists():  # not the : of gs://
         path, _, key = spec.rpartition(":")
     try:
         text = storage.read(path).decode("utf-8-sig")
@@ -127,30 +127,45 @@ def _read(spec: str, variable: str) -> Any:
     if path.endswith(".md"):
         return _section(text, key, variable, path)
     if not path.endswith(".json"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return _lines(text, path, numbered=variable == "classes")
     try:
-        found = fields.load_json(text)
+        value = fields.load_json(text)
     except (ValueError, RecursionError) as error:
         raise CocaError(f"{path} is not JSON ({error}): mend it, or name another file") from None
     if not key:
-        return found
-    if not isinstance(found, dict) or key not in found:
-        raise CocaError(f"{path} has no key {key!r}: choose one of {_some(found if isinstance(found, dict) else ())}")
-    return found[key]
+        return value
+    if not isinstance(value, dict) or key not in value:
+        raise CocaError(f"{path} has no key {key!r}: choose one of {_some(value if isinstance(value, dict) else ())}")
+    return value[key]
+
+
+def _lines(text: str, path: str, numbered: bool) -> list[str]:
+    """The lines without blank ones at the end; if their numbers count, a blank one before is refused."""
+    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]  # a name may hold what else splitlines() splits at
+    if not numbered:
+        return list(filter(None, lines))
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        raise CocaError(
+            f"line {lines.index('') + 1} of {path} is blank, and a line's place is its class number: write the name there, "
+            "or remove the line"
+        )
+    return lines
 
 
 def _section(text: str, heading: str, variable: str, path: str) -> Any:
-    """A list that a page of prompts assigns below a heading, `classes = […]` or `templates = […]`."""
+    """The list that a page of prompts assigns below a heading, `classes = […]` or `templates = […]`."""
     sections = dict(re.findall(r"^## (\S+)\s*$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     if heading not in sections:
         raise CocaError(f"{path} has no heading {heading!r}: name one of {_some(sections)} as {path}:HEADING")
-    found = re.search(rf"^{variable} = (\[.*?^\])", sections[heading], re.MULTILINE | re.DOTALL)
+    assigned = re.search(rf"^{variable} = (\[.*?^\])", sections[heading], re.MULTILINE | re.DOTALL)
     try:
-        return ast.literal_eval(found[1]) if found else []
+        return ast.literal_eval(assigned[1]) if assigned else []
     except (ValueError, SyntaxError):
         return []
 
 
-def _some(keys: Sequence[str]) -> str:
+def _some(keys: Iterable[str]) -> str:
     keys = sorted(keys)
     return ", ".join(keys[:12]) + (" …" if len(keys) > 12 else "")

@@ -1,6 +1,6 @@
 """The texts that a vocabulary is trained on."""
 
-import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,60 +8,67 @@ import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.digit_scenes import scenes as digit_scenes
-from coca_jax.data.records import open as records
+from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text.captions import Texts
+from coca_jax.errors import CocaError
 
-_SCENES = 1_000  # they hold every word of the scenes' language many times
-_MOST_CAPTIONS = 1_000_000
-_THREADS = 16  # that read: most of the time a disk or a network is waited for
+_SCENES = 1_000  # which hold every word of the scenes' language many times
+_MAX_TEXTS = 1_000_000
+_THREADS = 16  # that read: most of the time is spent waiting for a disk or a network
 _GROUP = 32  # records that a thread reads at a time
 
 
 def training_captions(config: Config) -> Iterator[str]:
     """Texts of the training records of `config.data`: at most a million, an equal part of each source.
 
-    Captions come all, as training cleans them; where texts are made from labels, each record gives one, in a prompt drawn
-    at random. No picture is decoded.
+    All captions of a record, cleaned as in training; if texts are made from labels, one a record, in a random prompt. No
+    image is decoded.
 
     Raises:
-      CocaError: the records cannot be found.
+      CocaError: the records cannot be found, or none of a source has a text.
     """
     sources = config.data.sources
     for source in sources.values():
-        yield from (
-            _of_scenes() if source.format == "digit_scenes" else _of_store(source, _MOST_CAPTIONS // len(sources))
-        )
+        if source.dataset.format == "digit_scenes":
+            for index in range(_SCENES):
+                yield from digit_scenes.phrasings(digit_scenes.scene(index, "train"))
+        else:
+            yield from _stored_texts(source.dataset, _MAX_TEXTS // len(sources))
 
 
-def _of_scenes() -> Iterator[str]:
-    for index in range(_SCENES):
-        yield from digit_scenes.phrasings(digit_scenes.scene(index, "train"))
+def _stored_texts(dataset: DatasetConfig, most: int) -> Iterator[str]:
+    store = open_records(dataset, "train")
+    texts = Texts(dataset, store)
+    causes: list[str] = []
 
-
-def _of_store(source: DatasetConfig, most: int) -> Iterator[str]:
-    store = records.open_records(source, "train")
-    texts = Texts(source, store)
-
-    def texts_of(indices: Sequence[int]) -> list[str]:
-        found: list[str] = []
+    def of_group(indices: Sequence[int]) -> list[str]:
+        group: list[str] = []
         for index, record in zip(indices, store.read_texts(indices), strict=True):
-            with contextlib.suppress(BadRecord):  # the pipeline counts and names it
+            try:
                 if isinstance(record, BadRecord):
-                    continue
-                if source.label_field:
-                    found.append(texts.draw_of((), record.metadata, np.random.default_rng(index)))
+                    raise record
+                if dataset.label_field:
+                    group.append(texts.draw(record, np.random.default_rng(index)))
                 else:
-                    found += texts.all_of(record.captions, {})
-        return found
+                    group += texts.all(record)
+            except BadRecord as error:  # the pipeline counts and names it
+                causes.append(error.cause)
+        return group
 
     indices = range(0, len(store), -(-len(store) // most))
     groups = [indices[first : first + _GROUP] for first in range(0, len(indices), _GROUP)]
-    said = 0
+    count = 0
     with ThreadPoolExecutor(_THREADS) as pool:
-        for first in range(0, len(groups), _THREADS):  # no more at a time: of many captions a few records are enough
-            for found in pool.map(texts_of, groups[first : first + _THREADS]):
-                yield from found[: most - said]
-                said += len(found)
-                if said >= most:
+        for first in range(0, len(groups), _THREADS):  # not all at once: if records have many captions, few are needed
+            for group in pool.map(of_group, groups[first : first + _THREADS]):
+                yield from group[: most - count]
+                count += len(group)
+                if count >= most:
                     return
+    if not count:
+        counts = ", ".join(f"{cause}: {number}" for cause, number in Counter(causes).most_common())
+        raise CocaError(
+            f"none of the {len(indices)} records of {dataset.path} that were read has a text to train a vocabulary on "
+            f"({counts}): check the dataset's text_fields or label_field"
+        )

@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies: training, loading, special ids. Needs only sentencepiece and numpy."""
+"""SentencePiece vocabularies: training, loading, special ids. Needs no tensorflow."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ import sentencepiece
 
 from coca_jax.config import TextConfig
 from coca_jax.errors import CocaError
+from coca_jax.storage import files
 
 # Below this size the 256 byte pieces would crowd out words; from it on they make every text encodable without UNK.
 _BYTE_FALLBACK_FROM = 4_096
@@ -29,7 +30,7 @@ class Vocabulary:
         """Loads a serialised model.
 
         Raises:
-          CocaError: the bytes are no SentencePiece model, or a special id is missing; `origin` is named.
+          CocaError: the bytes are not a SentencePiece model, or a special id is missing; `origin` is named.
         """
         self.model_bytes = model_bytes
         self._processor = sentencepiece.SentencePieceProcessor()
@@ -53,15 +54,26 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Vocabulary":
-        """Loads a `.model` file.
+        """Loads a `.model` file of a disk or a bucket.
 
         Raises:
-          CocaError: the file cannot be read, or is no usable SentencePiece model.
+          CocaError: the file cannot be read, or is not a usable SentencePiece model.
         """
         try:
-            return cls(Path(path).read_bytes(), str(path))
+            return cls(files.read(str(path)), str(path))
+        except files.ReadError as error:
+            raise CocaError(f"the vocabulary {path} cannot be read ({error}): check the path") from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `.model` file to a disk or a bucket.
+
+        Raises:
+          CocaError: the file cannot be written.
+        """
+        try:
+            files.write_atomically(path, self.model_bytes)
         except OSError as error:
-            raise CocaError(f"the vocabulary {path} cannot be read ({error.strerror}): check the path") from error
+            raise CocaError(f"the vocabulary cannot be written to {path} ({error}): choose another path") from error
 
     @classmethod
     def from_bytes(cls, model_bytes: bytes) -> "Vocabulary":
@@ -95,20 +107,20 @@ class Vocabulary:
         return rows
 
     def decode(self, ids: np.ndarray) -> list[str]:
-        """The texts of ids [n, L], each up to its first EOS; special ids say nothing."""
-        silent = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
+        """The texts of ids [n, L], each up to its first EOS and without special ids."""
+        special = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
         texts = []
         for row in np.asarray(ids).tolist():
             end = row.index(self.eos_id) if self.eos_id in row else len(row)
-            texts.append(self._processor.decode([i for i in row[:end] if i not in silent and 0 <= i < self.size]))
+            texts.append(self._processor.decode([i for i in row[:end] if i not in special and 0 <= i < self.size]))
         return texts
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text takes, with BOS and EOS."""
+        """The number of tokens of each text, with BOS and EOS."""
         return [len(tokens) + 2 for tokens in self._processor.encode(list(texts), num_threads=1)]
 
     def piece(self, token: int) -> str:
-        """What an id stands for; a space is shown as "▁"."""
+        """The text of an id, with "▁" for a space."""
         return self._processor.id_to_piece(token) if 0 <= token < self.size else "?"
 
 
@@ -123,15 +135,14 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
     Args:
       texts: the corpus.
-      size: number of ids wanted, special ones included. A corpus that supports fewer gives a smaller vocabulary
-        (its `size` says how small).
+      size: number of ids wanted, special ones included; a corpus that supports fewer gives a smaller vocabulary.
 
     Raises:
-      CocaError: no text at all, or `size` is too small even for the corpus' characters.
+      CocaError: there is no text, or `size` is too small even for the corpus' characters.
     """
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise CocaError("there is no caption to train a vocabulary from: check data.path and its captions")
+        raise CocaError("there is no caption to train a vocabulary from: check data.dataset.path and its captions")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

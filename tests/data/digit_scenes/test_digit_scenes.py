@@ -95,7 +95,7 @@ def test_every_phrasing_means_the_scene(many):
         texts = digit_scenes.phrasings(s)
         assert s.caption in texts and len(texts) == len(set(texts)) >= 4
         for text in texts:
-            assert meaning(text) == digit_scenes.canonical(s) == s.form, text
+            assert meaning(text) == s.form, text
             assert len(text.split()) <= 24
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
 from coca_jax.data.records.record import BadRecord
+from tests.data import builders
 from tests.data.builders import encoded
 
 
@@ -23,7 +23,9 @@ def ramp(width=40, height=20):
 
 
 def seen(data, size=16, seed=0, **source):
-    return views.view(data, size, DatasetConfig(**source), None if seed is None else np.random.default_rng(seed))
+    rng = None if seed is None else np.random.default_rng(seed)
+    config = builders.source(**source)
+    return views.view(data, size, config.dataset, rng, config.augmentation)
 
 
 @pytest.fixture(params=["fast", "pillow"])
@@ -33,22 +35,22 @@ def backend(request, monkeypatch):
     monkeypatch.setattr(fast_images, "AVAILABLE", request.param == "fast")
 
 
-@pytest.mark.parametrize("kind", ["none", "crop", "drawing"])
+@pytest.mark.parametrize("kind", ["none", "random", "drawing"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_a_view_depends_on_the_generator_alone(kind, form, backend):
     data = encoded(ramp(), form)
-    one, again, other = (seen(data, seed=seed, augment=kind) for seed in (1, 1, 2))
+    one, again, other = (seen(data, seed=seed, crop=kind) for seed in (1, 1, 2))
     assert one.shape == (16, 16, 3) and one.dtype == np.uint8 and one.flags.c_contiguous
     assert np.array_equal(one, again) and np.array_equal(one, other) == (kind == "none")
     for seed in range(20):  # nothing is mirrored unless one asks
-        view = seen(data, seed=seed, augment=kind)
+        view = seen(data, seed=seed, crop=kind)
         assert view[8, 4, 1] < view[8, 11, 1]
 
 
 def test_the_evaluation_sees_the_middle_whatever_training_does():
     data = encoded(ramp(80, 20))
     plain = images.resize_and_crop(ramp(80, 20), 16)
-    loud = dict(augment="drawing", mirror=True, randaugment_layers=3)
+    loud = dict(crop="drawing", mirror=True, randaugment_layers=3)
     assert np.array_equal(seen(data, seed=None, **loud), plain)
     assert np.abs(seen(data).astype(int) - plain).max() <= 12  # the faster filters see the same square
 
@@ -69,7 +71,7 @@ def test_half_of_the_pictures_are_mirrored():
 
 def test_crops_reach_all_edges_and_hold_their_share(backend):
     pixels = np.arange(100, dtype=np.uint8)[None, :, None].repeat(50, 0).repeat(3, 2)
-    crops = [seen(encoded(Image.fromarray(pixels)), 32, seed, augment="crop")[0, :, 0] for seed in range(80)]
+    crops = [seen(encoded(Image.fromarray(pixels)), 32, seed, crop="random")[0, :, 0] for seed in range(80)]
     firsts, widths = [int(crop[0]) for crop in crops], [int(crop[-1]) - int(crop[0]) for crop in crops]
     assert min(firsts) <= 4 and max(int(crop[-1]) for crop in crops) >= 94
     assert 37 <= min(widths) <= 42 and 46 <= max(widths) <= 50
@@ -78,9 +80,9 @@ def test_crops_reach_all_edges_and_hold_their_share(backend):
 def test_a_drawing_keeps_its_white_paper():
     paper = encoded(Image.new("RGB", (64, 64), (255, 255, 255)))
     for seed in range(5):
-        assert seen(paper, 32, seed, augment="drawing").min() == 255
+        assert seen(paper, 32, seed, crop="drawing").min() == 255
     grey = encoded(Image.new("RGB", (64, 64), (128, 128, 128)))
-    shades = [seen(grey, 32, seed, augment="drawing")[16, 16] for seed in range(40)]
+    shades = [seen(grey, 32, seed, crop="drawing")[16, 16] for seed in range(40)]
     assert 104 <= np.min(shades) < 115 and 140 < np.max(shades) <= 150
 
 
@@ -89,9 +91,9 @@ def test_both_ways_of_resizing_agree(width, monkeypatch):
     if not fast_images.AVAILABLE:
         pytest.skip("needs the packages of the extra `fast`")
     data = encoded(ramp(width, width), "JPEG", quality=95)
-    fast = seen(data, 32, augment="crop")
+    fast = seen(data, 32, crop="random")
     monkeypatch.setattr(fast_images, "AVAILABLE", False)
-    assert np.abs(fast.astype(int) - seen(data, 32, augment="crop")).max() <= 14
+    assert np.abs(fast.astype(int) - seen(data, 32, crop="random")).max() <= 14
 
 
 def test_the_faster_decoder_gives_nearly_pillows_pixels_or_leaves_it_to_pillow():
@@ -115,10 +117,10 @@ def test_the_faster_decoder_gives_nearly_pillows_pixels_or_leaves_it_to_pillow()
     ):
         assert fast_images.decode_jpeg(data, 8) is None
     with pytest.raises(BadRecord, match="damaged image"):
-        seen(encoded(picture, "JPEG")[:1500], augment="crop")
+        seen(encoded(picture, "JPEG")[:1500], crop="random")
     with pytest.raises(BadRecord, match="not an image"):
-        seen(b"\xff\xd8<html>", augment="crop")
-    upside = seen(encoded(ramp(), "JPEG", exif=exif.tobytes()), augment="crop")
+        seen(b"\xff\xd8<html>", crop="random")
+    upside = seen(encoded(ramp(), "JPEG", exif=exif.tobytes()), crop="random")
     assert upside[8, 4, 1] > upside[8, 11, 1]
 
 
@@ -144,7 +146,7 @@ def test_the_faster_decoder_asks_pillow_about_unusual_files_only(monkeypatch):
         fast_images.decode_jpeg(huge, 8)
     for end in range(len(plain)):  # wherever it breaks off
         try:
-            seen(plain[:end], augment="crop")
+            seen(plain[:end], crop="random")
         except BadRecord:
             continue
         assert end > len(plain) - 10
@@ -165,5 +167,5 @@ def test_a_gif_is_a_picture_unless_frames_are_asked_for():
 
 
 def test_a_picture_stands_still_where_frames_are_asked_for():
-    stack = seen(encoded(ramp()), augment="crop", frames=3)
+    stack = seen(encoded(ramp()), crop="random", frames=3)
     assert stack.shape == (3, 16, 16, 3) and (stack == stack[0]).all()

@@ -13,7 +13,7 @@ from coca_jax.data.images import video
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
-from tests.data.builders import encoded
+from tests.data import builders
 
 av = pytest.importorskip("av", reason="needs PyAV (the extra `video`)")
 
@@ -134,12 +134,12 @@ def test_clips_too_large_are_refused(monkeypatch):
 
 
 def test_without_pyav_a_clip_among_photos_is_a_bad_record_and_a_set_of_clips_is_refused(monkeypatch):
-    monkeypatch.setattr(video, "av", None)
+    monkeypatch.setattr(video, "AVAILABLE", False)
     with pytest.raises(BadRecord, match=r'pip install "\.\[video\]"'):
         views.view(clip(), 16, DatasetConfig(), None)
     with pytest.raises(CocaError, match=r'clips of 4 frames; PyAV.*pip install "\.\[video\]"'):
         views.view(clip(), 16, DatasetConfig(frames=4), None)
-    still = encoded(Image.new("RGB", (20, 20), (9, 9, 9)))
+    still = builders.encoded(Image.new("RGB", (20, 20), (9, 9, 9)))
     assert (load_clip(still, 8, 2) == 9).all()
     with pytest.raises(CocaError, match=r"cannot be read as a clip \(PyAV"):
         load_clip(clip(), 8, 2)
@@ -163,7 +163,7 @@ LOOKALIKES = {
 @pytest.mark.parametrize("kind", LOOKALIKES)
 def test_containers_that_look_like_clips_are_bad_records_by_a_true_cause(kind, installed, monkeypatch):
     if not installed:
-        monkeypatch.setattr(video, "av", None)
+        monkeypatch.setattr(video, "AVAILABLE", False)
     clips = ("m4a", "mka", "empty avi")
     expected = {
         "heic": "HEIC image (not supported)",
@@ -200,7 +200,7 @@ def test_clips_are_taken_in_every_natural_form(tmp_path):
         assert numbers(load_clip(form, 16, 5)) == [2, 6, 10, 14, 18]
     for form in (decoded, np.stack(decoded), iter(decoded), (Image.fromarray(frame) for frame in decoded)):
         assert numbers(load_clip(form, 16, np.int64(5))) == [2, 6, 10, 14, 18]
-    for form in (still, Image.fromarray(still), [still], encoded(Image.fromarray(still))):
+    for form in (still, Image.fromarray(still), [still], builders.encoded(Image.fromarray(still))):
         assert (load_clip(form, 16, 3) == 60).all()
 
 
@@ -223,8 +223,8 @@ def test_what_is_no_clip_is_refused_in_a_sentence(tmp_path):
 
 def test_a_clip_is_seen_through_one_crop():
     data = clip(length=1, size=(96, 64))
-    loud = DatasetConfig(frames=4, augment="crop", mirror=True, randaugment_layers=2)
-    stack = views.view(data, 16, loud, np.random.default_rng(0))
+    loud = builders.source(frames=4, crop="random", mirror=True, randaugment_layers=2)
+    stack = views.view(data, 16, loud.dataset, np.random.default_rng(0), loud.augmentation)
     assert stack.shape == (4, 16, 16, 3) and (stack == stack[0]).all()
     assert views.view(clip(), 16, DatasetConfig(), None)[8, 8, 0] // 12 in (9, 10)  # one frame: the middle
     assert (

@@ -1,6 +1,7 @@
 """Batches are a function of (config, seed, step); dirt is replaced, counted and, in bulk, refused."""
 
 import itertools
+import json
 import pathlib
 import subprocess
 import sys
@@ -11,13 +12,12 @@ import numpy as np
 import pytest
 import seqio
 
-from coca_jax.config import SourceConfig
 from coca_jax.data import seqio_tasks as tasks
+from coca_jax.data.images import video
 from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
 from coca_jax.data.pipeline.batches import Pipeline
-from coca_jax.data.records import open as records
-from coca_jax.data.records.record import Record
+from coca_jax.data.records.record import Census, Record
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError, DataError
@@ -35,15 +35,15 @@ def tar_config(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_tar(tmp_path / "b.tar", builders.members(range(100, 121)))
     builders.write_tar(tmp_path / "z.tar", builders.members(range(200, 210)))
-    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), augment="drawing")
+    return builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",), crop="drawing")
 
 
 def mixture_config(tmp_path):
     """Numbers below 100 from tars, above from a folder, and scenes: 3, 4 and 1 of 8 rows."""
     builders.write_tar(tmp_path / "a.tar", builders.members(range(97)))
     builders.write_folder(tmp_path / "own", range(100, 150))
-    web = SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, augment="crop", clean="alt_text")
-    own = SourceConfig(
+    web = builders.source(format="tars", path=str(tmp_path), holdout=1e-9, share=0.3, crop="random", clean="alt_text")
+    own = builders.source(
         format="folder",
         path=str(tmp_path / "own"),
         holdout=1e-9,
@@ -51,7 +51,7 @@ def mixture_config(tmp_path):
         label_field="stem",
         prompts=("shade {}", "{} shade"),
     )
-    return builders.config(block=4, mixture={"own": own, "scenes": SourceConfig(share=0.1), "web": web})
+    return builders.config(block=4, mixture={"own": own, "scenes": builders.source(share=0.1), "web": web})
 
 
 def same(a, b):
@@ -70,7 +70,7 @@ def run(program):
 class CountingStore:
     """Plain pictures without files, counted when they are read; reads take times that differ."""
 
-    damage, class_names, fingerprint = {}, None, "counting"
+    damage, class_names, fingerprint, census = {}, None, "counting", Census(0)
 
     def __init__(self, count, delay=0.0):
         self.count, self.delay, self.calls = count, delay, []
@@ -90,7 +90,7 @@ class CountingStore:
 
 def counted(monkeypatch, count, delay=0.0):
     store = CountingStore(count, delay)
-    monkeypatch.setattr(records, "open_records", lambda source, split: store)
+    monkeypatch.setattr(examples, "open_records", lambda source, split: store)
     return store
 
 
@@ -126,10 +126,10 @@ def test_an_epoch_reads_every_record_once_neighbours_together(monkeypatch, vocab
 
 def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
     counted(monkeypatch, 1_009, delay=0.002)
-    config = builders.config(format="tars", path="nowhere", block=8, augment="crop")
+    config = builders.config(format="tars", path="nowhere", block=8, crop="random")
     expected = [Pipeline(config, vocabulary).batch(step) for step in range(5, 25)]
-    for kept in (pipeline_lib._KEPT_BYTES, 5_000, 1):
-        monkeypatch.setattr(pipeline_lib, "_KEPT_BYTES", kept)
+    for kept in (pipeline_lib._AHEAD_BYTES, 5_000, 1):
+        monkeypatch.setattr(pipeline_lib, "_AHEAD_BYTES", kept)
         found = itertools.islice(Pipeline(config, vocabulary, threads=8).iterate(5), 20)
         assert all(same(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -138,7 +138,7 @@ def test_threads_and_limits_of_memory_change_nothing(monkeypatch, vocabulary):
 def test_a_small_machine_keeps_less(monkeypatch, gibibytes, kept):
     memory = {"SC_PAGE_SIZE": 4_096, "SC_PHYS_PAGES": gibibytes * 2**18}
     monkeypatch.setattr(pipeline_lib.os, "sysconf", memory.__getitem__)
-    assert pipeline_lib._most_kept() == kept * 2**30
+    assert pipeline_lib._most_ahead() == kept * 2**30
 
 
 def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
@@ -167,8 +167,8 @@ def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
     for origin, text in zip(pipeline.origins(7), vocabulary.decode(pipeline.batch(7)["text"]), strict=True):
         assert origin.text == text and origin.source == pipeline.layout.names[pipeline.layout.source[origin.row]]
         assert origin.source == "scenes" or text.removeprefix("shade ").removesuffix(" shade").zfill(3) in origin.record
-    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"augment": "crop"}):
-        own = builders.dataclasses.replace(config.data.mixture["own"], **changed)
+    for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"crop": "random"}):
+        own = builders.with_keys(config.data.mixture["own"], **changed)
         other = builders.with_data(config, mixture={**config.data.mixture, "own": own})
         assert Pipeline(other, vocabulary).fingerprint != pipeline.fingerprint
 
@@ -189,7 +189,7 @@ def test_each_source_has_its_own_limit_of_bad_records(tmp_path, vocabulary):
 
 
 def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabulary):
-    plain = builders.with_data(tar_config, augment="none")
+    plain = builders.with_data(tar_config, crop="none")
     batches = itertools.islice(Pipeline(plain, vocabulary).iterate(), 16)
     shades = [shade for batch in batches for shade in builders.shades(batch)]
     epochs = [shades[i : i + 41] for i in (0, 41, 82)]  # of a prime number of records: batches reach across their ends
@@ -203,7 +203,7 @@ def test_each_epoch_visits_every_record_once_in_its_own_order(tar_config, vocabu
 
 
 def test_the_caption_belongs_to_the_picture_and_is_tokenised_as_the_vocabulary_does(tar_config, vocabulary):
-    batch = Pipeline(builders.with_data(tar_config, augment="none"), vocabulary).batch(2)
+    batch = Pipeline(builders.with_data(tar_config, crop="none"), vocabulary).batch(2)
     texts = vocabulary.decode(batch["text"])
     assert texts == [f"shade {shade}" for shade in builders.shades(batch)]
     scenes = Pipeline(builders.config(), vocabulary).batch(1)["text"]
@@ -322,6 +322,74 @@ def test_a_small_folder_survives_one_corrupt_picture_but_not_only_those(tmp_path
         Pipeline(builders.with_data(config, max_bad_ratio=1.0), vocabulary).batch(0)
 
 
+HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(500)
+TOO_NEW = {"HEIC image (not supported)": HEIC, "JPEG XL image (not supported)": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99)}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("cause", [*TOO_NEW, "clip"])
+def test_a_file_of_another_kind_named_jpg_is_a_bad_record_with_its_name_in_the_log(
+    tmp_path, vocabulary, caplog, monkeypatch, cause, installed
+):
+    monkeypatch.setattr(video, "AVAILABLE", installed and video.AVAILABLE)
+    builders.write_folder(tmp_path, range(40))
+    (tmp_path / "p007.jpg").write_bytes(TOO_NEW.get(cause, b"\0\0\0\x18ftypmp42" + bytes(99)))
+    cause = cause if cause in TOO_NEW else "damaged clip" if video.AVAILABLE else video.NEEDS_PYAV
+    pipeline = Pipeline(builders.config(format="folder", path=str(tmp_path), holdout=0.0), vocabulary)
+    with caplog.at_level("WARNING"):
+        shades = [s for batch in itertools.islice(pipeline.iterate(), 5) for s in builders.shades(batch)]
+    assert len(shades) == 40 and pipeline.skipped.by_cause == {cause: 1}
+    assert any(f"p007.jpg is skipped: {cause}" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_labels_from_1_to_3_for_three_names_stop_the_run_from_every_kind_of_table(tmp_path, vocabulary, suffix):
+    builders.write_folder(tmp_path, range(40))
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    rows = [(f"p{i:03d}.jpg", i % 3 + 1) for i in range(40)]
+    if suffix == "csv":
+        text = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+    else:
+        text = "".join(f'{{"file_name": "{name}", "label": {label}}}\n' for name, label in rows)
+    (tmp_path / f"list.{suffix}").write_text(text)
+    names = str(tmp_path / "names.txt")
+    config = builders.config(
+        format="folder", path=str(tmp_path / f"list.{suffix}"), holdout=0.0, label_field="label", class_names=names
+    )
+    with pytest.raises(
+        DataError, match=r"\(label is a number that class_names does not name: \d+; such as .*p\d+\.jpg"
+    ):
+        list(itertools.islice(Pipeline(config, vocabulary).iterate(), 5))
+
+
+def test_a_summary_counts_what_trains_what_is_held_out_and_what_is_left_out(tmp_path, vocabulary):
+    dirty_tar(tmp_path / "a.tar", 37)
+    builders.write_tar(tmp_path / "z.tar", builders.members(range(40, 45)))
+    config = builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",))
+    line = Pipeline(config, vocabulary).summaries["tars"]
+    assert "40 records train" in line and "held out" in line and "2 are left out" in line and "a.tar" in line
+    assert Pipeline(builders.config(), vocabulary).summaries == {
+        "digit_scenes": "digit scenes, made as they are needed"
+    }
+
+
+def test_a_key_that_has_its_default_is_not_part_of_the_fingerprint(tmp_path, vocabulary, monkeypatch):
+    """So that a later version's new keys change no data fingerprint."""
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
+    config = builders.config(format="tars", path=str(tmp_path), holdout=0.0)
+    before = Pipeline(config, vocabulary).fingerprint
+    hashed = []
+    monkeypatch.setattr(examples, "digest", lambda *parts: hashed.append(parts) or "x")
+    Pipeline(config, vocabulary)
+    Pipeline(builders.with_data(config, mirror=True, clean="alt_text"), vocabulary)
+    assert [json.loads(parts[2]) for parts in hashed] == [
+        [{"format": "tars", "holdout": 0.0}, {}],
+        [{"format": "tars", "holdout": 0.0, "clean": "alt_text"}, {"mirror": True}],
+    ]
+    monkeypatch.undo()
+    assert Pipeline(builders.with_data(config, mirror=True), vocabulary).fingerprint != before
+
+
 def test_a_long_caption_stops_the_run_or_is_cut(tmp_path, vocabulary):
     builders.write_folder(tmp_path, range(6))
     text = "a small red three above a large blue seven"
@@ -363,7 +431,7 @@ def test_seqio_knows_the_task(vocabulary, tar_config):
         vocabulary.unk_id,
         vocabulary.size,
     )
-    greys = builders.with_data(tar_config, name="greys", augment="none")
+    greys = builders.with_data(tar_config, name="greys", crop="none")
     tasks.register(greys, vocabulary)
     dataset = seqio.get_mixture_or_task("greys").get_dataset({"text": 12}, split="train", shuffle=True, seed=0)
     examples = list(dataset.as_numpy_iterator())
@@ -404,7 +472,7 @@ print("done", flush=True)
 
 def test_the_emoji_train(shared_data, vocabulary):
     config = builders.config(
-        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), augment="drawing"
+        format="tars", path=str(shared_data / "data/emoji"), evaluation_files=("twemoji*",), crop="drawing"
     )
     texts = list(corpus.training_captions(config))
     assert len(texts) == 5_661

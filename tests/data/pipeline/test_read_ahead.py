@@ -42,7 +42,7 @@ def test_neighbours_are_read_at_once_and_once():
     assert len(store.calls) <= 1_280 / 16 + 4
     for call in store.calls:
         assert call == sorted(call) and (call[-1] - call[0] < 16 or call[-1] - call[0] > 1_000)
-    assert not reader._kept and reader._held == 0
+    assert not reader._cache and reader._bytes == 0
 
 
 def test_no_more_is_kept_than_the_limit_allows():
@@ -52,7 +52,7 @@ def test_no_more_is_kept_than_the_limit_allows():
         reader, most = Reader(store, order, limit), 0
         for position, index, known in due:
             assert key(reader.record(position, index)) == known
-            most = max(most, reader._held)
+            most = max(most, reader._bytes)
         assert most <= limit + 15 * 2_000 * bool(limit)
 
 
@@ -71,7 +71,7 @@ def test_threads_that_overtake_each_other_get_their_own_records():
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and not reader._kept and reader._held == 0
+    assert not wrong and not reader._cache and reader._bytes == 0
 
 
 def test_a_record_before_the_last_one_used_is_not_kept():
@@ -79,4 +79,4 @@ def test_a_record_before_the_last_one_used_is_not_kept():
     reader = Reader(store, order, 10**9)
     late, early = 20, 8  # of one lane
     assert read_all(reader, order, [late, early]) == expected(order, [late, early])
-    assert min(reader._kept) > late
+    assert min(reader._cache) > late

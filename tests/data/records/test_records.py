@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from coca_jax.config import DataConfig, EvaluationDatasetConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tar as tar_records
@@ -19,11 +19,11 @@ from tests.data import builders
 
 
 def tars(path, **options):
-    return DataConfig(format="tars", path=str(path), **options)
+    return DatasetConfig(format="tars", path=str(path), **options)
 
 
 def folder(path, **options):
-    return DataConfig(format="folder", path=str(path), **options)
+    return DatasetConfig(format="folder", path=str(path), **options)
 
 
 def keys(store):
@@ -383,11 +383,11 @@ def test_without_a_holdout_all_records_train(tmp_path, kind):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_folder(tmp_path, range(20))
     assert len(records.open_records(kind(tmp_path, holdout=0.0), "train")) == 20
-    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.holdout"):
+    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.dataset\.holdout"):
         records.open_records(kind(tmp_path, holdout=0.0), "evaluation")
     config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
     with pytest.raises(CocaError, match="none is left to evaluate"):
         evaluation_sets(config)  # a run says so before it trains
-    scenes = EvaluationDatasetConfig(format="digit_scenes", examples=30)
+    scenes = builders.evaluation_dataset(format="digit_scenes", examples=30)
     other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, sets={"scenes": scenes}))
     assert [one.name for one in evaluation_sets(other)] == ["scenes"]

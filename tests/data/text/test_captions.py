@@ -9,6 +9,7 @@ import pytest
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records.record import BadRecord, Record
+from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.captions import Texts, clean
 from coca_jax.errors import CocaError
 
@@ -94,13 +95,55 @@ def test_labels_are_numbers_or_names(label, names):
         ({"label": " "}, "empty caption"),
         ({"label": 3}, "class_names does not name"),
         ({"label": -1}, "class_names does not name"),
-        ({"label": 0.5}, "neither a class's number"),
-        ({"label": True}, "neither a class's number"),
+        ({"label": 0.5}, "neither a class number"),
+        ({"label": True}, "neither a class number"),
     ],
 )
 def test_labels_that_say_nothing(metadata, cause):
     with pytest.raises(BadRecord, match=cause):
         Texts(DatasetConfig(label_field="label"), STORE).draw(record(**metadata), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("label", ["3", "-1", "0.0", "1.0", "2.", "1e0", "nan", " 7 ", "+5", 3, -1, 0.0, float("nan")])
+def test_numbers_without_a_class_name_are_bad_records_as_text_and_as_numbers(label):
+    """Rows of a CSV hold text, those of JSONL numbers: classes 1, 2, 3 of three names, numbers with a decimal point."""
+    named = Texts(DatasetConfig(label_field="label", prompts=("a photo of a {}.",)), STORE)
+    with pytest.raises(BadRecord, match="class_names does not name|neither a class number"):
+        named.draw(record(label=label), np.random.default_rng(0))
+
+
+def test_numbers_that_are_names_stay_names():
+    years = types.SimpleNamespace(class_names=("1984", "2001"))
+    texts = Texts(DatasetConfig(label_field="label"), years)
+    assert texts.labels({"label": "1984"}) == ["1984"] and texts.labels({"label": " 1 "}) == ["2001"]
+    assert Texts(DatasetConfig(label_field="label"), NAMELESS).labels({"label": "3"}) == ["3"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_a_class_number_is_its_line_whatever_ends_the_lines(tmp_path, end, bom):
+    path = tmp_path / "names.txt"
+
+    def names(text):
+        path.write_bytes(bom + text.replace("\n", end).encode())
+        return class_files.class_names(str(path))
+
+    assert names("cat\n dog \nowl\n\n  \n") == names("cat\ndog\nowl") == [("cat",), ("dog",), ("owl",)]
+    assert names("sea\u2028horse\ndog\x0b\x1c") == [("sea\u2028horse",), ("dog",)]
+    for blank in ("cat\n\nowl\n", "cat\n \t\nowl"):
+        with pytest.raises(CocaError, match=r"line 2 of .*names\.txt is blank, and a line's place is its class number"):
+            names(blank)
+        with pytest.raises(CocaError, match=r"line 2 of .*names\.txt is blank"):
+            class_files.class_numbers(str(path))
+    with pytest.raises(CocaError, match=r"line 1 of .*names\.txt is blank"):
+        names("\ncat")
+
+
+def test_a_class_without_a_name_is_refused_in_json_too(tmp_path):
+    for value, label in ((["cat", "", "owl"], "1"), (["cat", ["owl", " "]], "1"), ({"n1": "cat", "n2": None}, "n2")):
+        (tmp_path / "names.json").write_text(json.dumps(value))
+        with pytest.raises(CocaError, match=rf"names\.json has .* for class {label}, which is not a name"):
+            class_files.class_names(str(tmp_path / "names.json"))
 
 
 def test_labels_are_shuffled_and_put_into_a_random_prompt():

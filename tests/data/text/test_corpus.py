@@ -2,9 +2,11 @@
 
 import threading
 
-from coca_jax.data.records import open as records
+import pytest
+
 from coca_jax.data.records.record import BadRecord, RecordText
 from coca_jax.data.text import corpus
+from coca_jax.errors import CocaError
 from tests.data import builders
 
 
@@ -36,9 +38,30 @@ class SlowStore:
 
 
 def test_captions_are_read_together_and_come_in_order(monkeypatch):
-    monkeypatch.setattr(records, "open_records", lambda source, split: SlowStore())
+    monkeypatch.setattr(corpus, "open_records", lambda source, split: SlowStore())
     config = builders.config(format="tars", path="nowhere")
     expected = [f"{kind} {i}" for i in range(1_500) if i % 10 < 9 for kind in "ab"]
     assert list(corpus.training_captions(config)) == expected
-    monkeypatch.setattr(corpus, "_MOST_CAPTIONS", 1_501)
+    monkeypatch.setattr(corpus, "_MAX_TEXTS", 1_501)
     assert list(corpus.training_captions(config)) == expected[:1_501]
+
+
+def test_a_dataset_without_a_text_is_refused_with_the_causes(tmp_path):
+    members = builders.members(range(3))
+    silent = [
+        (name, b"\xe9" if name.endswith("txt") else b"{}" if name.endswith("json") else data) for name, data in members
+    ]
+    builders.write_tar(tmp_path / "a.tar", [*silent, ("x.png", builders.picture(1)), ("x.txt", b" ")])
+    config = builders.config(format="tars", path=str(tmp_path), holdout=0.0)
+    message = (
+        r"none of the 4 records of .* has a text .*\(caption is not UTF-8: 3, empty caption: 1\): check .*text_fields"
+    )
+    with pytest.raises(CocaError, match=message):
+        list(corpus.training_captions(config))
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    labelled = builders.with_data(config, label_field="number", class_names=str(tmp_path / "names.txt"))
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(2, 5)))
+    with pytest.raises(
+        CocaError, match=r"\(number is a number that class_names does not name: 3\): check .*label_field"
+    ):
+        list(corpus.training_captions(labelled))

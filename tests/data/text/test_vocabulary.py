@@ -41,6 +41,17 @@ def test_special_ids_are_distinct_and_reloading_changes_nothing(vocabulary, tmp_
         assert (again.encode(["a red one"], 12) == vocabulary.encode(["a red one"], 12)).all()
 
 
+def test_a_vocabulary_lies_on_a_disk_or_in_a_bucket(vocabulary, tmp_path):
+    for path in (tmp_path / "new" / "v.model", f"memory://{tmp_path.name}/new/v.model"):
+        vocabulary.save(path)
+        assert Vocabulary.from_file(path).model_bytes == vocabulary.model_bytes
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CocaError, match=r"cannot be written to .*file/v\.model .*: choose another path"):
+        vocabulary.save(tmp_path / "file" / "v.model")
+    with pytest.raises(CocaError, match=r"memory://none/v\.model cannot be read \(missing file\)"):
+        Vocabulary.from_file("memory://none/v.model")
+
+
 def test_training_is_deterministic_and_true_about_its_size(vocabulary, captions):
     assert train_vocabulary(captions, 512).model_bytes == vocabulary.model_bytes
     assert 40 < vocabulary.size < 512  # the scenes' language supports no more

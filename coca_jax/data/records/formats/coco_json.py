@@ -1,10 +1,12 @@
-"""JSON files of the field as the rows of a manifest: COCO's annotations, and Karpathy's splits.
+"""JSON files as the rows of a manifest. Three kinds are read:
 
-    {"images": [{"id": 9, "file_name": "9.jpg", …}, …], "annotations": [{"image_id": 9, "caption": "…"}, …]}
-    {"images": [{"filepath": "val2014", "filename": "9.jpg", "split": "test", "sentences": [{"raw": "…"}, …]}, …]}
+    [{"file_name": "9.jpg", "caption": "…"}, ["what?", "a cat", 9], …]                            a list of rows
+    {"images": [{"id": 9, "file_name": "9.jpg"}, …], "annotations": [{"image_id": 9, "caption": "…"}, …]}       COCO
+    {"images": [{"filepath": "val2014", "filename": "9.jpg", "sentences": [{"raw": "…"}, …]}, …]}    Karpathy's splits
 
-A picture of COCO's has a row that describes it, and one for each annotation; Karpathy's say all in one. A file with
-images alone (COCO's image_info_*.json, NoCaps') lists pictures without captions.
+An image of COCO has the row that describes it, and one for each annotation; Karpathy's have a single row. A file with
+images alone (COCO's image_info_*.json, NoCaps) lists images without captions. Annotations of other tasks (boxes, key
+points) are refused unless `text_fields` or `label_field` names what to read in them.
 """
 
 import json
@@ -15,94 +17,88 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields
 from coca_jax.errors import CocaError
 
+_SPACE = re.compile(r"\s*")
 _BETWEEN = re.compile(r"[\s,:]*")
 _DECODER = json.JSONDecoder()
 _Span = tuple[int, int]  # start and end
 _IMAGES, _ANNOTATIONS = "images", "annotations"
 
 
-def items(text: str, place: int, what: str) -> Iterator[_Span]:
-    """Where each item of the JSON list that begins at `place` lies; `what` names the list.
-
-    Raises:
-      CocaError: an item is no JSON, or the list has no end.
-    """
-    place = _BETWEEN.match(text, place + 1).end()
-    number = 0
-    while text[place : place + 1] != "]":
-        number += 1
-        _, end = _decoded(text, place, f"row {number} of {what}")
-        yield place, end
-        place = _BETWEEN.match(text, end).end()
-
-
-def _decoded(text: str, place: int, where: str) -> tuple[Any, int]:
-    """The JSON value that begins at a place, and where it ends."""
-    try:
-        return _DECODER.raw_decode(text, place)
-    except (ValueError, RecursionError) as error:
-        raise CocaError(f"{where} is no JSON ({error}): mend the file") from error
-
-
 def rows(
     text: str,
     path: str,
-    source: DatasetConfig,
-    parsed: Callable[[_Span], Any],
+    dataset: DatasetConfig,
+    parsed: Callable[[_Span, str], Any],
     name_of: Callable[[Any, str], str],
     damage: Counter[str],
 ) -> Iterator[tuple[int, int, str, str]]:
-    """Start, end, picture's name and a person's name of each row; all of a picture's rows have its name.
+    """Start, end, image file and place of each row; all rows of an image have its name.
 
     Args:
       text: the file, one character a byte.
       path: where it lies, for errors.
-      source: what the config says of the set.
-      parsed: a span's JSON.
-      name_of: a picture's file, from its row and what errors call it.
-      damage: gets what belongs to no record.
+      parsed: returns a span's JSON; its place is for errors.
+      name_of: returns an image's file, from its row and its place.
+      damage: gets the counts of what belongs to no record.
 
     Raises:
-      CocaError: the file is of neither kind, or has no captions.
+      CocaError: the file is of none of the kinds, or is not JSON.
     """
-    found = _lists(text, path)
-    images, notes = found.get(_IMAGES), found.get(_ANNOTATIONS)
+    start = _after(_SPACE, text, 0)
+    if text[start : start + 1] == "[":
+        for number, span in enumerate(_items(text, start, path), 1):
+            where = f"row {number} of {path}"
+            yield *span, name_of(parsed(span, where), where), where
+        return
+    lists = _lists(text, path)
+    images, annotations = lists.get(_IMAGES), lists.get(_ANNOTATIONS)
     if not images:
         raise CocaError(
             f"{path} is no JSON list of rows, nor COCO's annotations (images, annotations), nor Karpathy's "
             'splits (images with sentences): write [{"file_name": …}, …], or use .jsonl'
         )
-    described = ((span, parsed(span), f"image {number} of {path}") for number, span in enumerate(images, 1))
-    if not notes:
-        for span, row, where in described:
-            yield *span, name_of(_with_folder(row, source), where), where
+    places = [(span, f"image {number} of {path}") for number, span in enumerate(images, 1)]
+    if not annotations:
+        for span, where in places:
+            yield *span, name_of(_with_folder(parsed(span, where), dataset), where), where
         return
-    owners = [(_number(row, "id"), *span, name_of(row, where), where) for span, row, where in described]
+    owners = []
+    for span, where in places:
+        row = parsed(span, where)
+        owners.append((_number(row, "id"), *span, name_of(row, where), where))
     names = {key: name for key, _, _, name, _ in owners if key is not None}
-    said, captioned = [], set()
-    for number, span in enumerate(notes, 1):
-        row, where = parsed(span), f"annotation {number} of {path}"
-        key = _number(row, "image_id")
-        if key not in names:
-            damage["annotation without picture"] += 1
-            continue
-        if not said:
-            _check_said(row, where, source)
-        captioned.add(key)
-        said.append((*span, names[key], where))
+    captioned, owned = set(), []
+    for number, span in enumerate(annotations, 1):
+        where = f"annotation {number} of {path}"
+        key = _number(parsed(span, where), "image_id")
+        if key in names:
+            captioned.add(key)
+            owned.append((*span, names[key], where))
+        else:
+            damage["annotation without image"] += 1
     for key, *row in owners:
         if key in captioned:
             yield tuple(row)
         else:
-            damage["picture without text"] += 1
-    yield from said
+            damage["image without text"] += 1
+    yield from owned
+
+
+def together(rows: list[Any]) -> list[Any] | None:
+    """The rows of one image, each annotation with the values of the image's own row; None if the file has changed."""
+    if len(rows) == 1:
+        return rows
+    if not all(isinstance(row, dict) for row in rows):
+        return None
+    if "image_id" in rows[0] or "image_id" not in rows[-1]:  # several rows of a file without annotations
+        return rows
+    return [{**row, **rows[0]} for row in rows[1:]]
 
 
 def folders(path: str) -> list[str]:
-    """Where the pictures of such a file are unpacked, apart from its own folder and `images/` there.
+    """Where the images of such a file are unpacked, apart from its own folder and `images/` there.
 
     coco/annotations/captions_train2017.json and coco/captions_train2017.json speak of coco/train2017/,
     dataset_flickr30k.json of flickr30k-images/ or flickr30k_images/ beside it.
@@ -117,21 +113,49 @@ def folders(path: str) -> list[str]:
     return places
 
 
+def _items(text: str, place: int, what: str) -> Iterator[_Span]:
+    """Start and end of each item of the JSON list that begins at `place`; `what` names the list.
+
+    Raises:
+      CocaError: an item is not JSON, or the list has no end.
+    """
+    place = _after(_BETWEEN, text, place + 1)
+    number = 0
+    while text[place : place + 1] != "]":
+        number += 1
+        _, end = _decoded(text, place, f"row {number} of {what}")
+        yield place, end
+        place = _after(_BETWEEN, text, end)
+
+
+def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
+    match = pattern.match(text, place)
+    return match.end() if match else place
+
+
+def _decoded(text: str, place: int, where: str) -> tuple[Any, int]:
+    """The JSON value that begins at a place, and its end."""
+    try:
+        return _DECODER.raw_decode(text, place)
+    except (ValueError, RecursionError) as error:
+        raise CocaError(f"{where} is no JSON ({error}): correct the file") from error
+
+
 def _lists(text: str, path: str) -> dict[str, list[_Span]]:
-    """The items of the object's lists of images and annotations; what else it holds is passed over."""
-    found = {}
-    place = _BETWEEN.match(text, text.find("{") + 1).end()
+    """The items of the object's lists of images and annotations; its other values are passed over."""
+    result = {}
+    place = _after(_BETWEEN, text, text.find("{") + 1)
     while text[place : place + 1] == '"':
         name, place = _decoded(text, place, path)
-        place = _BETWEEN.match(text, place).end()
+        place = _after(_BETWEEN, text, place)
         if name in (_IMAGES, _ANNOTATIONS) and text[place : place + 1] == "[":
-            found[name] = list(items(text, place, f"{name} of {path}"))
-            place = found[name][-1][1] if found[name] else place
+            result[name] = list(_items(text, place, f"{name} of {path}"))
+            place = result[name][-1][1] if result[name] else place
             place = text.index("]", place) + 1
         else:
             _, place = _decoded(text, place, f"{name!r} of {path}")
-        place = _BETWEEN.match(text, place).end()
-    return found
+        place = _after(_BETWEEN, text, place)
+    return result
 
 
 def _number(row: Any, field: str) -> int | str | None:
@@ -139,22 +163,11 @@ def _number(row: Any, field: str) -> int | str | None:
     return value if isinstance(value, (int, str)) else None
 
 
-def _with_folder(row: Any, source: DatasetConfig) -> Any:
-    """Karpathy's rows of COCO name a picture's folder apart."""
-    if source.image_field or not isinstance(row, dict):
+def _with_folder(row: Any, dataset: DatasetConfig) -> Any:
+    """Karpathy's rows of COCO hold an image's folder and name apart."""
+    if dataset.image_field or not isinstance(row, dict):
         return row
     folder, name = row.get("filepath"), row.get("filename")
     if not isinstance(folder, str) or not isinstance(name, str):
         return row
     return {**row, "file_name": f"{folder}/{name}"}
-
-
-def _check_said(row: dict[str, Any], where: str, source: DatasetConfig) -> None:
-    """Refuses files of boxes or key points, of which every picture would be a bad record."""
-    said = (fields.lookup(row, name) is not None for name in fields.TEXT_FIELDS)  # an empty caption is one bad record's
-    if source.text_fields or source.label_field or any(said):
-        return
-    raise CocaError(
-        f"{where} has no caption: take COCO's captions_*.json, or name what to read in data.text_fields or "
-        "data.label_field"
-    )

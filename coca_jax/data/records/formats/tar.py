@@ -118,7 +118,9 @@ def index(file: File, image_field: str = "", beside: bool = False) -> Index:
     Raises:
       CocaError: the file is no tar, or cannot be read.
     """
-    kinds = (image_field.lower(),) if image_field else (*fields.PICTURES, *fields.CLIPS)
+    kinds = (
+        (image_field.lower(),) if image_field else (*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES, fields.TOKEN_SUFFIX)
+    )
     name = re.sub(r"[^a-z0-9._-]", "_", image_field.lower())
     scan = functools.partial(_scan, pictures=kinds)
     return shard_index.index_of(file, name, scan, columns=2 + 2 * len(_TEXTS), beside=beside)
@@ -155,7 +157,7 @@ def _scan(file: File, pictures: Sequence[str]) -> Index:
     except (*_DAMAGE, OSError) as error:
         raise CocaError(
             f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of "
-            "data.train_files and data.evaluation_files"
+            "data.dataset.train_files and data.dataset.evaluation_files"
         ) from error
     found = {}
     for key, kinds in members.items():

@@ -55,7 +55,7 @@ class ArrayRecordFiles:
         except _ARRAY_RECORD_ERRORS as error:
             raise CocaError(
                 f"{file.path} cannot be read as an ArrayRecord file ({error}): replace it, or leave it out "
-                "of data.train_files and data.evaluation_files"
+                "of data.dataset.train_files and data.dataset.evaluation_files"
             ) from error
 
     def payloads(self, file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadRecord]:
@@ -111,16 +111,16 @@ class ExampleRecords(ShardedRecords):
             if _picture_field(row, self._source) is None:
                 name = self._source.image_field or "a usual name"
                 raise CocaError(
-                    f"{where} have no picture under {name} ({there}): name its feature with data.image_field"
+                    f"{where} have no picture under {name} ({there}): name its feature with data.dataset.image_field"
                 )
             label = self._source.label_field
             if label and fields.lookup(row, label) is None:
-                raise CocaError(f"{where} have no feature {label!r} ({there}): change data.label_field")
+                raise CocaError(f"{where} have no feature {label!r} ({there}): change data.dataset.label_field")
             usual = (fields.lookup(row, field) is not None for field in fields.TEXT_FIELDS)
             if not label and not self._source.text_fields and not any(usual):
                 raise CocaError(
                     f"{where} have no caption under a usual name ({there}): name its feature with "
-                    "data.text_fields, or a class's with data.label_field"
+                    "data.dataset.text_fields, or a class's with data.dataset.label_field"
                 )
             return
 
@@ -194,12 +194,12 @@ def _scan(file: File) -> Index:
                 place = end
     except OSError as error:
         raise CocaError(
-            f"{file.path} cannot be read ({error}): replace it, or leave it out of data.train_files"
+            f"{file.path} cannot be read ({error}): replace it, or leave it out of data.dataset.train_files"
         ) from error
     if damage and not spans:
         raise CocaError(
             f"{file.path} cannot be read as a TFRecord file (compressed ones have no random access): "
-            "replace it, or leave it out of data.train_files and data.evaluation_files"
+            "replace it, or leave it out of data.dataset.train_files and data.dataset.evaluation_files"
         )
     table = np.array(spans, np.int64).reshape(-1, 2)
     return Index(table, damage=damage, digest=hashlib.sha256(table.tobytes()).hexdigest())

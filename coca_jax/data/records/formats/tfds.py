@@ -76,7 +76,7 @@ def check(source: DatasetConfig, patterns: Sequence[str], labels: Sequence[str])
         if label not in there and label.partition("/")[0] not in there:
             raise CocaError(
                 f"the examples of {source.path} have no feature {label!r} (there is {', '.join(there)}): "
-                "change data.label_field"
+                "change data.dataset.label_field"
             )
 
 
@@ -88,7 +88,7 @@ def _builder(path: str) -> Any:
         below = _data_folder()
         raise CocaError(
             f"there is no prepared TFDS set at {path} or below {below}: prepare it with `tfds build`, or "
-            "set data.path to the folder that holds its dataset_info.json"
+            "set data.dataset.path to the folder that holds its dataset_info.json"
         )
     try:
         return tfds.builder_from_directory(folder)
@@ -139,8 +139,8 @@ def _shards(builder: Any, split: str, path: str) -> Iterator[tuple[File, tuple[i
     except (KeyError, ValueError) as error:
         there = ", ".join(builder.info.splits) or "none"
         raise CocaError(
-            f"{path} has no split {split!r} (there is {there}): name its splits in data.train_files and "
-            "data.evaluation_files"
+            f"{path} has no split {split!r} (there is {there}): name its splits in data.dataset.train_files and "
+            "data.dataset.evaluation_files"
         ) from error
     for instruction in instructions:
         file = storage.stat(instruction.filename)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
@@ -16,7 +16,7 @@ from tests.data import builders
 
 def opened(path, **options):
     return records.open_records(
-        DataConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
+        DatasetConfig(**dict(dict(format="folder", path=str(path), holdout=1e-9), **options)), "train"
     )
 
 
@@ -112,7 +112,7 @@ def test_the_index_of_annotations_is_kept(photos, tmp_path, monkeypatch):
     first = opened(path)
     monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
     for store in (first, opened(path)):
-        assert store.damage == {"picture without text": 1, "annotation without picture": 1}
+        assert store.damage == {"image without text": 1, "annotation without image": 1}
         assert len(store) == 5 and said(store)[photos[0][1]["file_name"]] == tuple(photos[0][1]["captions"])
         assert store.fingerprint == first.fingerprint
 
@@ -133,7 +133,7 @@ def test_karpathys_splits_of_flickr30k(photos, tmp_path):
     test = opened(path, only=("split=test",))
     assert said(test) == {row["file_name"]: tuple(row["captions"]) for _, row in photos[3:5]}
     assert builders.record(test, 0).image == photos[3][0] and builders.text(test, 0).metadata["split"] == "test"
-    ready = opened(path, **dict(sets.data("karpathy"), holdout=1e-9))
+    ready = opened(path, **dict(sets.data("karpathy")["dataset"], holdout=1e-9))
     assert [ready.key(i) for i in range(3)] == [photos[i][1]["file_name"] for i in (0, 1, 5)] and len(ready) == 3
 
 
@@ -189,12 +189,12 @@ BOXES = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id
     [
         ('{"videos": []}', r"x_y\.json is no JSON list of rows, nor COCO's annotations .* nor Karpathy's splits"),
         ('{"images": [1]}', r"image 1 of .*x_y\.json is not a row"),
-        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json is not a row"),
+        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json has no image file under a usual name.* \(there is id\)"),
         ('{"images": [{"id": 1}, {', r"row 2 of images of .*x_y\.json is no JSON"),
         ('{"images', r"x_y\.json is no JSON"),
         ('{"info": }', r"'info' of .*x_y\.json is no JSON"),
         ('{"images": [{"file_name": "../a.jpg"}]}', "must lie below"),
-        (json.dumps(BOXES), r"annotation 1 of .* has no caption: take COCO's captions_\*\.json"),
+        (json.dumps(BOXES), r"x_y\.json has no caption under a usual name \(there is .*bbox\): name its field"),
         ('{"images": [{"file_name": "a.jpg", "caption": "x"}]}', r"such as a\.jpg, which lie in none of .*/y/"),
     ],
 )

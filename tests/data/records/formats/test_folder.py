@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
 from coca_jax.data.records.record import BadRecord
@@ -16,7 +16,7 @@ from tests.data import builders
 
 
 def folder(path, **options):
-    return DataConfig(format="folder", path=str(path), **options)
+    return DatasetConfig(format="folder", path=str(path), **options)
 
 
 def everything(path, **options):
@@ -32,7 +32,7 @@ def test_a_folder_with_a_text_beside_each_picture(tmp_path):
     (tmp_path / "lonely.png").write_bytes(b"x")
     train = records.open_records(folder(tmp_path, holdout=0.3), "train")
     held_out = records.open_records(folder(tmp_path, holdout=0.3), "evaluation")
-    assert len(train) + len(held_out) == 30 and train.damage == {"picture without text": 1}
+    assert len(train) + len(held_out) == 30 and train.damage == {"image without text": 1}
     for i in range(len(train)):
         assert (
             builders.record(train, i).captions == (f"shade {int(train.key(i)[1:4])}",)
@@ -72,14 +72,22 @@ def test_a_folder_with_one_captions_file(tmp_path, name, text):
     "name, text, message",
     [
         ("captions.jsonl", '{"file_name": "a.jpg", "caption": "x"}\nnot json', r"line 2 of .* is not a row"),
-        ("captions.jsonl", '{"caption": "x"}', "line 1 of .* is not a row"),
+        (
+            "captions.jsonl",
+            '{"caption": "x"}',
+            r"line 1 of .* has no image file under a usual name.* \(there is caption\)",
+        ),
         ("captions.jsonl", '{"file_name": "../../etc/passwd", "caption": "x"}', "must lie below"),
         ("captions.jsonl", '{"file_name": "/etc/passwd", "caption": "x"}', "must lie below"),
         ("captions.jsonl", "", "have no captions: put a text file .* or add captions.jsonl"),
-        ("captions.csv", "picture,caption\na.jpg,x", "needs the columns file_name and caption"),
+        (
+            "captions.csv",
+            "picture,caption\na.jpg,x",
+            r"has no image file under a usual name.* \(there is picture, caption\)",
+        ),
         ("captions.csv", "file_name,caption\n..\\a.jpg,x", "must lie below"),
         ("a.jpg", "", "have no captions: put a text file .* or add captions.jsonl"),
-        ("a.md", "", "there is no picture below"),
+        ("a.md", "", "there is no image below"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(tmp_path, name, text, message):
@@ -98,7 +106,7 @@ def test_the_holdout_divides_a_folder(tmp_path):
     train, held_out = (records.open_records(named, split) for split in records.SPLITS)
     assert len(held_out) == 10 and len(train) == 49 and "p011.jpg" not in keys(train)
     assert train.read([0, 3]) == [builders.record(train, 0), builders.record(train, 3)]
-    with pytest.raises(CocaError, match="none of the 60 records of .* is left for evaluation"):
+    with pytest.raises(CocaError, match=r"none of the 60 records of .* is left for evaluation"):
         records.open_records(folder(tmp_path, evaluation_files=("q*",)), "evaluation")
 
 
@@ -155,7 +163,7 @@ def test_a_json_list_of_lists_is_a_manifest(tmp_path, indent, ascii_only):
     assert builders.text(labels, 0).metadata["1"] == ["cat", "dog"] and builders.record(
         labels, 0
     ).image == builders.picture(1)
-    with pytest.raises(CocaError, match=r"row 1 of .*questions\.json is a list: say where it names its picture"):
+    with pytest.raises(CocaError, match=r"row 1 of .*questions\.json is a list: set image_field"):
         everything(path)
 
 
@@ -215,7 +223,7 @@ def test_a_large_manifest_is_scanned_once_and_held_as_numbers(tmp_path, monkeypa
     again = everything(tmp_path)
     assert keys(again) == keys(store) and builders.text(again, 499).captions == ("c 499", "c 999")
     assert again.fingerprint == store.fingerprint
-    assert store._manifest._spans.nbytes + store.names.data.nbytes < 30 * 1_000
+    assert store._source._parts[0]._spans.nbytes + store.names.data.nbytes < 30 * 1_000
 
 
 def test_fingerprints_follow_the_records_and_not_their_place(tmp_path):
@@ -277,11 +285,8 @@ def test_the_photos_the_clips_and_the_questions(shared_data):
         and builders.record(stores[0], 0).image[:2] == b"\xff\xd8"
     )
     clips = everything(shared_data / "data/asl_clips", label_field="stem")
-    assert (
-        len(clips) == 20
-        and builders.record(clips, 0).metadata["stem"] == "again"
-        and builders.record(clips, 0).image[:4] == b"\x1aE\xdf\xa3"
-    )
+    assert len(clips) == 20 and builders.record(clips, 0).metadata["stem"] == "again"
+    assert builders.record(clips, 0).image[:4] == b"\x1aE\xdf\xa3"
     questions = folder(
         shared_data / "data/easy_vqa/test/questions.json",
         image_field="images/{2}.png",

@@ -8,19 +8,19 @@ import pytest
 
 from coca_jax.data.quiet_tensorflow import tf as tf  # before tensorflow_datasets, which imports tensorflow too
 from coca_jax.data.records import fields
-from coca_jax.presets import datasets as sets
-from coca_jax.presets import imagenet as evaluation_recipes
+from coca_jax.presets import datasets, imagenet
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
-READY = {name: values for name, values in sets.SETS.items() if values["format"] == "tfds" and "path" in values}
+READY = {name: values["dataset"] for name, values in datasets.DATASETS.items()}
+READY = {name: values for name, values in READY.items() if values["format"] == "tfds" and "path" in values}
 MEASURED = {
-    name: values.to_dict()
-    for name, values in evaluation_recipes.imagenet_family("names=.").sets.items()
-    if values.format == "tfds"
+    name: values.dataset.to_dict()
+    for name, values in imagenet.imagenet_family("names=.").datasets.items()
+    if values.dataset.format == "tfds"
 }
-CORRUPTED = evaluation_recipes.imagenet_c("names=.").sets
-MEASURED["imagenet_c"] = CORRUPTED["imagenet_c_jpeg_compression_5"].to_dict()
+CORRUPTED = imagenet.imagenet_c("names=.").datasets
+MEASURED["imagenet_c"] = CORRUPTED["imagenet_c_jpeg_compression_5"].dataset.to_dict()
 
 
 def feature_names(features):
@@ -64,7 +64,7 @@ def test_a_ready_set_of_tfds_names_what_its_builder_makes(values, tmp_path):
 
 def test_every_corruption_has_its_builder():
     configs = {config.name for config in tfds.builder_cls("imagenet2012_corrupted").BUILDER_CONFIGS}
-    assert {values.path.partition("/")[2] for values in CORRUPTED.values()} <= configs and len(CORRUPTED) == 75
+    assert {values.dataset.path.partition("/")[2] for values in CORRUPTED.values()} <= configs and len(CORRUPTED) == 75
 
 
 def test_what_tfds_does_not_have():

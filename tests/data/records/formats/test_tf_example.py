@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from coca_jax.config import DataConfig
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
 from coca_jax.data.records import sharded
@@ -26,7 +26,7 @@ WRITERS = {
 
 def whole(format, path, **options):
     return records.open_records(
-        DataConfig(format=format, path=str(path), evaluation_files=("none*",), **options), "train"
+        DatasetConfig(format=format, path=str(path), evaluation_files=("none*",), **options), "train"
     )
 
 
@@ -65,10 +65,10 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
         assert len(store) == 10 and not store.damage
         assert builders.text(store, 4).captions == ("shade 4",) and builders.record(store, 4).metadata["number"] == 4
     assert len(whole(kind, tmp_path / f"a.{ending}")) == 7  # one file is a set, too
-    config = DataConfig(format=kind, path=str(tmp_path), evaluation_files=("b*",), exclude=("number=3",))
+    config = DatasetConfig(format=kind, path=str(tmp_path), evaluation_files=("b*",), exclude=("number=3",))
     train, held_out = (records.open_records(config, split) for split in records.SPLITS)
     assert [len(train), len(held_out)] == [6, 3] and store.fingerprint not in (train.fingerprint, held_out.fingerprint)
-    halves = DataConfig(format=kind, path=str(tmp_path), holdout=0.5)
+    halves = DatasetConfig(format=kind, path=str(tmp_path), holdout=0.5)
     parts = [records.open_records(halves, split) for split in records.SPLITS]
     assert sorted(keys(parts[0]) + keys(parts[1])) == sorted(keys(store)) and all(map(len, parts))
 
@@ -129,9 +129,9 @@ def test_features_of_every_kind(kind, write, tmp_path):
     [
         (
             {"image_field": "photo"},
-            r"have no picture under photo \(there is caption, image, number\): .* data.image_field",
+            r"have no picture under photo \(there is caption, image, number\): .* data.dataset.image_field",
         ),
-        ({"label_field": "class"}, "have no feature 'class' .* change data.label_field"),
+        ({"label_field": "class"}, "have no feature 'class' .* change data.dataset.label_field"),
         ({"train_files": ("q*",)}, "no .*Record below .* matches q"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options,
     with pytest.raises(CocaError, match=message):
         whole(kind, tmp_path, **options)
     write("a", [builders.example(image=b"x", words="y")])
-    with pytest.raises(CocaError, match="have no caption under a usual name .* data.text_fields"):
+    with pytest.raises(CocaError, match="have no caption under a usual name .* data.dataset.text_fields"):
         whole(kind, tmp_path)
     assert builders.text(whole(kind, tmp_path, text_fields=("words",)), 0).captions == ("y",)
 
@@ -274,7 +274,7 @@ def test_a_prepared_tfds_set(prepared, monkeypatch):
         labelled.class_names == ("dark", "light")
         and builders.record(labelled, 0).captions == builders.record(store, 0).captions
     )
-    config = DataConfig(
+    config = DatasetConfig(
         format="tfds", path=str(prepared), train_files=("train[:50%]",), evaluation_files=("test", "train[90%:]")
     )
     train, held_out = (records.open_records(config, split) for split in records.SPLITS)

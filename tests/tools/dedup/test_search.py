@@ -1,4 +1,4 @@
-"""Near-duplicates of evaluation pictures are found, whatever was done to them, others are spared, and training leaves them out."""
+"""Near-duplicates of evaluation images are found, whatever was done to them, others are spared, and training leaves them out."""
 
 import io
 import json
@@ -13,8 +13,8 @@ from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.tools import near_duplicates, sets
-from coca_jax.tools.near_duplicates import Embedding, Held
+from coca_jax.tools.dedup import hashing, search
+from coca_jax.tools.dedup.images import Collection
 from tests.data import builders
 from tests.tools.commands import call, photo
 
@@ -84,19 +84,21 @@ def test_the_copies_and_nothing_else_are_listed_shown_and_left_out(config, tmp_p
     listed = (tmp_path / "out" / "tars.txt").read_text().split()
     assert listed == sorted(f"copy_{name}" for name in COPIES)
     pairs = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]
-    assert {pair["key"]: pair["held_index"] for pair in pairs} == {f"copy_{name}": i for i, name in enumerate(COPIES)}
+    assert {pair["key"]: pair["evaluation_index"] for pair in pairs} == {
+        f"copy_{name}": i for i, name in enumerate(COPIES)
+    }
     assert all(pair["distance"] <= 8 and pair["similarity"] is None for pair in pairs)
     said = capsys.readouterr().out
-    assert "7 of 21 training pictures" in said and f"--config.data.exclude_keys={tmp_path}/out/tars.txt" in said
+    assert "7 of 21 training images" in said and f"--config.data.dataset.exclude_keys={tmp_path}/out/tars.txt" in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<img") == 2 * len(COPIES) and "copy_mirrored" in page and "not an image" in page
     assert page.count("<script") == 1 and "://" not in page
 
     (tmp_path / "drop.txt").write_text("\n".join([*listed, "h0"]))  # a held-out record's key, too: it stays
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
-    before, after = (records.open_records(one.data, "train") for one in (config, less))
+    before, after = (records.open_records(one.data.dataset, "train") for one in (config, less))
     assert keys(before) - keys(after) == set(listed) and len(after) == len(before) - len(listed)
-    assert len(records.open_records(less.data, "evaluation")) == HELD + 2
+    assert len(records.open_records(less.data.dataset, "evaluation")) == HELD + 2
     vocabulary = train_vocabulary([f"a picture {key}" for key in keys(before)], 200)
     pipelines = [Pipeline(one, vocabulary) for one in (config, less)]
     assert pipelines[0].fingerprint != pipelines[1].fingerprint
@@ -113,7 +115,7 @@ def test_names_that_are_not_utf_8_are_listed_and_left_out(tmp_path):
     assert (tmp_path / "out" / "tars.txt").read_bytes() == b"caf\xe9\n"
     assert (tmp_path / "out" / "report.html").read_text().count(r"caf\udce9") >= 1
     less = builders.with_data(config, exclude_keys=f"{tmp_path}/out/tars.txt")
-    assert keys(records.open_records(less.data, "train")) == {"other"}
+    assert keys(records.open_records(less.data.dataset, "train")) == {"other"}
 
 
 def test_a_second_search_repeats_what_the_list_leaves_out_already(config, tmp_path):
@@ -129,7 +131,7 @@ def test_lists_that_leave_out_as_many_records_differ(config, tmp_path):
         (tmp_path / name).write_text({"a": "other_1\n", "b": "other_2\n"}[name])
         found.add(
             records.open_records(
-                builders.with_data(config, exclude_keys=str(tmp_path / name)).data, "train"
+                builders.with_data(config, exclude_keys=str(tmp_path / name)).data.dataset, "train"
             ).fingerprint
         )
     assert len(found) == 2
@@ -140,12 +142,12 @@ def test_a_list_changes_the_fingerprint_of_a_folder_too(tmp_path):
     (tmp_path / "drop.txt").write_text("p003.jpg\np004.jpg\r\n\nnowhere.jpg\n")
     config = builders.config(format="folder", path=str(tmp_path / "photos"), holdout=0.01)
     less = builders.with_data(config, exclude_keys=str(tmp_path / "drop.txt"))
-    stores = [records.open_records(one.data, "train") for one in (config, less)]
+    stores = [records.open_records(one.data.dataset, "train") for one in (config, less)]
     assert keys(stores[0]) - keys(stores[1]) == {"p003.jpg", "p004.jpg"} & keys(stores[0]) != set()
     assert stores[0].fingerprint != stores[1].fingerprint
     missing = builders.with_data(config, exclude_keys=str(tmp_path / "none.txt"))
-    with pytest.raises(CocaError, match="none.txt"):
-        records.open_records(missing.data, "train")
+    with pytest.raises(CocaError, match=r"none\.txt"):
+        records.open_records(missing.data.dataset, "train")
 
 
 def test_folders_and_config_files_are_compared_too(config, tmp_path):
@@ -155,7 +157,7 @@ def test_folders_and_config_files_are_compared_too(config, tmp_path):
     reencoded(photo(101)).save(tmp_path / "more" / "p001.jpg")
     (tmp_path / "eval.py").write_text(
         "from coca_jax import config\n"
-        "def get_config(path):\n    return config.evaluation(more=config.held_out(format='folder', path=path, holdout=0.99))\n"
+        "def get_config(path):\n    return config.evaluation_config(more=config.evaluation_dataset(dataset=dict(format='folder', path=path, holdout=0.99)))\n"
     )
     call(
         "dedup",
@@ -182,14 +184,16 @@ def embed(pictures: np.ndarray) -> np.ndarray:
 
 
 def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
-    monkeypatch.setattr(near_duplicates, "_ROWS", 4)  # several chunks
-    train = sets.stored(config, "train", "dedup")
-    held = [Held("tars", config.data, records.open_records(config.data, "evaluation"))]
-    found = near_duplicates.find(train, held, distance=8, embedding=Embedding(embed, 16, 0.9999))
-    (pair,) = [pair for pair in found.pairs if pair.key == "other_color"]
-    assert pair.distance is None and pair.similarity > 0.9999 and pair.held_name.endswith(f"h{HELD - 1}")
-    assert {f"copy_{name}" for name in COPIES} < {pair.key for pair in found.pairs}
-    assert found.unreadable == {"not an image": 2} and found.plain == 2
+    monkeypatch.setattr(search, "_ROWS", 4)  # several chunks
+    training, evaluation = (
+        [Collection("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS
+    )
+    embedding = search.Embedding(embed, 16, 0.9999)
+    result = search.find_duplicates(training, evaluation, distance=8, embedding=embedding)
+    (pair,) = [pair for pair in result.pairs if pair.key == "other_color"]
+    assert pair.distance is None and pair.similarity > 0.9999 and pair.evaluation_name.endswith(f"h{HELD - 1}")
+    assert {f"copy_{name}" for name in COPIES} < {pair.key for pair in result.pairs}
+    assert result.unreadable == {"not an image": 2} and result.plain == 2
 
 
 def test_a_checkpoint_gives_the_embeddings(config, tmp_path, monkeypatch):
@@ -204,20 +208,32 @@ def test_real_photographs(shared_data):
     folder = shared_data / "data" / "coco_photos" / "images"
     if not folder.is_dir():
         pytest.skip(f"no photographs at {folder}")
-    from coca_jax.tools import picture_hashes
-    from coca_jax.tools.hamming import HammingIndex
-
     photos = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))[:40]]
-    library = picture_hashes.of_evaluation(np.stack([picture_hashes.thumbnails(image) for image in photos]))
-    index, variants = HammingIndex(library.bits.reshape(-1), 8), library.bits.shape[1]
+    library = [hashing.evaluation_hashes(image) for image in photos]
+    bits = np.concatenate([hashes.bits for hashes in library])
+    owners = np.repeat(np.arange(len(photos)), [len(hashes.bits) for hashes in library])
     for change in COPIES.values():
-        copies = picture_hashes.of_training(np.stack([picture_hashes.thumbnails(change(image)) for image in photos]))
-        rows, entries, _ = index.near(copies.bits.reshape(-1))
-        found = {
-            (row // copies.bits.shape[1], entry // variants)
-            for row, entry in zip(rows.tolist(), entries.tolist(), strict=True)
-        }
-        assert found == {(i, i) for i in range(len(photos))}
+        for number, image in enumerate(photos):
+            _, entries, _ = search.within_distance(bits, hashing.training_hashes(change(image)).bits, 8)
+            assert set(owners[entries]) == {number}
+
+
+@pytest.mark.parametrize("distance", [0, 3, 8, 15, 64])
+def test_every_hash_within_the_distance_is_found_and_no_other(distance, monkeypatch):
+    monkeypatch.setattr(search, "_ENTRIES", 50)  # several chunks
+    rng = np.random.default_rng(distance)
+    entries = rng.integers(0, 2**64, 300, np.uint64)
+    entries[5:9] = entries[4]  # one hash several times
+    queries = entries[:40].copy()
+    for bit in range(distance):  # as many differences as are allowed
+        queries ^= np.uint64(1 << bit)
+    found = search.within_distance(entries, queries, distance)
+    distances = np.array([[(int(query) ^ int(entry)).bit_count() for entry in entries] for query in queries])
+    expected = {(query, entry, distances[query, entry]) for query, entry in np.argwhere(distances <= distance)}
+    assert set(zip(*found, strict=True)) == expected and len(found[0]) == len(expected) >= 40
+    nothing = np.zeros(0, np.uint64)
+    assert [len(part) for part in search.within_distance(nothing, queries, 8)] == [0, 0, 0]
+    assert [len(part) for part in search.within_distance(entries, nothing, 8)] == [0, 0, 0]
 
 
 def test_commands_say_what_is_missing(config, tmp_path):

@@ -1,9 +1,9 @@
 """Shows samples of a batch exactly as the model sees them, on a page.
 
-    python -m coca_jax.tools look --config=configs/x.py --output=look.html --step=0 --count=24
+    python -m coca_jax.tools inspect --config=configs/x.py --output=samples.html --step=0 --count=24
 
-After augmentation and tokenisation: the picture at its size and enlarged, the text that the ids decode to, every piece
-with its id, pads, where a text was cut, and which record of which set it is. The rows are evenly spread over the batch,
+After augmentation and tokenisation: the image at its size and enlarged, the text that the ids decode to, every piece
+with its id, pads, where a text was cut, and which record of which source it is. The rows are evenly spread over the batch,
 so that a mixture shows its proportions.
 """
 
@@ -14,27 +14,34 @@ import numpy as np
 from absl import flags
 
 from coca_jax.config import Config
-from coca_jax.data.records import open as records
+from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.pages.blocks import Block, Columns, Pixels, Section, Table, Text, Tokens
 from coca_jax.pages.page import write_page
-from coca_jax.tools import sets
+from coca_jax.tools import common
 
 _ENLARGED = 320  # pixels that a side is enlarged to, about
 
 
-def write(
+def write_samples(
     path: str, config: Config, vocabulary: Vocabulary, *, step: int = 0, count: int = 24, split: str = "train"
 ) -> str:
-    """Writes the page; returns what it shows, in a sentence.
+    """Writes the page; returns its summary, a sentence.
+
+    Args:
+      path: of the HTML file.
+      config, vocabulary: of the run.
+      step: whose batch is shown.
+      count: of rows that are shown.
+      split: of the records.
 
     Raises:
-      CocaError: records cannot be found or read, or the file cannot be written.
+      CocaError: records do not exist or cannot be read, or the file cannot be written.
     """
     from coca_jax.data.pipeline.batches import Pipeline
 
-    rows = sets.spread(config.train.batch_size, count)
+    rows = common.evenly_spread(config.train.batch_size, count)
     pipeline = Pipeline(config, vocabulary, split=split, rows=rows)
     batch, origins = pipeline.batch(step), pipeline.origins(step)
     samples = [
@@ -46,7 +53,7 @@ def write(
     )
     size, length = config.model.image.size, config.model.text.length
     summary = (
-        f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: pictures of "
+        f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: images of "
         f"{size} x {size} pixels, texts of {length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
     )
     write_page(
@@ -62,13 +69,13 @@ def write(
 def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> Section:
     (text,) = vocabulary.decode(ids[None])
     (tokens,) = vocabulary.lengths([origin.text])
-    words: list[Block] = [Text(text, "quote")]
+    blocks: list[Block] = [Text(text, "quote")]
     if tokens > len(ids):
-        words.append(Text(f"Cut: the text takes {tokens:,} tokens. All of it: {origin.text}", "warning"))
-    words.append(Tokens(_pieces(vocabulary, ids)))
-    place = f"row {origin.row:,} of step {step:,}, position {origin.position:,} of the set's order"
-    words.append(Table((), [("Set", origin.source), ("Record", origin.record), ("Place", place)], "Origin"))
-    return Section("", "", [Columns([_views(image, text), words], 400)])
+        blocks.append(Text(f"Cut: the text takes {tokens:,} tokens. All of it: {origin.text}", "warning"))
+    blocks.append(Tokens(_pieces(vocabulary, ids)))
+    place = f"row {origin.row:,} of step {step:,}, position {origin.position:,} of the source's order"
+    blocks.append(Table((), [("Source", origin.source), ("Record", origin.record), ("Place", place)], "Origin"))
+    return Section("", "", [Columns([_views(image, text), blocks], 400)])
 
 
 def _views(image: np.ndarray, alt: str) -> list[Block]:
@@ -92,6 +99,7 @@ def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, boo
 
 
 def _skipped(skipped) -> list[Section]:
+    """The records that were passed over on the way, by cause."""
     rows = [
         (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ()))) for cause, count in skipped.by_cause.items()
     ]
@@ -99,17 +107,17 @@ def _skipped(skipped) -> list[Section]:
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
-    """Adds the command's flags; gives what runs it."""
+    """Adds the command's flags; returns the function that runs it."""
     output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
     step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", lower_bound=0, flag_values=values)
     count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", lower_bound=1, flag_values=values)
-    split = flags.DEFINE_enum("split", "train", list(records.SPLITS), "Which records.", flag_values=values)
+    split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
         if not output.value:
             raise CocaError("--output is missing: name an .html file")
-        summary = write(
-            output.value, config, sets.vocabulary(config), step=step.value, count=count.value, split=split.value
+        summary = write_samples(
+            output.value, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
         )
         print(f"{output.value}: {summary}")
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coca_jax.config import SourceConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.tools import look
+from coca_jax.tools import inspect
 from tests import browser
 from tests.data import builders
 from tests.tools.commands import call
@@ -30,8 +29,8 @@ def config(tmp_path):
         (tmp_path / "words" / f"w{i}.png").write_bytes(builders.picture(i))
         (tmp_path / "words" / f"w{i}.txt").write_text(f"<b>shade</b> {i} " * 6)
     mixture = {
-        "own": SourceConfig(format="folder", path=str(tmp_path / "words"), holdout=1e-9),
-        "web": SourceConfig(format="tars", path=str(tmp_path), holdout=1e-9, augment="crop", share=3.0),
+        "own": builders.source(format="folder", path=str(tmp_path / "words"), holdout=1e-9),
+        "web": builders.source(format="tars", path=str(tmp_path), holdout=1e-9, crop="random", share=3.0),
     }
     return builders.config(batch_size=16, length=12, mixture=mixture, long_text="truncate", max_bad_ratio=0.5)
 
@@ -49,7 +48,7 @@ def pictures(page: str) -> list[np.ndarray]:
 
 
 def test_the_page_is_the_batch(config, vocabulary, tmp_path):
-    summary = look.write(str(tmp_path / "look.html"), config, vocabulary, step=3, count=16)
+    summary = inspect.write_samples(str(tmp_path / "look.html"), config, vocabulary, step=3, count=16)
     page = (tmp_path / "look.html").read_text()
     batch = Pipeline(config, vocabulary).batch(3)
     shown = pictures(page)
@@ -64,7 +63,7 @@ def test_the_page_is_the_batch(config, vocabulary, tmp_path):
         spread = [int(number) for piece, number in row for _ in range(int((re.findall(r"× (\d+)", piece) or [1])[0]))]
         assert spread == ids
         assert html.unescape(row[0][0]) == vocabulary.piece(vocabulary.bos_id)
-    sources = re.findall(r">Set</th><td>(\w+)</td>", page)
+    sources = re.findall(r">Source</th><td>(\w+)</td>", page)
     assert sources == [("own", "web")[number] for number in batch["source"]] and sources.count("own") == 4
     assert page.count('class="warning"') == 4  # the long texts were cut, and are shown whole
     assert page.count("&lt;b&gt;shade&lt;/b&gt; ") >= 4 * 6 and "4 of own, 12 of web" in summary
@@ -81,18 +80,18 @@ def test_some_rows_of_a_large_batch_and_the_evaluation(config, vocabulary, tmp_p
     config = builders.with_data(
         config, mixture={}, format="tars", path=str(tmp_path), holdout=0.5, vocabulary=str(tmp_path / "v.model")
     )
-    call("look", config, f"--output={tmp_path / 'l.html'}", "--count=4", "--split=evaluation")
+    call("inspect", config, f"--output={tmp_path / 'l.html'}", "--count=4", "--split=evaluation")
     page = (tmp_path / "l.html").read_text()
     assert len(pictures(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
     assert [int(row) for row in re.findall(r"row (\d+) of step", page)] == [2, 6, 10, 14]
-    store = records.open_records(config.data, "evaluation")
+    store = records.open_records(config.data.dataset, "evaluation")
     held = {store.name(i) for i in range(len(store))}
     assert 0 < len(held) < 12 and set(re.findall(r">Record</th><td>([^<]*)</td>", page)) <= held
 
 
 def test_every_piece_is_shown_and_pads_are_counted(vocabulary):
     ids = np.array([vocabulary.bos_id, 20, 20, 21, vocabulary.eos_id, *[vocabulary.pad_id] * 3])
-    pieces = look._pieces(vocabulary, ids)
+    pieces = inspect._pieces(vocabulary, ids)
     assert [token for _, token, _ in pieces] == ids[:6].tolist()
     assert [special for _, _, special in pieces] == [True, False, False, False, True, True]
     assert pieces[1] == pieces[2] == (vocabulary.piece(20), 20, False) and pieces[5][0].endswith("× 3")
@@ -103,15 +102,15 @@ def test_digit_scenes_and_clips_are_shown(vocabulary, tmp_path):
 
     scenes = builders.config()
     own = train_vocabulary(corpus.training_captions(scenes), 512)
-    look.write(str(tmp_path / "s.html"), scenes, own, count=2)
+    inspect.write_samples(str(tmp_path / "s.html"), scenes, own, count=2)
     assert re.search("scene [0-9]+ of train", (tmp_path / "s.html").read_text())
     frames = np.stack([np.full((16, 16, 3), 60 * number, np.uint8) for number in range(3)])
-    np.testing.assert_array_equal(np.stack([block.image for block in look._views(frames, "a clip")]), frames)
+    np.testing.assert_array_equal(np.stack([block.image for block in inspect._views(frames, "a clip")]), frames)
 
 
 @pytest.mark.browser
 def test_the_page_opens_in_a_browser(config, vocabulary, tmp_path):
-    look.write(str(tmp_path / "look.html"), config, vocabulary, count=4)
+    inspect.write_samples(str(tmp_path / "look.html"), config, vocabulary, count=4)
     (tmp_path / "browser").mkdir()
     page = browser.open_page(tmp_path / "look.html", tmp_path / "browser", width=500)
     assert page.images == 8 and page.missing_images == 0 and page.unnamed_images == 0 and page.overflow <= 0

@@ -1,0 +1,191 @@
+"""Strict conversion between the config dataclasses and `ConfigDict`, which config files and flags change."""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from coca_jax.config import checks
+from coca_jax.config.data import SourceConfig
+from coca_jax.config.evaluation import EvaluationConfig, EvaluationDatasetConfig
+from coca_jax.config.training import Config
+from coca_jax.errors import CocaError
+
+_OUTSIDE = {
+    "at least": lambda value, bound: value < bound,
+    "above": lambda value, bound: value <= bound,
+    "at most": lambda value, bound: value > bound,
+    "below": lambda value, bound: value >= bound,
+}
+
+
+def to_config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
+    result = ml_collections.ConfigDict()
+    for field in dataclasses.fields(config):
+        result[field.name] = _plain(getattr(config, field.name))
+    return result.lock()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ml_collections.ConfigDict({key: _plain(inner) for key, inner in value.items()})
+    return to_config_dict(value) if dataclasses.is_dataclass(value) else value
+
+
+def default() -> ml_collections.ConfigDict:
+    """Every default, as the ConfigDict that `configs/*.py` start from."""
+    return to_config_dict(Config())
+
+
+def source(**changes: Any) -> ml_collections.ConfigDict:
+    """An entry of `config.data.mixture`: the defaults of `SourceConfig` with changes, all of them open to flags.
+
+    config.data.mixture = {"web": source(share=3, dataset=dict(format="tars", path="/mnt/web")), "own": source(…)}
+    """
+    return _changed(SourceConfig(), changes)
+
+
+def evaluation_dataset(**changes: Any) -> ml_collections.ConfigDict:
+    """An entry of `EvaluationConfig.datasets`, as `source` makes those of a mixture."""
+    return _changed(EvaluationDatasetConfig(), changes)
+
+
+def evaluation_config(**datasets: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The defaults of `EvaluationConfig` with these datasets, as a file of `configs/eval/` returns them."""
+    values = to_config_dict(EvaluationConfig())
+    values.datasets = ml_collections.ConfigDict(datasets)
+    return values
+
+
+def _changed(config: Any, changes: dict[str, Any]) -> ml_collections.ConfigDict:
+    values = to_config_dict(config)
+    values.update(changes)
+    return values
+
+
+def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
+    """The `Config` that a ConfigDict (or nested dict) describes, checked for contradictions.
+
+    Missing keys take their defaults, so that a checkpoint written before a key existed still loads.
+
+    Args:
+      values: nested as the dataclasses are.
+      reads_data: False where no record is going to be read, so that the paths of datasets may be missing.
+
+    Raises:
+      CocaError: an unknown key (the nearest one is named), a wrong type, a value outside its choices or range, or a
+        contradiction.
+    """
+    config = _build(Config(), _as_dict(values), "config")
+    checks.check(config)
+    if reads_data:
+        checks.check_places(config)
+    return config
+
+
+def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> EvaluationConfig:
+    """The `EvaluationConfig` of a file of `configs/eval/`, of which only the datasets to evaluate are kept and checked.
+
+    Args:
+      values: as for `from_config_dict`.
+      names: of the datasets to keep; empty: all.
+
+    Raises:
+      CocaError: as `from_config_dict`; or there is no dataset of that name.
+    """
+    config = _build(EvaluationConfig(), _as_dict(values), "config")
+    for name in names:
+        if name not in config.datasets:
+            raise CocaError(f"the config has no evaluation dataset {name!r}: {_instead(name, config.datasets)}")
+    kept = {name: config.datasets[name] for name in names or config.datasets}
+    config = dataclasses.replace(config, datasets=kept)
+    checks.check_evaluation(config, {}, "datasets")
+    checks.check_evaluation_places(config, "datasets")
+    return config
+
+
+def _instead(name: str, names: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"did you mean {near[0]!r}? There are {', '.join(names)}" if near else "it has none at all"
+
+
+def expand_home(text: str) -> str:
+    """A path whose leading ~ (or ~name) is the home folder; an address, or any other text, as it is."""
+    return os.path.expanduser(text)
+
+
+def _as_dict(values: Any) -> Any:
+    return values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
+
+
+def _build(default: Any, values: Any, where: str) -> Any:
+    """The dataclass `default` with the values of a dict, converted strictly; `where` is its place in the config."""
+    fields = {field.name: field for field in dataclasses.fields(default)}
+    if not isinstance(values, dict):
+        raise CocaError(f"{where} is {values!r}: it must hold keys such as {where}.{next(iter(fields))}")
+    types = typing.get_type_hints(type(default))
+    unknown = [key for key in values if key not in fields]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], fields, n=1, cutoff=0.0)[0]
+        raise CocaError(f"{where} has no key {unknown[0]!r}: did you mean {where}.{near}?")
+    converted = {}
+    for key, value in values.items():
+        name, old = f"{where}.{key}", getattr(default, key)
+        if dataclasses.is_dataclass(old):
+            converted[key] = _build(old, value, name)
+        elif isinstance(old, dict):
+            converted[key] = _build_each(typing.get_args(types[key])[1], value, name)
+        else:
+            converted[key] = _convert(value, types[key], fields[key].metadata, name)
+    return dataclasses.replace(default, **converted)
+
+
+def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
+    """A dict of dataclasses, whose keys are free but must be names."""
+    if not isinstance(values, dict):
+        raise CocaError(f"{where} is {values!r}: it must map names to keys of {cls.__name__}")
+    for key in values:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
+            raise CocaError(f"{where} has the name {key!r}: letters, digits, - and _ make a name")
+    return {key: _build(cls(), values[key], f"{where}.{key}") for key in sorted(values)}  # as ConfigDict orders them
+
+
+def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: str) -> Any:
+    """A value of the type `wanted` that keeps to its field's metadata."""
+    strings = typing.get_origin(wanted) is tuple
+    if strings:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise CocaError(f'{name} is {value!r}: write a tuple of strings such as ("a", "b")')
+        value = tuple(value)
+    elif wanted is float and type(value) in (int, float):
+        value = _finite(value, name)
+    elif type(value) is not wanted:
+        raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
+    if "choices" in metadata and not set(value if strings else (value,)) <= set(metadata["choices"]):
+        raise CocaError(
+            f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(metadata['choices'])}"
+        )
+    bounds = metadata.get("range", {})
+    if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
+        allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
+        raise CocaError(f"{name} = {value} must be {allowed}")
+    if metadata.get("path"):
+        return tuple(map(expand_home, value)) if strings else expand_home(value)
+    return value
+
+
+def _finite(value: float, name: str) -> float:
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise CocaError(f"{name} = {value} must be a finite number")
+    return converted

@@ -1,0 +1,73 @@
+"""Constructors of config fields, whose metadata holds what `conversion` checks: choices, ranges, and which are paths.
+
+`differences` gives the fields that are not their defaults.
+"""
+
+import dataclasses
+from typing import Any
+
+
+def choice(default: str, *others: str) -> Any:
+    """A string that is one of those given."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+
+
+def choices(all_of_them: tuple[str, ...], default: tuple[str, ...]) -> Any:
+    """A tuple of strings, each one of `all_of_them`."""
+    return dataclasses.field(default=default, metadata={"choices": all_of_them})
+
+
+def number(
+    default: float,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """An int or float within a range; every numeric key has one, so that a slip of a sign or a power of ten shows at once."""
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    return dataclasses.field(
+        default=default, metadata={"range": {word: bound for word, bound in bounds.items() if bound is not None}}
+    )
+
+
+def count(default: int, minimum: int = 1) -> Any:
+    """An int of at least `minimum`."""
+    return number(default, at_least=minimum)
+
+
+def location(default: Any = "") -> Any:
+    """A path (or a tuple of strings that may be some), in which a leading ~ means the home folder."""
+    return dataclasses.field(default=default, metadata={"path": True})
+
+
+def differences(config: Any) -> dict[str, Any]:
+    """The keys of a config dataclass that are not their defaults, nested as the dataclasses are.
+
+    Fingerprints hash this, so that a key that is added later changes none of them. A released default may therefore
+    change only together with its key's name.
+    """
+    result = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value, unchanged = differences(value), {}
+        elif isinstance(value, dict):
+            value, unchanged = {name: differences(one) for name, one in value.items()}, {}
+        else:
+            unchanged = field.default
+        if value != unchanged:
+            result[field.name] = value
+    return result
+
+
+def flattened(values: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of nested dicts, by their keys with dots between."""
+    result = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            result |= {f"{key}.{inner}": leaf for inner, leaf in flattened(value).items()}
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,82 @@
+"""Config of a run: its objective, optimiser and loop; and `Config`, the whole of it."""
+
+import dataclasses
+
+from coca_jax.config.data import DataConfig
+from coca_jax.config.evaluation import EvaluationConfig
+from coca_jax.config.fields import choice, count, location, number
+from coca_jax.config.model import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig:
+    """Weights of the paper's Eq. 4 and of two optional losses; a weight of 0 removes that branch's compute."""
+
+    contrastive_weight: float = number(1.0, at_least=0)
+    captioning_weight: float = number(2.0, at_least=0)
+    unimodal_language_model_weight: float = number(0.0, at_least=0)
+    prefix_captioning: bool = False  # give a random prefix of each caption, count only its continuation
+    initial_temperature: float = number(0.07, above=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What a run trains for: the objective's name, and the keys of each objective."""
+
+    name: str = choice("pretraining")
+    pretraining: PretrainingConfig = PretrainingConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser and its learning-rate schedule."""
+
+    name: str = choice("adafactor", "adamw", "muon")
+    peak_learning_rate: float = number(8e-4, at_least=0)
+    warmup_fraction: float = number(0.02, at_least=0, below=1)  # of all steps
+    schedule: str = choice("linear", "cosine", "constant")  # after the warm-up, to zero
+    b1: float = number(0.9, at_least=0, below=1)
+    b2: float = number(0.999, at_least=0, below=1)
+    weight_decay: float = number(0.01, at_least=0)  # decoupled
+    clip_norm: float = number(0.0, at_least=0)  # global gradient norm; 0: no clipping
+    # Of the parameters that evaluations use; 0: no average is kept.
+    ema_decay: float = number(0.0, at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; their product is the number of devices."""
+
+    data: int = count(0, 0)  # copies of the model; 0: all devices that the other axes leave
+    fsdp: int = count(0, 0)  # devices that share one copy; 0: chosen, see distributed/mesh.py
+    tensor: int = count(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop."""
+
+    steps: int = count(500_000)
+    batch_size: int = count(65_536)  # pairs a step, over all devices
+    microbatches: int = count(1)  # parts of the batch, worked through one after another with the same gradient
+    # A run's folder or one of its checkpoints, whose parameters a new run starts from, at step 0.
+    init_from: str = location()
+    seed: int = number(0, at_least=0, below=2**32)
+    log_every: int = count(10)
+    checkpoint_every: int = count(1_000)
+    keep_checkpoints: int = count(2)
+    evaluate_every: int = count(0, 0)  # 0: only after the last step
+    mesh: MeshConfig = MeshConfig()
+    tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run is given."""
+
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

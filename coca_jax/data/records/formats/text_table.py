@@ -1,0 +1,176 @@
+"""Tables of one row a line: separated values (CSV, TSV), whose first line names the columns, and JSON Lines.
+
+A row is reached by its byte offset and size. Lines end at line feeds alone: the other characters at which
+`str.splitlines` would cut (U+2028, U+0085, form feeds, …) are part of a value.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from coca_jax.data.records import fields
+from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File
+
+SEPARATORS = (",", "\t", ";", "|")
+_BOM = b"\xef\xbb\xbf"
+_Row = tuple[int, int, Any, str]  # offset, size, the row, and its place as errors name it
+
+
+class Utf8:
+    """Decodes the parts of a file as UTF-8, and counts those that are not."""
+
+    def __init__(self) -> None:
+        self._valid, self._invalid, self._first = 0, 0, ""
+
+    def decode(self, data: bytes, where: str) -> str:
+        """The text, with U+FFFD for bytes that are not UTF-8: one damaged caption makes one bad record."""
+        data = data.removeprefix(_BOM)
+        if data.isascii():
+            return data.decode("ascii")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            self._invalid, self._first = self._invalid + 1, self._first or where
+            return data.decode("utf-8", "replace")
+        self._valid += 1
+        return text
+
+    def problem(self) -> str:
+        """A sentence if the file as a whole has another encoding, rather than a few damaged rows; else ""."""
+        if self._invalid <= max(1, self._valid):
+            return ""
+        return (
+            f"{self._first} is not UTF-8, and neither are {self._invalid - 1:,} more texts: convert them, such as with "
+            "`iconv -f WINDOWS-1252 -t UTF-8 FILE`"
+        )
+
+
+def json_lines(file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
+    """The rows of a file with one JSON value a line; `observe` gets all bytes of the file, in order."""
+    for offset, line, where in _lines(file, observe):
+        if line.strip() and line.strip() != _BOM:
+            yield offset, len(line), fields.parse_json(utf8.decode(line, where)), where
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedValues:
+    """How the rows of a file of separated values are written.
+
+    Attributes:
+      columns: their names.
+      separator: between two values.
+      spaced: whether spaces follow the separator ("file_name, caption").
+    """
+
+    columns: tuple[str, ...]
+    separator: str
+    spaced: bool
+
+    @classmethod
+    def of(cls, first_line: bytes, where: str, problem: Callable[[tuple[str, ...]], str]) -> "SeparatedValues":
+        """The style with the first of `SEPARATORS` that gives columns without a `problem`.
+
+        Raises:
+          CocaError: there is none, with the problem of the most columns; or the first line cannot be read, or names a
+            column twice.
+        """
+        text = first_line.decode("utf-8", "replace").rstrip("\r")
+        styles = []
+        for separator in SEPARATORS:
+            try:
+                names = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
+            except csv.Error as error:
+                raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
+            styles.append(cls(tuple(name.strip() for name in names), separator, f"{separator} " in text))
+        styles.sort(key=lambda style: -len(style.columns))
+        style = next((one for one in styles if not problem(one.columns)), styles[0])
+        twice = [name for name in style.columns if name and style.columns.count(name) > 1]
+        why = problem(style.columns)
+        if twice:
+            why = f"{where} has the column {twice[0]!r} twice: give each column a name of its own"
+        if why:
+            raise CocaError(why)
+        return style
+
+    def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
+        """The rows below the first line, as dicts of text; a quoted value may hold line feeds.
+
+        Raises:
+          CocaError: a row has more or fewer values than there are columns, or a quoted value does not end.
+        """
+        lines = _lines(file, observe)
+        next(lines, None)
+        for offset, line, where in lines:
+            taken = [utf8.decode(line, where)]
+            taken[0] += "" if taken[0].endswith("\n") else "\n"
+            size = len(line)
+            values = self._values(taken, where)
+            if values and values[-1].endswith("\n"):  # its quotation mark is still open
+
+                def continued(taken: list[str] = taken, where: str = where) -> Iterator[str]:
+                    nonlocal size
+                    yield taken[0]
+                    for _, more, _ in lines:
+                        size += len(more)
+                        taken.append(utf8.decode(more, where))
+                        yield taken[-1]
+
+                values = self._values(continued(), where, strict=True)
+                first, *others = map(self._media_columns, taken)
+                if first & set().union(*others):
+                    raise CocaError(_unclosed(where, "more rows follow within it"))
+            if not any(value.strip() for value in values):
+                continue  # a blank line, or one of separators alone
+            if len(values) != len(self.columns):
+                raise CocaError(
+                    f"{where} has {len(values)} values, but the first line names {len(self.columns)} columns "
+                    f"({', '.join(self.columns)}): put quotation marks around a value that holds {self.separator!r}"
+                )
+            yield offset, size, dict(zip(self.columns, values, strict=True)), where
+
+    def parse(self, text: str) -> dict[str, str] | None:
+        """A row, from its text; None if it is none of this file's."""
+        try:
+            values = next(self._reader([text]), [])
+        except csv.Error:
+            return None
+        return dict(zip(self.columns, values, strict=True)) if len(values) == len(self.columns) else None
+
+    def _reader(self, lines: Any, strict: bool = False) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.spaced, strict=strict)
+
+    def _values(self, lines: Any, where: str, strict: bool = False) -> list[str]:
+        try:
+            return next(self._reader(lines, strict), [])
+        except csv.Error as error:
+            raise CocaError(_unclosed(where, str(error)) if strict else _no_row(where, error)) from error
+
+    def _media_columns(self, line: str) -> set[int]:
+        """The columns with names of image files, if the line alone, with quotation marks as text, is a row."""
+        values = line.split(self.separator)
+        names = enumerate(values if len(values) == len(self.columns) else ())
+        return {i for i, value in names if fields.is_media_file(value.strip(' "\r\n'))}
+
+
+def _unclosed(where: str, why: str) -> str:
+    return (
+        f"{where} has a value that begins with a quotation mark and does not end with one ({why}): close it, or write "
+        'the value as """like this"", he said"'
+    )
+
+
+def _no_row(where: str, error: csv.Error) -> str:
+    return f"{where} is not a row ({error}): correct or remove it"
+
+
+def _lines(file: File, observe: Callable[[bytes], None]) -> Iterator[tuple[int, bytes, str]]:
+    """Offset, bytes and place of each line."""
+    offset = 0
+    with storage.open_file(file) as data:
+        for number, line in enumerate(data, 1):
+            observe(line)
+            yield offset, line, f"line {number} of {file.path}"
+            offset += len(line)

@@ -1,0 +1,100 @@
+"""Parts of several commands: a config's records, work over blocks of them in threads, progress."""
+
+import collections
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import TypeVar
+
+import tqdm
+
+from coca_jax.config import Config, DatasetConfig
+from coca_jax.data.records.open import open_records
+from coca_jax.data.records.record import RecordStore
+from coca_jax.data.text import corpus
+from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
+from coca_jax.errors import CocaError
+
+_log = logging.getLogger(__name__)
+_LOG_EVERY = 30.0  # seconds between lines of progress where there is no terminal
+BLOCK = 64  # records read together
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def open_datasets(
+    config: Config, split: str, command: str, *, excluded: bool = False
+) -> dict[str, tuple[DatasetConfig, RecordStore]]:
+    """The config's datasets by name, and their records; digit_scenes, which has none, is left out.
+
+    Args:
+      config: names the datasets.
+      split: of the records.
+      command: that needs them, for the error message.
+      excluded: whether to open the records that exclude_keys leaves out, too.
+
+    Raises:
+      CocaError: records do not exist, or all datasets are digit_scenes.
+    """
+    datasets = {
+        name: dataclasses.replace(source.dataset, exclude_keys="") if excluded else source.dataset
+        for name, source in config.data.sources.items()
+        if source.dataset.format != "digit_scenes"
+    }
+    if not datasets:
+        raise CocaError(
+            f"{command} needs records, and digit_scenes has none (it is made by index, without end): name a config "
+            "with files"
+        )
+    return {name: (dataset, open_records(dataset, split)) for name, dataset in datasets.items()}
+
+
+def load_vocabulary(config: Config) -> Vocabulary:
+    """The vocabulary that the config names, or one trained on its captions, as a run without a file trains it."""
+    if config.data.vocabulary:
+        return Vocabulary.from_file(config.data.vocabulary)
+    _log.info("data.vocabulary is empty: training one on the captions, as a run's first start does")
+    return train_vocabulary(corpus.training_captions(config), config.model.text.vocabulary_size)
+
+
+def evenly_spread(count: int, sample: int) -> Sequence[int]:
+    """`sample` of the numbers below `count`, evenly spread; all of them if `sample` is 0 or larger."""
+    if not sample or sample >= count:
+        return range(count)
+    return [(number * count + count // 2) // sample for number in range(sample)]
+
+
+def in_blocks(
+    work: Callable[[list[int]], B], indices: Sequence[int], workers: int, label: str, unit: str = "record"
+) -> Iterator[B]:
+    """The results of `work` for blocks of neighbouring indices, in order, computed by threads; shows progress."""
+    blocks = [list(indices[start : start + BLOCK]) for start in range(0, len(indices), BLOCK)]
+    return progress(_in_threads(work, blocks, workers), label, len(blocks), unit, BLOCK)
+
+
+def _in_threads(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """`work` over the items, in their order, a few of them ahead of the consumer."""
+    with futures.ThreadPoolExecutor(workers) as pool:
+        waiting: collections.deque[futures.Future[B]] = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def progress(items: Iterable[A], label: str, total: int, unit: str = "record", scale: int = 1) -> Iterator[A]:
+    """The items, with a bar on a terminal, and a logged line now and then elsewhere; each counts `scale` units."""
+    bar = tqdm.tqdm(
+        items, desc=label, total=total, unit=unit, unit_scale=scale, dynamic_ncols=True, disable=None, leave=False
+    )
+    logged = time.monotonic()
+    for done, item in enumerate(bar, 1):
+        yield item
+        if bar.disable and time.monotonic() - logged > _LOG_EVERY:
+            logged = time.monotonic()
+            _log.info("%s: %s of %s %ss", label, f"{done * scale:,}", f"{total * scale:,}", unit)

@@ -1,0 +1,81 @@
+"""Finds training images that are near-duplicates of evaluation images, and lists their keys to be left out.
+
+    python -m coca_jax.tools dedup --config=configs/x.py --output=drop [--against=configs/other.py --against=folder]
+
+writes below --output: DATASET.txt, a key a line, for each training dataset (name it in the dataset's exclude_keys, and
+training leaves them out); pairs.jsonl, every pair; report.html, pairs side by side, the most doubtful first. Compared
+are perceptual hashes; with --checkpoint its image embeddings as well.
+"""
+
+from collections.abc import Callable
+
+from absl import flags
+
+from coca_jax.config import Config
+from coca_jax.errors import CocaError
+from coca_jax.tools.common import open_datasets
+from coca_jax.tools.dedup.images import Collection, evaluation_collections
+from coca_jax.tools.dedup.report import write_report
+from coca_jax.tools.dedup.search import Embedding, find_duplicates
+
+
+def define(values: flags.FlagValues) -> Callable[[Config], None]:
+    """Adds the command's flags; returns the function that runs it."""
+    output = flags.DEFINE_string("output", None, "The folder to write into.", flag_values=values)
+    against = flags.DEFINE_multi_string(
+        "against",
+        [],
+        "A further evaluation dataset, once for each: a folder of images, or a config file whose held-out records "
+        "count. The evaluation.datasets of --config always do.",
+        flag_values=values,
+    )
+    own = flags.DEFINE_bool(
+        "own", True, "Compare with the records that --config's training datasets hold out, too.", flag_values=values
+    )
+    distance = flags.DEFINE_integer(
+        "distance",
+        8,
+        "Bits of 64 in which the hashes of near-duplicates may differ.",
+        lower_bound=0,
+        upper_bound=64,
+        flag_values=values,
+    )
+    checkpoint = flags.DEFINE_string(
+        "checkpoint", "", "A run or checkpoint whose image embeddings are compared too.", flag_values=values
+    )
+    similarity = flags.DEFINE_float(
+        "similarity",
+        0.95,
+        "With --checkpoint: the cosine from which two images are near-duplicates, 0 to 1.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    shown = flags.DEFINE_integer(
+        "pairs", 200, "Pairs of images that report.html shows, at most.", lower_bound=0, flag_values=values
+    )
+    workers = flags.DEFINE_integer(
+        "workers", 4, "Threads that read, hash and compare.", lower_bound=1, flag_values=values
+    )
+
+    def run(config: Config) -> None:
+        if not output.value:
+            raise CocaError("--output is missing: name a folder for the lists of keys")
+        # Records that an earlier list leaves out belong to the new list, too.
+        datasets = open_datasets(config, "train", "dedup", excluded=True)
+        training = [Collection(name, store) for name, (_, store) in datasets.items()]
+        evaluation = evaluation_collections(config, against.value, own.value)
+        embedding = _embedding(checkpoint.value, similarity.value) if checkpoint.value else None
+        result = find_duplicates(
+            training, evaluation, distance=distance.value, workers=workers.value, embedding=embedding
+        )
+        write_report(output.value, config, result, training, evaluation, shown.value)
+
+    return run
+
+
+def _embedding(checkpoint: str, threshold: float) -> Embedding:
+    import coca_jax  # jax takes seconds to import
+
+    coca = coca_jax.load(checkpoint)
+    return Embedding(coca.embed_images, coca.config.model.image.size, threshold)

@@ -1,0 +1,117 @@
+"""Collections of images to compare: splits of a config's datasets, of other config files, and plain folders."""
+
+import dataclasses
+import runpy
+from collections.abc import Sequence
+from typing import Protocol
+
+from coca_jax import config as configs
+from coca_jax.config import Config, DatasetConfig, EvaluationConfig
+from coca_jax.data.records import fields
+from coca_jax.data.records.open import open_records
+from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
+
+
+class Images(Protocol):
+    """The part of a record store that images are compared by."""
+
+    def __len__(self) -> int: ...
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]: ...
+    def key(self, index: int) -> str: ...
+    def name(self, index: int) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """Images under a name."""
+
+    name: str
+    images: Images
+
+
+def evaluation_collections(config: Config, against: Sequence[str], own: bool = True) -> list[Collection]:
+    """The images that training must not contain.
+
+    Args:
+      config: its evaluation datasets always belong to them.
+      against: further folders of images, and config files whose held-out records count.
+      own: whether the records that the config's training datasets hold out belong to them.
+
+    Raises:
+      CocaError: one of them does not exist or cannot be read, or there are none at all.
+    """
+    collections = _of_config(config) if own else _of_evaluation(config.evaluation)
+    for path in against:
+        if path.partition(":")[0].endswith(".py"):
+            collections += [Collection(f"{path} {one.name}", one.images) for one in _of_file(path)]
+        else:
+            collections.append(Collection(path, Folder(path)))
+    if not collections:
+        raise CocaError("there is nothing to compare with: name a dataset with --against, or leave out --noown")
+    return collections
+
+
+def _of_config(config: Config) -> list[Collection]:
+    datasets = {name: source.dataset for name, source in config.data.sources.items()}
+    own = [_held_out(name, dataset) for name, dataset in datasets.items() if _is_stored(dataset) and dataset.holds_out]
+    return own + _of_evaluation(config.evaluation)
+
+
+def _of_evaluation(evaluation: EvaluationConfig) -> list[Collection]:
+    datasets = {name: one.dataset for name, one in evaluation.datasets.items()}
+    return [_held_out(name, dataset) for name, dataset in datasets.items() if _is_stored(dataset)]
+
+
+def _is_stored(dataset: DatasetConfig) -> bool:
+    return dataset.format != "digit_scenes"
+
+
+def _held_out(name: str, dataset: DatasetConfig) -> Collection:
+    return Collection(name, open_records(dataset, "evaluation"))
+
+
+def _of_file(path: str) -> list[Collection]:
+    file, _, argument = path.partition(":")
+    try:
+        get_config = runpy.run_path(file)["get_config"]
+        values = get_config(argument) if argument else get_config()
+    except (OSError, KeyError) as error:
+        raise CocaError(
+            f"--against={path} is no config file that can be read ({error}): name one with get_config, or a folder of "
+            "images"
+        ) from error
+    if "data" in values:
+        return _of_config(configs.from_config_dict(values))
+    return _of_evaluation(configs.evaluation_from_config_dict(values))
+
+
+class Folder:
+    """All images and clips below a folder, with or without texts; see `Images`."""
+
+    def __init__(self, path: str):
+        """Lists them.
+
+        Raises:
+          CocaError: the folder does not exist, or has no image.
+        """
+        self._files = [file for file in storage.list_files(path) if fields.is_media_file(file.name)]
+        if not self._files:
+            raise CocaError(f"there is no image below {path}: --against names a folder of images or a config file")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
+        contents = bad_records(storage.read_each([self._files[index].path for index in indices]))
+        return [
+            data if isinstance(data, BadRecord) else Record(self.key(index), data, (), {})
+            for index, data in zip(indices, contents, strict=True)
+        ]
+
+    def key(self, index: int) -> str:
+        return self._files[index].name
+
+    def name(self, index: int) -> str:
+        return self._files[index].path
