@@ -26,6 +26,7 @@ setup(
     package_data={"coca_jax.pages": ["templates/*"]},
     install_requires=[
         "absl-py>=2.3.1",
+        "braceexpand>=0.1.7",  # patterns of shards: {00000..00099}.tar
         "chex>=0.1.90",
         "etils[epath]>=1.9",  # paths of disks and buckets; orbax-checkpoint requires it too
         "fsspec>=2024.6",  # data in buckets: gs:// through gcsfs, s3:// through s3fs

@@ -17,7 +17,7 @@ import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import sklearn.datasets
@@ -36,7 +36,7 @@ from coca_jax.config import (
 )
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
-from coca_jax.data.pipeline.batches import Batches, Pipeline
+from coca_jax.data.pipeline.batches import Batch, Pipeline
 from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 
 _PICTURES = flags.DEFINE_integer("pictures", 240, "Pictures in the tars.", lower_bound=64)
@@ -184,7 +184,7 @@ def compare(folder: pathlib.Path, jpegs: list[bytes], vocabulary: Vocabulary) ->
             print(f"  {name:45s} {rate:7.0f} images/s a core   ours / this: {ours / rate:.2f}", flush=True)
 
 
-def memory(batches: Batches, records: int) -> None:
+def memory(batches: Generator[Batch, None, None], records: int) -> None:
     """Prints resident memory at ten points on the way."""
     every = max(1, records // _BATCH // 10)
     for number, _ in zip(range(1, records // _BATCH + 1), batches, strict=False):

@@ -99,8 +99,7 @@ def list_files(folder: str) -> list[File]:
         raise CocaError(f"there is nothing below {folder}: check the address of the data")
     start = len(inner.rstrip("/")) + 1
     files = [_of_info(f"{folder.rstrip('/')}/{name[start:]}", name[start:], info) for name, info in infos.items()]
-    visible = (file for file in files if file and not any(part.startswith(".") for part in file.name.split("/")))
-    return sorted(visible, key=lambda file: file.name)
+    return sorted((file for file in files if file and not is_hidden(file.name)), key=lambda file: file.name)
 
 
 def stat(path: str) -> File | None:
@@ -247,6 +246,11 @@ def write_atomically(path: str | os.PathLike, data: str | bytes, errors: str = "
         raise
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a part of a relative path begins with a dot, as in .ipynb_checkpoints/a.jpg."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
 def is_writable(folder: str) -> bool:
     """Whether files may be put into a local folder; one without any write permission is respected, even by root."""
     try:
@@ -269,7 +273,8 @@ def _walk(folder: str) -> list[File]:
     root = os.path.realpath(folder)
     seen: set[tuple[int, int]] = set()
     files: list[File] = []
-    folders, links = [(folder, "")], []
+    folders: list[tuple[str, str]] = [(folder, "")]
+    links: list[tuple[str, str]] = []
     while folders or links:
         # Links come last, so that a folder below `folder` is listed by its own path.
         place, prefix = folders.pop() if folders else links.pop(0)

@@ -1,10 +1,10 @@
-"""What lies in buckets, through fsspec: gs://, s3://, memory://, …
+"""Reads of buckets through fsspec: gs://, s3://, memory://, …, with deadlines, retries and patience in outages.
 
-A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever its
-driver's own timeouts are) and repeated after each of `WAITS`. What fails then is one file, if its bucket still says
-something of it. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that no
-record is lost to it, for `OUTAGE` seconds at most; then they end the run, as does a bucket of which nothing could be
-read for as long.
+A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever the
+timeouts of its driver are) and repeated after each of `WAITS`. If it still fails while its bucket answers, that one
+file is unreadable. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that
+no record is lost to it, for at most `OUTAGE` seconds; after that they end the run, as does a bucket of which nothing
+could be read for as long.
 """
 
 import concurrent.futures
@@ -20,19 +20,23 @@ from typing import Any, TypeVar
 
 from coca_jax.errors import CocaError, DataError
 
-TIMEOUT = 60.0  # seconds for one attempt
-WAITS = (0.5, 2.0, 8.0)  # seconds between attempts; the last of them goes on in an outage
-OUTAGE = 300.0  # seconds without a successful read, after which a run is not kept waiting any longer
+TIMEOUT = 60.0  # seconds of one attempt
+WAITS = (0.5, 2.0, 8.0)  # seconds between attempts; the last one repeats in an outage
+OUTAGE = 300.0  # seconds without a successful read after which a run no longer waits
 _REPORT = 30.0  # seconds between two lines of log about an outage
 _clock, _sleep = time.monotonic, time.sleep
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # trying again would not help
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # repeating would not help
 _DRIVERS = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 def system_of(path: str) -> tuple[Any, str]:
-    """The file system of an address, and the path that it has there."""
+    """The fsspec file system of an address, and the path within it.
+
+    Raises:
+      CocaError: the address is of an unknown kind, or its driver is not installed.
+    """
     import fsspec  # here, because most runs read from disks alone
 
     protocol = path.partition("://")[0]
@@ -46,8 +50,14 @@ def system_of(path: str) -> tuple[Any, str]:
         raise CocaError(f"{path} cannot be opened ({error}): write gs://, s3:// or a folder of a disk") from error
 
 
+def read_range(path: str, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end`; fewer at the end of the file. Raises as `persistently`."""
+    system, inner = system_of(path)
+    return persistently(path, lambda: system.cat_file(inner, start=start, end=end))
+
+
 class _Bucket:
-    """What several threads' reads of a bucket have come to."""
+    """The outcome of recent reads of a bucket, by several threads."""
 
     def __init__(self, name: str):
         self.name, self.answered = name, False
@@ -61,7 +71,7 @@ class _Bucket:
         """Seconds since the first of the failures that no success has interrupted."""
         with self._lock:
             now = _clock()
-            # Longer than a wait, a question and a read that hang: nobody has asked in between.
+            # More than a wait, a probe and a read that hang: no read was attempted in between.
             if self._began == -math.inf or now - self._last > 3 * TIMEOUT:
                 self._began = now
             self._last = now
@@ -72,13 +82,8 @@ class _Bucket:
             if _clock() - self._reported < _REPORT:
                 return
             self._reported = _clock()
-        _log.warning(
-            "%s has not been readable for %.0f s (%s): waiting for it, for at most %.0f s",
-            self.name,
-            seconds,
-            reason,
-            OUTAGE,
-        )
+        message = "%s has not been readable for %.0f s (%s): waiting for it, for at most %.0f s"
+        _log.warning(message, self.name, seconds, reason, OUTAGE)
 
 
 _buckets: dict[str, _Bucket] = {}
@@ -90,16 +95,16 @@ def _bucket_of(path: str) -> _Bucket:
 
 
 def persistently(path: str, work: Callable[[], _T]) -> _T:
-    """What a network operation returns, repeated where it fails.
+    """The result of a network operation, repeated while it fails.
 
     Raises:
-      OSError: it failed to the end.
-      DataError: so did all that was asked of the bucket, for `OUTAGE` seconds; or until the program ended.
+      OSError: the operation failed for good.
+      DataError: all reads of the bucket failed for `OUTAGE` seconds, or the program ended meanwhile.
     """
     bucket, attempt, began = _bucket_of(path), 0, math.inf
     while True:
         attempt += 1
-        # Asked before the last attempt, not behind it: an outage may end in between.
+        # Probed before the last attempt, not after it: an outage may end in between.
         alive = attempt <= len(WAITS) or not bucket.answered or _is_there(path)
         try:
             result = _in_time(work)
@@ -109,7 +114,7 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
         except Exception as error:  # drivers raise errors of their own kinds
             silent, reason = bucket.failed(), str(error) or type(error).__name__
             began = min(began, _clock())
-            if _leaving():
+            if _is_exiting():
                 raise DataError(f"{path} could not be read ({reason}) when the program ended: start again") from error
             if attempt <= len(WAITS):
                 wait = WAITS[attempt - 1]
@@ -120,7 +125,7 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
                     "the bucket and your credentials are well again, start the same command, which goes on from the "
                     "last checkpoint"
                 ) from error
-            elif alive or _clock() - began > OUTAGE:  # the bucket has answered others meanwhile
+            elif alive or _clock() - began > OUTAGE:  # the bucket has answered other reads meanwhile
                 raise OSError(f"{path} failed {attempt} times: {reason}") from error
             else:
                 wait = WAITS[-1]
@@ -131,22 +136,22 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
             return result
 
 
-def _leaving() -> bool:
+def _is_exiting() -> bool:
     """Whether the program has ended and only waits for its threads: from then on no pool takes work."""
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pool.submit(int)
     except RuntimeError as error:
-        return "shutdown" in str(error)  # and not a lack of threads
+        return "shutdown" in str(error)  # rather than a lack of threads
     return False
 
 
 def _is_there(path: str) -> bool:
-    """Whether the bucket says anything of a file, even that there is none."""
+    """Whether the bucket answers a question about a file, even if there is no such file."""
     system, inner = system_of(path)
 
     def ask() -> None:
-        system.invalidate_cache(inner)  # a listing from before would answer for the bucket
+        system.invalidate_cache(inner)  # an older listing would answer in the bucket's place
         system.info(inner)
 
     try:
@@ -159,27 +164,27 @@ def _is_there(path: str) -> bool:
 
 
 def _in_time(work: Callable[[], _T]) -> _T:
-    answer: queue.SimpleQueue = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[_T, None] | tuple[None, Exception]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            answer.put((work(), None))
+            answers.put((work(), None))
         except Exception as error:
-            answer.put((None, error))
+            answers.put((None, error))
 
-    # A daemon: a thread that hangs for ever keeps nobody from leaving.
+    # A daemon: a thread that hangs for ever must not keep the program from ending.
     threading.Thread(target=run, daemon=True).start()
     try:
-        value, error = answer.get(timeout=TIMEOUT)
+        value, error = answers.get(timeout=TIMEOUT)
     except queue.Empty:
         raise TimeoutError(f"no answer in {TIMEOUT:g} s") from None
     if error is not None:
         raise error
-    return value
+    return value  # type: ignore[return-value]  # the first of a pair whose second is None
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file of a known size, each read of which is repeated where it fails."""
+    """A remote file of a known size, whose reads are repeated while they fail."""
 
     def __init__(self, path: str, size: int):
         self._path, self._size, self._place = path, size, 0
@@ -205,9 +210,3 @@ class RemoteFile(io.RawIOBase):
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
-
-
-def read_range(path: str, start: int, end: int) -> bytes:
-    """Bytes start to end; raises OSError where they cannot be read."""
-    system, inner = system_of(path)
-    return persistently(path, lambda: system.cat_file(inner, start=start, end=end))

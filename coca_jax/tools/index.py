@@ -13,12 +13,13 @@ import logging
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records import index_cache
-from coca_jax.data.records.formats import tar
+from coca_jax.data.records.formats import tar, tfrecord
 from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import Selection
@@ -27,15 +28,16 @@ from coca_jax.pages.text_table import text_table
 from coca_jax.storage.files import File
 from coca_jax.tools.common import progress
 
+_KINDS: dict[str, Any] = {"tars": tar, "tfrecords": tfrecord}  # formats whose files hold no index of their own
 _log = logging.getLogger(__name__)
 
 
 def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside: bool = True) -> dict[str, str]:
-    """Indexes the tars of a dataset that have no index yet, several at a time.
+    """Indexes the tars or TFRecord files of a dataset that have no index yet, several at a time.
 
     Args:
       name: of the dataset, for the progress bar.
-      dataset: one of tars.
+      dataset: of the format tars or tfrecords.
       workers: processes.
       beside: keep new indices beside shards in a bucket, too.
 
@@ -43,8 +45,9 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
       For each shard that cannot be indexed, by path, the reason.
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
-    files = index_cache.find_shards(dataset, selection, lambda name: name.endswith(".tar"), ".tar")
-    work = functools.partial(_index, dataset.image_field, beside)
+    kind = _KINDS[dataset.format]
+    files = index_cache.find_shards(dataset, selection, kind.is_shard, kind.NAME)
+    work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
@@ -56,10 +59,10 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
     return {file.path: error for file, error in zip(files, errors, strict=True) if error}
 
 
-def _index(image_field: str, beside: bool, file: File) -> str:
+def _index(format: str, image_field: str, beside: bool, file: File) -> str:
     """Indexes one shard; returns the error, if there is one."""
     try:
-        tar.index(file, image_field, beside)
+        _KINDS[format].index(file, image_field, beside)
         return ""
     except CocaError as error:
         return str(error)
@@ -76,7 +79,7 @@ def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    workers = flags.DEFINE_integer("workers", 4, "Processes that index tars.", lower_bound=1, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Processes that index shards.", lower_bound=1, flag_values=values)
     beside = flags.DEFINE_bool(
         "beside",
         True,
@@ -91,7 +94,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
             if dataset.format == "digit_scenes":
                 print(f"{name}: digit_scenes, made by index: nothing to do")
                 continue
-            if dataset.format == "tars":
+            if dataset.format in _KINDS:
                 errors |= build_indices(name, dataset, workers=workers.value, beside=beside.value)
             if not errors:
                 splits = SPLITS if dataset.holds_out else SPLITS[:1]

@@ -8,12 +8,13 @@ so that a mixture shows its proportions.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from absl import flags
 
 from coca_jax.config import Config
+from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
@@ -61,7 +62,7 @@ def write_samples(
         kind="data, as the model sees them",
         summary=summary,
         title=config.data.name or ", ".join(pipeline.layout.names),
-        sections=samples + _skipped(pipeline.skipped),
+        sections=samples + _skipped(pipeline.skipped_by_source.values()),
     )
     return summary
 
@@ -98,10 +99,12 @@ def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, boo
     return pieces
 
 
-def _skipped(skipped) -> list[Section]:
+def _skipped(sources: Iterable[Skipped]) -> list[Section]:
     """The records that were passed over on the way, by cause."""
     rows = [
-        (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ()))) for cause, count in skipped.by_cause.items()
+        (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ())))
+        for skipped in sources
+        for cause, count in skipped.by_cause.items()
     ]
     return [Section("Skipped records", "", [Table((), rows, "Skipped records")])] if rows else []
 

@@ -73,7 +73,7 @@ def made(config, vocabulary, steps: list[int]) -> dict:
         assert batch["image"].shape == (4, *input_shape(config.model, frames)) and batch["image"].dtype == np.uint8
         assert batch["text"].shape == (4, 32) and batch["text"].dtype == batch["source"].dtype == np.int32
         assert np.bincount(batch["source"]).tolist() == list(pipeline.layout.quotas)
-    assert not pipeline.skipped.by_cause
+    assert not any(skipped.by_cause for skipped in pipeline.skipped_by_source.values())
     assert len({fresh_process.digests(batch)[0] for batch in whole.values()}) == len(whole)
     return {
         "fingerprint": pipeline.fingerprint,

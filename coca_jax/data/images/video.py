@@ -40,7 +40,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first box
 
 
 def is_clip(data: bytes) -> bool:
-    """Whether the bytes begin as mp4, mov, mkv, webm or avi do; a GIF is an image unless frames are asked for."""
+    """Whether the bytes begin as mp4, mov, mkv, webm or avi do; a GIF is an image unless the dataset has frames."""
     if data[4:8] in _BOXES:  # after the box's size, which four letters of a text would make enormous
         return int.from_bytes(data[:4]) < 2**29 and not is_image_container(data)
     return data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
@@ -210,8 +210,8 @@ def _from(container, stream, time: int, budget: list[int]) -> Iterator["av.Video
             yield frame
 
 
-def _check_size(thing) -> None:
-    if thing.width * thing.height > MAX_PIXELS:
+def _check_size(frame) -> None:
+    if frame.width * frame.height > MAX_PIXELS:
         raise BadRecord("too many pixels")
 
 

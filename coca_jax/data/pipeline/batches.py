@@ -8,10 +8,9 @@ used; the order in which threads reach them changes no byte.
 import collections
 import dataclasses
 import hashlib
+import itertools
 import os
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -74,7 +73,7 @@ class Pipeline:
         vocabulary: Vocabulary,
         *,
         split: str = "train",
-        rows: Sequence[int] | None = None,
+        rows: Sequence[int] | np.ndarray | None = None,
         threads: int | None = None,
     ):
         """Opens the records; reads none.
@@ -121,17 +120,6 @@ class Pipeline:
         """For each source, the records that could not be used so far, by cause, with names."""
         return {name: one.skipped() for name, one in self._named()}
 
-    @property
-    def skipped(self) -> Skipped:
-        """The same of all sources together."""
-        total: Counter[str] = Counter()
-        names: dict[str, list[str]] = collections.defaultdict(list)
-        for one in self.skipped_by_source.values():
-            total.update(one.by_cause)
-            for cause, some in one.names.items():
-                names[cause] += some
-        return Skipped(dict(total), dict(names))
-
     def metrics(self, step: int) -> dict[str, float]:
         """Figures of each source NAME after a number of steps.
 
@@ -155,18 +143,19 @@ class Pipeline:
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
         """
-        return self._made(step).batch
+        return self._made(step).wait()
 
     def origins(self, step: int) -> list[Origin]:
         """The records behind the rows of the batch of a step; errors as `batch`."""
         made = self._made(step)
+        made.wait()
         return [
             Origin(row, self.layout.names[number], one.position, self._sources[number].name(one.index), one.text)
             for row, number, one in zip(self._rows.tolist(), made.batch["source"].tolist(), made.examples, strict=True)
         ]
 
-    def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> "Batches":
-        """The batches from `start_step` on, without end.
+    def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> Generator[Batch, None, None]:
+        """The batches from `start_step` on, without end; the next ones are prepared until this is closed or collected.
 
         Args:
           prefetch: number of batches prepared in the background besides the one in use; 0: each is made when it is due.
@@ -177,14 +166,22 @@ class Pipeline:
         shares = np.bincount(self.layout.source[self._rows], minlength=len(self._sources)) / len(self._rows)
         readers = [one.reader(int(_AHEAD_BYTES * share)) for one, share in zip(self._sources, shares, strict=True)]
         pool = ThreadPoolExecutor(self._threads, "batches")
-        return Batches(lambda step: self._start(step, readers, pool), start_step, prefetch, pool)
+        pending: collections.deque[_Pending] = collections.deque()
+        try:
+            for step in itertools.count(start_step):
+                pending.append(self._start(step, readers, pool))
+                if len(pending) > prefetch:
+                    yield pending.popleft().wait()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _named(self) -> Iterator[tuple[str, Any]]:
         return zip(self.layout.names, self._sources, strict=True)
 
     def _made(self, step: int) -> "_Pending":
+        """The batch of a step, complete or with the error that `wait` raises."""
         with ThreadPoolExecutor(self._threads) as pool:
-            return self._start(step, [one.reader(0) for one in self._sources], pool).wait()
+            return self._start(step, [one.reader(0) for one in self._sources], pool)
 
     def _start(self, step: int, readers: list, pool: ThreadPoolExecutor) -> "_Pending":
         """Has the threads of the pool make the batch of a step."""
@@ -234,24 +231,8 @@ class _Pending:
     examples: list[Example]
     parts: list[Future]
 
-    def wait(self) -> "_Pending":
+    def wait(self) -> Batch:
+        """The batch, complete; raises what a thread raised."""
         for part in self.parts:
             part.result()
-        return self
-
-
-class Batches(Iterator[Batch]):
-    """The batches from a step on; the next ones are prepared in the background until this is closed or collected."""
-
-    def __init__(self, start: Callable[[int], _Pending], start_step: int, prefetch: int, pool: ThreadPoolExecutor):
-        self._start, self._step, self._prefetch = start, start_step, prefetch
-        self._pending: collections.deque[_Pending] = collections.deque()
-        self.close = weakref.finalize(self, pool.shutdown, wait=False, cancel_futures=True)
-
-    def __next__(self) -> Batch:
-        while len(self._pending) <= self._prefetch:
-            self._pending.append(self._start(self._step))
-            self._step += 1
-        batch = self._pending[0].wait().batch  # an interrupted wait loses nothing
-        self._pending.popleft()
-        return batch
+        return self.batch

@@ -38,7 +38,7 @@ def layout(shares: Mapping[str, float], batch_size: int) -> Layout:
     """
     wanted = np.array(list(shares.values()), np.float64)
     wanted *= batch_size / wanted.sum()
-    quotas = np.floor(wanted + 1e-9).astype(np.int64)  # a third of 96 is 32, whatever the floats say
+    quotas = np.floor(wanted + 1e-9).astype(np.int64)  # a third of 96 is 32, despite rounding
     missing = batch_size - int(quotas.sum())
     quotas[np.argsort(-(wanted - quotas), kind="stable")[:missing]] += 1
     for name, quota in zip(shares, quotas, strict=True):

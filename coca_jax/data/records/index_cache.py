@@ -4,14 +4,14 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import shard_index
 from coca_jax.data.records.record import Census
-from coca_jax.data.records.selection import Selection
+from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
@@ -34,25 +34,51 @@ class Counts:
     digest: str
 
 
-def find_shards(source: DatasetConfig, selection: Selection, is_shard: Callable[[str], bool], what: str) -> list[File]:
-    """The shards below `source.path` (or the one that it is) whose names are selected.
+def is_numbered(name: str, endings: Sequence[str]) -> bool:
+    """Whether a file's name has one of the endings, possibly followed by a number, as in a.tfrecord-00000-of-00010."""
+    plain = name.rpartition("/")[2]
+    return any(ending in plain for ending in endings) and not plain.endswith((".index", ".json"))
+
+
+def find_shards(dataset: DatasetConfig, selection: Selection, is_shard: Callable[[str], bool], kind: str) -> list[File]:
+    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
+
+    Args:
+      is_shard: whether a file of that name is a shard.
+      kind: of the files, for errors.
 
     Raises:
-      CocaError: no such folder, or no such file.
+      CocaError: there is no such folder, or no such file.
     """
-    only = storage.stat(source.path)
-    everything = [only] if only else storage.list_files(source.path)
-    everything = [file for file in everything if is_shard(file.name)]
-    found = [file for file in everything if selection.has_file(file.name)]
-    if not found:
-        names = [file.name for file in everything]
-        there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else f"no {what} file at all"
-        but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
+    everything = [file for file in _files(dataset.path) if is_shard(file.name)]
+    files = [file for file in everything if selection.has_file(file.name)]
+    if files:
+        return files
+    names = [file.name for file in everything]
+    there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else f"no {kind} file at all"
+    but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
+    raise CocaError(
+        f"no {kind} file below {dataset.path} matches {' '.join(selection.files)}{but} (there is {there}): change "
+        "the dataset's path, train_files or evaluation_files"
+    )
+
+
+def _files(path: str) -> list[File]:
+    only = storage.stat(path)
+    if only:
+        return [only]
+    if "{" not in path:
+        return storage.list_files(path)
+    paths = expand_braces(path)
+    top = len(path.partition("{")[0].rpartition("/")[0]) + 1 if "/" in path.partition("{")[0] else 0
+    found = list(zip(paths, storage.stat_each(paths), strict=True))
+    missing = [one for one, file in found if file is None]
+    if missing:
         raise CocaError(
-            f"no {what.lstrip('.')} below {source.path} matches {' '.join(selection.files)}{but} (there is "
-            f"{there}): change data.dataset.path, data.dataset.train_files or data.dataset.evaluation_files"
+            f"{missing[0]} does not exist ({len(missing)} of the {len(paths)} files of {path} are missing): change the "
+            "numbers in the pattern"
         )
-    return found
+    return [dataclasses.replace(file, name=one[top:]) for one, file in found if file]
 
 
 def cached_counts(name: str, shards: int) -> Counts | None:

@@ -1,17 +1,29 @@
 """The record store that a dataset's config names."""
 
 import os
+import re
 from collections.abc import Sequence
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.records import fields
+from coca_jax.data.records.formats import manifest
 from coca_jax.data.records.formats.folder import open_folder
 from coca_jax.data.records.formats.tar import TarRecords
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import KeyList, Selection
 from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
 
 SPLITS = ("train", "evaluation")
+# Names of single files that may be a dataset's path.
+_ENDINGS = {
+    "tars": (".tar",),
+    "folder": manifest.SUFFIXES,
+    "tfrecords": (".tfrecord", ".tfrec"),
+    "array_records": (".array_record", ".arrayrecord"),
+    "parquet": (".parquet", ".pq"),
+}
 
 
 def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
@@ -23,11 +35,12 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     Raises:
       CocaError: the folder or its files are missing, images have no captions, or the selection leaves no record.
     """
+    _check_kind(dataset)
     store = _open(dataset, _selection(dataset, split))
     if not len(store):
         raise CocaError(
-            f"none of the {store.census.total} records of {dataset.path} is left for {split}: change data.dataset.holdout, "
-            "data.dataset.exclude or data.dataset.evaluation_files"
+            f"none of the {store.census.total} records of {dataset.path} is left for {split}: change the dataset's "
+            "holdout, exclude or evaluation_files"
         )
     return store
 
@@ -36,12 +49,12 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
     for key, conditions in (("exclude", dataset.exclude), ("only", dataset.only)):
         wrong = [condition for condition in conditions if not condition.partition("=")[0] or "=" not in condition]
         if wrong:
-            raise CocaError(f"data.dataset.{key} has {wrong[0]!r}: write it as field=value, such as split=test")
+            raise CocaError(f"{key} of {dataset.path} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
     if not training and not dataset.holds_out:
         raise CocaError(
-            f"data.dataset.holdout is 0, so that all records of {dataset.path} train and none is left to evaluate: "
-            "set data.dataset.holdout, such as 0.01, or name some files in data.dataset.evaluation_files"
+            f"holdout is 0, so that all records of {dataset.path} train and none is left to evaluate: set the "
+            "dataset's holdout, such as 0.01, or name some files in evaluation_files"
         )
     named = bool(dataset.evaluation_files)
     return Selection(
@@ -55,16 +68,40 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
     )
 
 
+def _check_kind(dataset: DatasetConfig) -> None:
+    """Raises CocaError if the path is a file of a kind that the format does not read."""
+    name = dataset.path.rstrip("/").rpartition("/")[2].lower()
+    endings = _ENDINGS.get(dataset.format, ())
+    if not endings or _ends_in(name, endings) or storage.stat(dataset.path) is None:
+        return
+    others = [f"set format={one}" for one, endings in _ENDINGS.items() if _ends_in(name, endings)]
+    if fields.suffix_of(name) in ("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"):
+        others = ["unpack it, and give the folder"]
+    raise CocaError(
+        f"{dataset.path} is a file that format={dataset.format} does not read: "
+        f"{others[0] if others else 'give the folder that holds it'} (a file's name must end in one of {', '.join(endings)})"
+    )
+
+
+def _ends_in(name: str, endings: Sequence[str]) -> bool:
+    """Whether a name has one of the endings, possibly followed by a shard's number."""
+    return any(re.search(rf"\{ending}(-\d|$)", name) for ending in endings)
+
+
 def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
     match dataset.format:  # formats that need tensorflow are imported only where they are used
         case "tars":
             return TarRecords(dataset, selection)
         case "folder":
             return open_folder(dataset, selection)
-        case "tfrecords" | "array_records":
-            from coca_jax.data.records.formats.tf_example import ExampleRecords
+        case "tfrecords":
+            from coca_jax.data.records.formats import tf_example, tfrecord
 
-            return ExampleRecords(dataset, selection)
+            return tf_example.ExampleRecords(dataset, selection, tfrecord)
+        case "array_records":
+            from coca_jax.data.records.formats import array_record, tf_example
+
+            return tf_example.ExampleRecords(dataset, selection, array_record)
         case "parquet":
             from coca_jax.data.records.formats.parquet import ParquetRecords
 
@@ -73,9 +110,7 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             from coca_jax.data.records.formats.tfds import TfdsRecords
 
             return TfdsRecords(dataset, selection)
-    raise CocaError(
-        f"data.dataset.format is {dataset.format!r}, which has no records: choose a format that is stored in files"
-    )
+    raise CocaError(f"the format {dataset.format!r} has no records: choose one that is stored in files")
 
 
 def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> None:
@@ -92,8 +127,8 @@ def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> No
         from coca_jax.data.records.formats import tfds
 
         tfds.check(dataset, dataset.train_files if split == SPLITS[0] else dataset.evaluation_files, labels)
-    elif not is_remote(dataset.path) and not os.path.exists(dataset.path):
-        raise CocaError(f"{dataset.path} does not exist: set --config.data.dataset.path to where the records lie")
+    elif not is_remote(dataset.path) and "{" not in dataset.path and not os.path.exists(dataset.path):
+        raise CocaError(f"{dataset.path} does not exist: set the dataset's path to where its records lie")
 
 
 def summary(dataset: DatasetConfig, store: RecordStore) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -73,7 +74,7 @@ class RecordStore(Protocol):
     """
 
     census: Census
-    damage: Mapping[str, int]
+    damage: Counter[str]
     fingerprint: str
     class_names: tuple[str, ...] | None
 

@@ -2,13 +2,40 @@
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Mapping
 
+import braceexpand
 import numpy as np
 
 from coca_jax.data.records.shard_index import Strings
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """The names that a pattern such as {00000..00099}.tar or {a,b}.tar stands for.
+
+    Raises:
+      CocaError: a brace has no counterpart.
+    """
+    try:
+        return list(braceexpand.braceexpand(pattern, escape=False))
+    except ValueError as error:  # UnbalancedBracesError, which the package does not export to type checkers
+        raise CocaError(f"the pattern {pattern} has a brace without its counterpart: mend it") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _patterns(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names and the wildcards of some patterns, without braces."""
+    expanded = [name for one in patterns for name in (expand_braces(one) if "{" in one else [one])]
+    wildcards = tuple(one for one in expanded if any(character in one for character in "*?["))
+    return frozenset(expanded), wildcards
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    names, wildcards = _patterns(patterns)
+    return name in names or any(fnmatch.fnmatchcase(name, one) for one in wildcards)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +82,7 @@ class Selection:
       exclude: records whose metadata has one of these "field=value" are left out.
       only: unless empty, records whose metadata has none of these are left out.
       exclude_keys: records with one of these keys are left out.
-      files, without_files: patterns of file names; a file must match one of `files` and none of `without_files`. They
+      files, without_files: patterns of file names, with wildcards or braces; a file must match one of `files` and none of `without_files`. They
         are not part of `repr`, which goes into fingerprints: the files themselves do.
     """
 
@@ -74,9 +101,7 @@ class Selection:
 
     def has_file(self, name: str) -> bool:
         """Whether the file of that name is one of the split's."""
-        return any(fnmatch.fnmatchcase(name, one) for one in self.files) and not any(
-            fnmatch.fnmatchcase(name, one) for one in self.without_files
-        )
+        return _matches(name, self.files) and not _matches(name, self.without_files)
 
     def excludes(self, metadata: Mapping[str, object]) -> bool:
         """Whether a record with this metadata is left out by `exclude` or `only`."""

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,14 +66,14 @@ class ShardedRecords:
     version = "1"  # of the contents of indices and counts; raise it where the same files would give other records
     class_names: tuple[str, ...] | None = None
 
-    def __init__(self, files: Sequence[File], source: DatasetConfig, selection: Selection):
+    def __init__(self, files: Sequence[File], dataset: DatasetConfig, selection: Selection):
         """Counts the records of each shard, indexing those that have no index yet.
 
         Raises:
           CocaError: a file is no shard of the format.
         """
-        fields.check_templates(source)
-        self._files, self._source, self._selection = list(files), source, selection
+        fields.check_templates(dataset)
+        self._files, self._dataset, self._selection = list(files), dataset, selection
         self._shards: collections.OrderedDict[int, Shard] = collections.OrderedDict()
         self._held, self._lock = 0, threading.Lock()
         counts = self._counted()
@@ -89,9 +89,10 @@ class ShardedRecords:
         """The index of a shard; raises CocaError if the file is not of the format."""
         raise NotImplementedError
 
-    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, Mapping[str, int]]:
-        """Which records can be used at all (None: all of them), and the others, counted by cause."""
-        return None, {}
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, str]:
+        """bool [records], which of them can be used at all (None: all), and the cause by which the others count, if any."""
+        del number, index
+        return None, ""
 
     def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
         """The fields of the records, without their images; a BadRecord in place of each that cannot be read."""
@@ -122,14 +123,13 @@ class ShardedRecords:
             shard = self._open(number)
         except CocaError:
             return f"{self._files[number].path}:{place}"
-        row = shard.row(place)
-        return f"{self._files[number].path}:{shard.index.keys[row] if shard.index.keys is not None else row}"
+        return f"{self._files[number].path}:{self._label(shard.index, shard.row(place))}"
 
     def _text(self, row: Any) -> RecordText | BadRecord:
         if isinstance(row, BadRecord):
             return row
         try:
-            return RecordText(fields.captions(row, self._source), self._metadata(row))
+            return RecordText(fields.captions(row, self._dataset), self._metadata(row))
         except BadRecord as error:
             return error
 
@@ -160,6 +160,9 @@ class ShardedRecords:
     def _key(self, number: int, index: Index, row: int) -> str:
         return index.keys[row] if index.keys is not None else f"{self._files[number].name}:{row}"
 
+    def _label(self, index: Index, row: int) -> str:
+        return index.keys[row] if index.keys is not None else str(row)
+
     def _locate(self, index: int) -> tuple[int, int]:
         """The shard of a record, and the record's place in it."""
         if not 0 <= index < len(self):
@@ -187,17 +190,21 @@ class ShardedRecords:
 
     def _opened(self, number: int) -> Shard:
         index = self._index(number)
-        usable, unusable = self._usable(number, index)
-        damage = Counter(index.damage) + Counter(unusable)
-        total = len(index) if usable is None else int(usable.sum())
+        usable, cause = self._usable(number, index)
+        damage, names = Counter(index.damage), dict(index.names)
         if usable is None and self._selection.is_everything:
-            return Shard(index, None, Census(total, None, damage, index.names))
+            return Shard(index, None, Census(len(index), None, damage, names))
+        usable = np.ones(len(index), bool) if usable is None else usable
+        if cause:
+            damage[cause] += int((~usable).sum())
+            names[cause] = self._label(index, int(np.argmin(usable)))
         chosen, held_out = self._selection.choose(
             keys=lambda: index.keys or Strings.of(self._key(number, index, row) for row in range(len(index))),
             excluded=lambda: self._excluded(number, index),
-            usable=np.ones(len(index), bool) if usable is None else usable,
+            usable=usable,
         )
-        return Shard(index, np.flatnonzero(chosen).astype(np.uint32), Census(total, held_out, damage, index.names))
+        census = Census(int(usable.sum()), held_out, damage, names)
+        return Shard(index, np.flatnonzero(chosen).astype(np.uint32), census)
 
     def _excluded(self, number: int, index: Index) -> np.ndarray:
         """bool [records]: which of them the selection excludes by metadata; cached, as all metadata is read for it."""
@@ -219,7 +226,7 @@ class ShardedRecords:
 
     def _kind(self) -> str:
         """Whatever else decides which records a shard has."""
-        return f"{type(self).__name__} {self._source.image_field}"
+        return f"{type(self).__name__} {self._dataset.image_field}"
 
     def _chosen(self) -> str:
         """The selection as text; empty if all records are taken."""
@@ -231,13 +238,14 @@ class ShardedRecords:
             self.version,
             self._kind(),
             self._chosen(),
-            str(bool(self._source.label_field)),
+            str(bool(self._dataset.label_field)),
             *(f"{file.path}:{file.size}:{file.version}" for file in self._files),
         )
         cached = index_cache.cached_counts(name, len(self._files)) if many else None
         if cached is not None:
             return cached
-        records, damage, names, digests = np.zeros(len(self._files), np.int64), Counter[str](), {}, hashlib.sha256()
+        records, digests = np.zeros(len(self._files), np.int64), hashlib.sha256()
+        damage, names = Counter[str](), dict[str, str]()
         total, held_out = 0, 0 if self._selection.part else None
         for number, (count, census, digest) in enumerate(self._survey()):
             records[number] = count

@@ -90,7 +90,7 @@ def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
     assert len(seen) > 10 and sum(damaged for _, damaged in seen) > 5  # a cut in padding loses nothing
     (tmp_path / "a.tar").write_bytes(whole[: 5 * 3_072 + 1_540])  # within the sixth text
     store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
-    assert len(store) == 5 and store.damage == {"broken tar tail": 1, "picture without text": 1}
+    assert len(store) == 5 and store.damage == {"broken tar tail": 1, "image without text": 1}
     (tmp_path / "a.tar").write_bytes(whole[:1_536] + b"junk" * 300 + whole[4_096:])
     store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
     assert len(store) == 1 and store.damage["broken tar tail"] == 1
@@ -118,7 +118,7 @@ def test_bad_texts_of_tars_are_told_apart(tmp_path):
             builders.record(store, i)
         causes.append(caught.value.cause)
     assert causes == ["empty caption", "caption is not UTF-8", "empty caption"]
-    assert store.damage == {"picture without text": 1, "text without picture": 1}
+    assert store.damage == {"image without text": 1, "text without image": 1}
 
 
 def test_holding_out_and_excluding(tmp_path):
@@ -155,7 +155,7 @@ def test_missing_folders_and_tars_are_named(tmp_path):
     with pytest.raises(CocaError, match=r"matches q\* \(there is page\.tar\)"):
         records.open_records(tars(tmp_path, train_files=("q*",)), "train")
     builders.write_tar(tmp_path / "page.tar", [("a.png", b"x"), ("b.txt", b"x")])
-    with pytest.raises(CocaError, match="hold no picture with a text"):
+    with pytest.raises(CocaError, match="hold no image with a text: .*page.tar:a .image without text"):
         records.open_records(tars(tmp_path), "train")
 
 
@@ -211,7 +211,7 @@ def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
         ],
     )
     with_texts = whole(tmp_path)
-    assert keys(with_texts) == ["c"] and with_texts.damage == {"picture without text": 2, "text without picture": 1}
+    assert keys(with_texts) == ["c"] and with_texts.damage == {"image without text": 2, "text without image": 1}
     store = whole(tmp_path, label_field="cls")
     assert [
         (builders.record(store, i).image, builders.record(store, i).captions, dict(builders.record(store, i).metadata))
@@ -221,7 +221,7 @@ def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
         (b"gif", (), {"cls": "cat"}),
         (b"x", (), {}),
     ]
-    assert store.damage == {"text without picture": 1} and store.fingerprint != with_texts.fingerprint
+    assert store.damage == {"text without image": 1} and store.fingerprint != with_texts.fingerprint
 
 
 def test_fields_choose_the_picture_and_the_texts(tmp_path):
@@ -277,10 +277,10 @@ def test_a_large_set_opens_from_its_counts(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tar_records, "index", lambda *_: pytest.fail("an index was opened"))
         again = records.open_records(tars(tmp_path), "train")
-    assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"picture without text": 6})
+    assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"image without text": 6})
     assert keys(again) == keys(first)
     builders.write_tar(tmp_path / "0.tar", builders.members(range(1)))
-    assert records.open_records(tars(tmp_path), "train").damage == {"picture without text": 5}
+    assert records.open_records(tars(tmp_path), "train").damage == {"image without text": 5}
 
 
 def test_exclusions_are_found_once(tmp_path, monkeypatch):
@@ -383,11 +383,11 @@ def test_without_a_holdout_all_records_train(tmp_path, kind):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(20)))
     builders.write_folder(tmp_path, range(20))
     assert len(records.open_records(kind(tmp_path, holdout=0.0), "train")) == 20
-    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set data\.dataset\.holdout"):
+    with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set the dataset's holdout"):
         records.open_records(kind(tmp_path, holdout=0.0), "evaluation")
     config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
     with pytest.raises(CocaError, match="none is left to evaluate"):
         evaluation_sets(config)  # a run says so before it trains
     scenes = builders.evaluation_dataset(format="digit_scenes", examples=30)
-    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, sets={"scenes": scenes}))
+    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, datasets={"scenes": scenes}))
     assert [one.name for one in evaluation_sets(other)] == ["scenes"]

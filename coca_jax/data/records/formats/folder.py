@@ -72,8 +72,6 @@ class FolderRecords:
         file = storage.stat(path)
         if file is None and path.lower().endswith(SUFFIXES):
             raise CocaError(f"the file {path} does not exist: set --config.data.dataset.path to a manifest or a folder")
-        if file is not None and not path.lower().endswith(SUFFIXES):
-            raise CocaError(_other_kind(path))
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
         self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
@@ -258,19 +256,3 @@ class _Sidecars:
 def _beside(name: str) -> str:
     stem, _, suffix = name.rpartition(".")
     return f"{stem}.txt" if stem and "/" not in suffix else f"{name}.txt"
-
-
-def _other_kind(path: str) -> str:
-    suffix = fields.suffix_of(path)
-    todo = {
-        "tar": "set format=tars",
-        "parquet": "set format=parquet",
-        "tfrecord": "set format=tfrecords",
-        **dict.fromkeys(("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"), "unpack it, and give the folder"),
-        **dict.fromkeys((*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES), "give the folder that holds it"),
-    }
-    kinds = ", ".join(SUFFIXES)
-    return (
-        f"{path} is a file that format=folder does not read: {todo.get(suffix, 'give a folder of images')} (a file must "
-        f"be a manifest: {kinds})"
-    )

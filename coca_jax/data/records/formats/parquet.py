@@ -72,8 +72,8 @@ class ParquetRecords(ShardedRecords):
                 f"{file.path} cannot be read as a Parquet file ({reason}): replace it, or leave it out of train_files "
                 "and evaluation_files"
             ) from error
-        if not fields.is_template(self._source.image_field) and _image_column(schema, self._source) is None:
-            name = repr(self._source.image_field) if self._source.image_field else "a usual name"
+        if not fields.is_template(self._dataset.image_field) and _image_column(schema, self._dataset) is None:
+            name = repr(self._dataset.image_field) if self._dataset.image_field else "a usual name"
             raise CocaError(
                 f"{file.path} has no column of images or image files under {name} (there is "
                 f"{fields.listing(f'{field.name}: {field.type}' for field in schema)}): name it in image_field; images "
@@ -84,14 +84,14 @@ class ParquetRecords(ShardedRecords):
 
     def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
         schema = self._schema(number)
-        image = _image_column(schema, self._source)
+        image = _image_column(schema, self._dataset)
         has_bytes = image is not None and not _is_text(schema.field(image).type)
         columns = [field.name for field in schema if not _has_inner_bytes(field.type)]
         return _read(self._files[number], tuple(name for name in columns if not has_bytes or name != image), rows)
 
     def _read_records(self, number: int, index: Index, rows: Sequence[int]) -> list[Record | BadRecord]:
         file, schema = self._files[number], self._schema(number)
-        column = _image_column(schema, self._source)
+        column = _image_column(schema, self._dataset)
         columns = [field.name for field in schema if field.name == column or not _has_inner_bytes(field.type)]
         values = _read(file, tuple(columns), rows)
         images = self._images(file, column, values)
@@ -120,7 +120,7 @@ class ParquetRecords(ShardedRecords):
             if isinstance(value, dict) and column:
                 value = value.get("bytes") or value.get("path")
             elif isinstance(value, dict):  # `image_field` is a template
-                value = fields.file_name(value, self._source)
+                value = fields.file_name(value, self._dataset)
             if isinstance(value, str):
                 value = below.relative(value) or BadRecord("image file outside its folder")
             images.append(value or BadRecord("record without image"))

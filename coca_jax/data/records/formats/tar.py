@@ -5,7 +5,7 @@ import hashlib
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,44 +20,48 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
+NAME = ".tar"
 _TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
 _CAUSE = "unreadable tar"
-# What tarfile raises on damaged headers: sizes that are no numbers or beyond all files, headers of headers without end.
+# Errors of tarfile on damaged headers: sizes that are no numbers or beyond all files, headers of headers without end.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
+_Members = dict[str, dict[str, tuple[int, int]]]  # by key and kind: offset and size
 
 
 class TarRecords(ShardedRecords):
-    """The pictures or clips of some tars, each with its `.txt` caption, `.json` metadata and `.cls` label.
+    """The images or clips of some tars, each with its `.txt` caption, `.json` metadata and `.cls` label.
 
-    Members of one key (the path up to the name's first dot) make a record. A tar that breaks off keeps the records
-    before the break; it is counted in `damage`, as are a key's second picture or text, texts without a picture, and
-    pictures without any text, where the set's text is not made from labels.
+    Members of one key (the path up to the name's first dot) make a record. A name with more dots, such as
+    "Track 2.0 photo 3.jpg", has the key before its last dot, if one image and its text share that and no record has
+    the key before the first dot. A tar that breaks off keeps the records before the break. `damage` counts the breaks,
+    duplicates of members, texts without an image, images without a text (unless texts are made from labels), and
+    records whose dots leave their key ambiguous.
     """
 
-    def __init__(self, source: DatasetConfig, selection: Selection):
-        """Indexes the tars below folder `source.path` that are selected.
+    def __init__(self, dataset: DatasetConfig, selection: Selection):
+        """Indexes the selected tars of `dataset.path`.
 
         Raises:
-          CocaError: no such folder, no such tar, a file that is no tar, or no picture with a text in any of them.
+          CocaError: no such folder, no such tar, a file that is no tar, or no image with a text in any of them.
         """
-        files = index_cache.find_shards(source, selection, lambda name: name.endswith(".tar"), ".tar")
-        super().__init__(files, source, selection)
+        files = index_cache.find_shards(dataset, selection, is_shard, NAME)
+        super().__init__(files, dataset, selection)
         if not self.census.total:
+            examples = ", ".join(f"{name} ({cause})" for cause, name in self.census.names.items())
             raise CocaError(
-                f"the tars of {source.path} ({files[0].name} …) hold no picture with a text: each needs "
-                "KEY.png or KEY.jpg, and KEY.txt or KEY.json beside it"
+                f"the tars of {dataset.path} hold no image with a text: each needs KEY.png or KEY.jpg, and KEY.txt or "
+                f"KEY.json beside it; there is {examples or files[0].path}"
             )
 
     def _index(self, number: int) -> Index:
-        return index(self._files[number], self._source.image_field)
+        return index(self._files[number], self._dataset.image_field)
 
-    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, Mapping[str, int]]:
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, str]:
         del number
-        if self._source.label_field:
-            return None, {}
-        texts = (index.spans[:, 2] >= 0) | (index.spans[:, 4] >= 0)
-        return (None, {}) if texts.all() else (texts, {"picture without text": int((~texts).sum())})
+        has_text = (index.spans[:, 2] >= 0) | (index.spans[:, 4] >= 0)
+        everything = bool(self._dataset.label_field) or has_text.all()
+        return (None, "") if everything else (has_text, "image without text")
 
     def _metadata(self, row: Any) -> dict[str, Any]:
         return fields.metadata(row, ("txt",))
@@ -69,50 +73,58 @@ class TarRecords(ShardedRecords):
         ]
 
     def _read_records(self, number: int, index: Index, rows: Sequence[int]) -> list[Record | BadRecord]:
-        records = []
-        for row, members in zip(rows, self._members(number, index, rows, range(1 + len(_TEXTS))), strict=True):
-            try:
-                if isinstance(members, BadRecord):
-                    raise members
-                said = _row(members[1:])
-                captions = fields.captions(said, self._source)
-                records.append(Record(index.keys[row], members[0], captions, self._metadata(said)))
-            except BadRecord as error:
-                records.append(error)
-        return records
+        def record(row: int, members: list[bytes | None] | BadRecord) -> Record | BadRecord:
+            if isinstance(members, BadRecord):
+                return members
+            text = self._text(_row(members[1:]))
+            if isinstance(text, BadRecord):
+                return text
+            return Record(self._key(number, index, row), members[0] or b"", text.captions, text.metadata)
+
+        return list(map(record, rows, self._members(number, index, rows, range(1 + len(_TEXTS)))))
 
     def _members(
         self, number: int, index: Index, rows: Sequence[int], columns: Sequence[int]
     ) -> list[list[bytes | None] | BadRecord]:
-        """The bytes of each row's members, None for one that is not there; neighbours are read together."""
+        """The bytes of each row's members, None for an absent one; neighbours are read together."""
         table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)[:, columns]
         there = table[:, :, 0] >= 0
-        read = iter(bad_records(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE)))
+        reads = iter(bad_records(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE)))
         result: list[list[bytes | None] | BadRecord] = []
         for row in there.tolist():
-            members = [next(read) if present else None for present in row]
-            bad = next((member for member in members if isinstance(member, BadRecord)), None)
+            members: list[bytes | None] = []
+            bad: BadRecord | None = None
+            for present in row:
+                member = next(reads) if present else None
+                bad = member if isinstance(member, BadRecord) and bad is None else bad
+                members.append(None if isinstance(member, BadRecord) else member)
             result.append(bad or members)
         return result
 
 
 def _row(members: Sequence[bytes | None]) -> dict[str, Any]:
+    """The fields of a record's text, metadata and label."""
     text, metadata, label = members
     row = {} if metadata is None else fields.parse_object(metadata) or {}
     if text is not None:
         row["txt"] = text
     if label is not None:
-        said = label.decode("utf-8", "replace").strip()
-        row["cls"] = int(said) if said.isdecimal() and said.isascii() and len(said) < 10 else said
+        value = label.decode("utf-8", "replace").strip()
+        row["cls"] = int(value) if value.isdecimal() and value.isascii() and len(value) < 10 else value
     return row
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file of that name is a tar."""
+    return name.endswith(".tar")
+
+
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:
-    """Where a tar's records lie: made once, then read from beside the tar or from the cache folder.
+    """Where a tar's records lie: scanned once, then read from beside the tar or from the cache folder.
 
     Args:
       file: the tar.
-      image_field: what follows a picture's first dot; "": any usual ending.
+      image_field: what follows the first dot of an image's name; "": any usual ending.
       beside: keep a new index beside the tar even in a bucket.
 
     Raises:
@@ -122,59 +134,85 @@ def index(file: File, image_field: str = "", beside: bool = False) -> Index:
         (image_field.lower(),) if image_field else (*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES, fields.TOKEN_SUFFIX)
     )
     name = re.sub(r"[^a-z0-9._-]", "_", image_field.lower())
-    scan = functools.partial(_scan, pictures=kinds)
+    scan = functools.partial(_scan, images=kinds)
     return shard_index.index_of(file, name, scan, columns=2 + 2 * len(_TEXTS), beside=beside)
 
 
-def _scan(file: File, pictures: Sequence[str]) -> Index:
-    members: dict[str, dict[str, tuple[int, int]]] = {}
-    damage: Counter[str] = Counter()
-    twice = set()
+def _scan(file: File, images: Sequence[str]) -> Index:
+    members: _Members = {}
+    dotted: dict[str, _Members] = {}  # by the key before the first dot: members of keys before the last one
+    damage, names = Counter[str](), dict[str, str]()
+    duplicates: dict[str, None] = {}
+    for path, span in _spans(file, damage):
+        folder, _, name = path.rpartition("/")
+        stem, _, kind = name.partition(".")
+        key, kind = f"{folder}/{stem}" if folder else stem, kind.lower()
+        group = members.setdefault(key, {})
+        if kind not in images and kind not in _TEXTS:
+            long_key, _, kind = path.rpartition(".")
+            kind = kind.lower()
+            if kind not in images and kind not in _TEXTS:
+                continue
+            key, group = long_key, dotted.setdefault(key, {}).setdefault(long_key, {})
+        if kind in group:
+            duplicates[key] = None  # the first one stays
+        else:
+            group[kind] = span
+
+    def count(cause: str, key: str) -> None:
+        damage[cause] += 1
+        names.setdefault(cause, key)
+
+    rows: dict[str, tuple[int, ...]] = {}
+    for key, kinds in members.items():
+        ambiguous = bool(kinds)
+        for name, one in {key: kinds, **dotted.get(key, {})}.items():
+            found = [one[kind] for kind in images if kind in one]
+            has_text = any(kind in one for kind in _TEXTS)
+            if name != key and found and has_text and (ambiguous or len(found) > 1):
+                count("ambiguous key with dots", name)
+            elif found and (name == key or not ambiguous):
+                rows[name] = (*found[0], *(number for kind in _TEXTS for number in one.get(kind, _ABSENT)))
+            elif has_text and (name == key or not ambiguous):
+                count("text without image", name)
+    for key in duplicates:
+        count("duplicate key", key)
+    spans = np.array(list(rows.values()), np.int64).reshape(len(rows), 2 + 2 * len(_TEXTS))
+    keys = Strings.of(rows)
+    digest = hashlib.sha256(spans.tobytes() + keys.data.tobytes()).hexdigest()
+    return Index(spans, keys, damage=+damage, names=names, digest=digest)
+
+
+def _spans(file: File, damage: Counter[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Path, offset and size of each regular member, without hidden ones; counts a broken tail in `damage`."""
     try:
         with storage.open_file(file) as data, tarfile.open(fileobj=data, mode="r:") as tar:
             try:
                 for member in tar:
-                    tar.members = []  # tarfile would keep every header
-                    if member.size < 0:  # tarfile would go back, and never end
+                    tar.members = []  # type: ignore[attr-defined]  # typeshed lacks it; tarfile would keep every header
+                    # At a negative size tarfile would go back, and never end.
+                    if member.size < 0 or (_is_plain(member) and member.offset_data + member.size > file.size):
                         damage["broken tar tail"] += 1
                         break
-                    if not member.isreg() or member.issparse():
-                        continue
-                    if member.offset_data + member.size > file.size:
-                        damage["broken tar tail"] += 1
-                        break
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, kind = name.partition(".")
-                    key, kind = f"{folder}/{stem}" if folder else stem, kind.lower()
-                    if kind in members.setdefault(key, {}):
-                        twice.add(key)  # the first one stays
-                    elif kind in pictures or kind in _TEXTS:
-                        members[key][kind] = (member.offset_data, member.size)
+                    if _is_plain(member) and not storage.is_hidden(member.name):
+                        yield member.name, (member.offset_data, member.size)
                 else:
                     damage["broken tar tail"] += _goes_on(data, tar.offset)
             except _DAMAGE:
                 damage["broken tar tail"] += 1
     except (*_DAMAGE, OSError) as error:
         raise CocaError(
-            f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of "
-            "data.dataset.train_files and data.dataset.evaluation_files"
+            f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of the dataset's "
+            "train_files and evaluation_files"
         ) from error
-    found = {}
-    for key, kinds in members.items():
-        picture = next((kinds[kind] for kind in pictures if kind in kinds), None)
-        if picture is not None:
-            found[key] = (*picture, *(number for kind in _TEXTS for number in kinds.get(kind, _ABSENT)))
-        elif kinds:
-            damage["text without picture"] += 1
-    damage["duplicate key"] += len(twice)
-    spans = np.array(list(found.values()), np.int64).reshape(len(found), 2 + 2 * len(_TEXTS))
-    keys = Strings.of(found)
-    digest = hashlib.sha256(spans.tobytes() + keys.data.tobytes()).hexdigest()
-    return Index(spans, keys, damage=+damage, digest=digest)
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and not member.issparse()
 
 
 def _goes_on(data: Any, offset: int) -> bool:
-    """Whether something other than a tar's end (zeros, or nothing) stands where its last header should."""
+    """Whether something other than a tar's end (zeros, or nothing) stands in place of its last header."""
     data.seek(offset)
     block = data.read(tarfile.BLOCKSIZE)
     return bool(block.strip(b"\0")) or 0 < len(block) < tarfile.BLOCKSIZE

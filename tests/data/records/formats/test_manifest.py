@@ -320,7 +320,7 @@ def test_a_value_that_is_not_a_json_list_is_a_bad_record(place):
         ("x.parquet", "format=parquet"),
         ("x.tar", "format=tars"),
         ("x.jpg", "give the folder that holds it"),
-        ("x.txt", "give a folder of images"),
+        ("x.txt", "give the folder"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_the_kinds(tmp_path, name, todo):

@@ -10,6 +10,7 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
 from coca_jax.data.records import sharded
+from coca_jax.data.records.formats import array_record
 from coca_jax.data.records.formats import tf_example as example_records
 from coca_jax.data.records.formats import tfds as tfds_records
 from coca_jax.data.records.record import BadRecord
@@ -115,8 +116,8 @@ def test_features_of_every_kind(kind, write, tmp_path):
     assert found[0].metadata == {"captions/text": ["one", " ", "two"], "label": [3, 5], "score": 0.5, "none": []}
     assert [bad.cause for bad in found[1:]] == [
         "caption is not UTF-8",
-        "example without picture",
-        "several pictures in one example",
+        "example without image",
+        "several images in one example",
         "damaged example",
         "empty caption",
     ]
@@ -129,10 +130,10 @@ def test_features_of_every_kind(kind, write, tmp_path):
     [
         (
             {"image_field": "photo"},
-            r"have no picture under photo \(there is caption, image, number\): .* data.dataset.image_field",
+            r"have no image under photo \(there is caption, image, number\): name its feature in image_field",
         ),
-        ({"label_field": "class"}, "have no feature 'class' .* change data.dataset.label_field"),
-        ({"train_files": ("q*",)}, "no .*Record below .* matches q"),
+        ({"label_field": "class"}, "have no feature 'class' .* change label_field"),
+        ({"train_files": ("q*",)}, "no .*Record file below .* matches q"),
     ],
 )
 def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options, message):
@@ -140,7 +141,7 @@ def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options,
     with pytest.raises(CocaError, match=message):
         whole(kind, tmp_path, **options)
     write("a", [builders.example(image=b"x", words="y")])
-    with pytest.raises(CocaError, match="have no caption under a usual name .* data.dataset.text_fields"):
+    with pytest.raises(CocaError, match="have no caption under a usual name .* in text_fields"):
         whole(kind, tmp_path)
     assert builders.text(whole(kind, tmp_path, text_fields=("words",)), 0).captions == ("y",)
 
@@ -238,15 +239,14 @@ def test_array_records_in_googles_buckets(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     try:
-        files = example_records.ArrayRecordFiles()
         file = storage.File("gs://bucket/a.array_record", "a.array_record", len(FakeStorage.data), "1")
         FakeStorage.refused = 2
-        index = files.index(file)
-        assert len(index) == 9 and files.payloads(file, index, [7, 2]) == builders.examples([7, 2])
+        index = array_record.index(file)
+        assert len(index) == 9 and array_record.payloads(file, index, [7, 2]) == builders.examples([7, 2])
         assert any("bucket/o/a.array_record" in path for path in FakeStorage.asked) and not FakeStorage.refused
         FakeStorage.refused = 99
         with pytest.raises(CocaError, match="cannot be read as an ArrayRecord file"):
-            files.index(file)
+            array_record.index(file)
     finally:
         server.shutdown()
         server.server_close()
@@ -289,10 +289,10 @@ def test_a_prepared_tfds_set(prepared, monkeypatch):
 def test_what_is_wrong_with_a_tfds_set_is_said(prepared, tmp_path):
     with pytest.raises(CocaError, match=r"has no split 'dev' \(there is train, test\)"):
         whole("tfds", prepared, train_files=("dev",))
-    with pytest.raises(CocaError, match="there is no prepared TFDS set at .*none"):
+    with pytest.raises(CocaError, match="there is no prepared TFDS dataset at .*none"):
         whole("tfds", tmp_path / "none")
     (tmp_path / "dataset_info.json").write_text("{}")
-    with pytest.raises(CocaError, match="cannot be read as a TFDS set"):
+    with pytest.raises(CocaError, match="cannot be read as a TFDS dataset"):
         whole("tfds", tmp_path)
 
 
@@ -303,7 +303,7 @@ def test_the_last_version_below_a_remote_folder_is_taken(monkeypatch):
     for path in ("memory://sets/birds/1.10.0", "memory://sets/birds", "memory://sets/"):
         assert tfds_records._folder(path) == "memory://sets/birds/1.10.0"
     storage.write_atomically("memory://empty/other.json", b"{}")
-    with pytest.raises(CocaError, match="there is no prepared TFDS set at memory://empty"):
+    with pytest.raises(CocaError, match="there is no prepared TFDS dataset at memory://empty"):
         whole("tfds", "memory://empty")
 
 

@@ -1,0 +1,94 @@
+"""TFRecord files by index: read in place; the lengths in front of the records are followed once."""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from coca_jax.data.records import index_cache, shard_index
+from coca_jax.data.records.record import BadRecord, bad_records
+from coca_jax.data.records.shard_index import Index
+from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
+from coca_jax.storage.files import File
+
+NAME = "TFRecord"
+_HEADER = struct.Struct("<QI")  # a record's length, and the masked CRC-32C of that
+_FOOTER = 4  # bytes of CRC behind the data
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of that name is a TFRecord file."""
+    return index_cache.is_numbered(name, (".tfrecord", ".tfrec"))
+
+
+def index(file: File, image_field: str = "", beside: bool = False) -> Index:
+    """Where the records of a file lie: scanned once, then read from beside the file or from the cache folder.
+
+    Args:
+      file: the TFRecord file.
+      image_field: has no influence.
+      beside: keep a new index beside the file even in a bucket.
+
+    Raises:
+      CocaError: the file is no TFRecord file, or cannot be read.
+    """
+    del image_field
+    return shard_index.index_of(file, "", _scan, beside=beside)
+
+
+def payloads(file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadRecord]:
+    """The serialised records of some rows of the index."""
+    spans = index.spans[np.asarray(rows, np.int64)].tolist()
+    return bad_records(storage.read_spans(file.path, spans, "unreadable TFRecord file"))
+
+
+def _scan(file: File) -> Index:
+    spans: list[tuple[int, int]] = []
+    damage: dict[str, int] = {}
+    place = 0
+    try:
+        with storage.open_file(file) as data:
+            while place < file.size:
+                data.seek(place)
+                header = data.read(_HEADER.size)
+                length, crc = _HEADER.unpack(header) if len(header) == _HEADER.size else (file.size, 0)
+                end = place + _HEADER.size + length + _FOOTER
+                if end > file.size or crc != _masked_crc(header[:8]):
+                    damage["broken TFRecord tail"] = 1
+                    break
+                spans.append((place + _HEADER.size, length))
+                place = end
+    except OSError as error:
+        raise CocaError(
+            f"{file.path} cannot be read ({error}): replace it, or leave it out of the dataset's train_files"
+        ) from error
+    if damage and not spans:
+        raise CocaError(
+            f"{file.path} cannot be read as a TFRecord file (compressed ones have no random access): replace it, or "
+            "leave it out of the dataset's train_files and evaluation_files"
+        )
+    table = np.array(spans, np.int64).reshape(-1, 2)
+    return Index(table, damage=damage, digest=hashlib.sha256(table.tobytes()).hexdigest())
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+_CRC = _crc_table()
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C as TFRecords mask it; in Python, because it is of eight bytes only."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
