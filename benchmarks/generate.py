@@ -58,7 +58,7 @@ def _cached(model: coca.Coca, options: GenerationOptions, params: Any, images: j
 
 def _decode_all(model: coca.Coca, ids_BL: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array, at: jax.Array):
     """Both decoder halves over all positions; logits [B, 1, V] of the token after position `at`."""
-    output = model.multimodal(model.unimodal(ids_BL, valid_BL).tokens_BLD, valid_BL, tokens_BQD)
+    output = model.multimodal(model.unimodal(ids_BL, valid_BL).hidden_BLD, valid_BL, tokens_BQD)
     return model.next_logits(jax.lax.dynamic_slice_in_dim(output.hidden_BLD, at, 1, axis=1))
 
 

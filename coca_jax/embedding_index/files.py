@@ -80,8 +80,7 @@ def check_writable(place: str | os.PathLike) -> None:
     place = _local(place).absolute()
     existing = next(path for path in (place, *place.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        cause = "not writable" if existing.is_dir() else "a file"
-        raise CocaError(_UNWRITABLE.format(place, f"{existing} is {cause}"))
+        raise CocaError(_UNWRITABLE.format(place, f"{existing} is not a writable folder"))
 
 
 def read(place: str | os.PathLike) -> StoredIndex:

@@ -94,12 +94,12 @@ class Coca:
     def temperature(self) -> float:
         """The trained temperature: similarities divided by it are the logits of probabilities."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return float(self._model.apply({"params": self._params}, method="bounded_temperature"))
+        return float(functions.apply(self._model, "bounded_temperature", self._params))
 
     def embed_images(self, images: Any) -> np.ndarray:
         """L2-normalised embeddings, float32 [N, E]."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return self._over_images(functools.partial(functions.embed_images, self._model), images)
+        return self._over_images(functools.partial(functions.apply, self._model, "embed_images"), images)
 
     def embed_videos(self, clips: Any, frames: int = 16) -> np.ndarray:
         """The normalised mean of the embeddings of each clip's frames (paper, MSR-VTT): float32 [N, E].
@@ -143,7 +143,8 @@ class Coca:
         """
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         ids = self._encode(texts, "texts", long_text)
-        return self._batcher(functools.partial(functions.embed_texts, self._model, self.vocabulary.pad_id), ids)
+        function = functools.partial(functions.apply, self._model, "embed_texts")
+        return self._batcher(function, ids, ids != self.vocabulary.pad_id)
 
     def text_classifier(self, labels: Iterable[str], templates: Iterable[Template]) -> np.ndarray:
         """One vector per class, float32 [C, E]; see `zero_shot.text_classifier`."""
@@ -199,7 +200,7 @@ class Coca:
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         if not len(ids):
             return np.zeros((len(self._image_array_or_list(images)), 0), np.float32)
-        function = functools.partial(functions.log_likelihoods, self._model, self.vocabulary.pad_id, ids)
+        function = functools.partial(functions.log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
         return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
     def answer(
@@ -240,7 +241,7 @@ class Coca:
     @functools.cached_property
     def _generation(self) -> Batcher:
         """A batcher whose decoder parameters have the layout of generation: converted once, not at each call."""
-        return self._batcher.remade(functools.partial(functions.generation_parameters, self.config.model))
+        return self._batcher.remade(functools.partial(models.generation_parameters, config=self.config.model))
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:

@@ -6,6 +6,7 @@ pad: the model knows no special ids.
 """
 
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -23,7 +24,7 @@ from coca_jax.models.cache import DecoderCache
 from coca_jax.models.image_encoder import image_encoder, token_count
 from coca_jax.models.layers import named
 from coca_jax.models.poolers import PooledImage, Poolers
-from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
+from coca_jax.models.text_decoder import DecoderOutput, MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
@@ -63,19 +64,6 @@ class CocaOutput:
     hidden_BLD: jax.Array | None = None
     unimodal_hidden_BLD: jax.Array | None = None
     softmax: SoftmaxWeights | None = None
-
-
-@struct.dataclass
-class Extension:
-    """The output of `Coca.extend`.
-
-    Attributes:
-      hidden_BLD: the input of `Coca.next_logits`, for the new tokens.
-      cache: with the new tokens' keys and values.
-    """
-
-    hidden_BLD: jax.Array
-    cache: DecoderCache
 
 
 def _normalize(x: jax.Array | None) -> jax.Array:
@@ -122,9 +110,9 @@ class Coca(nn.Module):
             outputs["text_embedding_BE"] = _normalize(text.embedding_BD)
             outputs["temperature"] = self.bounded_temperature()
         if branches.captioning:
-            outputs["hidden_BLD"] = self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD
+            outputs["hidden_BLD"] = self.multimodal(text.hidden_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD
         if branches.unimodal_language_model:
-            outputs["unimodal_hidden_BLD"] = text.tokens_BLD
+            outputs["unimodal_hidden_BLD"] = text.hidden_BLD
         return CocaOutput(**outputs)
 
     def encode_image(self, images: jax.Array) -> PooledImage:
@@ -156,7 +144,7 @@ class Coca(nn.Module):
         index: jax.Array | int,
         cache: DecoderCache,
         tokens_BQD: jax.Array | None = None,
-    ) -> Extension:
+    ) -> DecoderOutput:
         """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
 
         The cache has slots, in any order: the mask alone determines which of them a token attends to. So several texts
@@ -168,13 +156,16 @@ class Coca(nn.Module):
           mask_BLS: bool, the slots that each attends to; its own among them.
           index: the new tokens take the slots index, index + 1, …
           tokens_BQD: pooled image tokens, at the first call only: their keys and values are cached.
+
+        Returns:
+          The input of `next_logits` for the new tokens, and the `DecoderCache` with their keys and values.
         """
         chex.assert_equal_shape([ids_BL, positions_BL])
         chex.assert_shape(mask_BLS, (*ids_BL.shape, None))
         mask = mask_BLS[:, None]
         text = self.unimodal.extend(ids_BL, positions_BL, mask, index, cache.unimodal)
-        output = self.multimodal.extend(text.tokens_BLD, mask, index, cache.multimodal, tokens_BQD)
-        return Extension(output.hidden_BLD, DecoderCache(text.cache, output.cache))
+        output = self.multimodal.extend(text.hidden_BLD, mask, index, cache.multimodal, tokens_BQD)
+        return DecoderOutput(output.hidden_BLD, cache=DecoderCache(text.cache, output.cache))
 
     def next_logits(self, hidden_BLD: jax.Array) -> jax.Array:
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
@@ -196,17 +187,16 @@ def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """Parameters in the form of `extend` and `next_logits`: the decoder's unstacked, its kernels in the compute dtype.
 
-    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Parameters
-    that already have this form are returned unchanged.
+    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Entries that
+    already have this form, such as the image encoder's, are the same arrays.
     """
     if "blocks" not in params["unimodal"]["layers"]:
         return params
-    return params | decoder_parameters(params, config)
+    return params | _decoder_parameters({name: params[name] for name in ("unimodal", "multimodal", "softmax")}, config)
 
 
-def decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """The entries of `generation_parameters` that differ from the parameters themselves."""
-
+@functools.partial(jax.jit, static_argnums=1)
+def _decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
 

@@ -116,7 +116,9 @@ def test_a_folder_may_move_with_its_index_but_not_take_another_s(photos, tmp_pat
 
 def test_a_place_that_cannot_be_written_to_is_named_before_the_work(photos):
     model = FakeModel()
-    with pytest.raises(CocaError, match=r"cannot be written to .* \(.*0.png is a file\): name another place"):
+    with pytest.raises(
+        CocaError, match=r"cannot be written to .* \(.*0.png is not a writable folder\): name another place"
+    ):
         _update(model, photos, photos / "0.png" / "index")
     assert not model.embedded
 

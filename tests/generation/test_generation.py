@@ -33,6 +33,7 @@ def _model(vocabulary: int = V) -> tuple[coca.Coca, dict]:
     values = config_lib.default()
     values.model.update(width=16, heads=2, dtype="float32")
     values.model.image.update(kind="precomputed", tokens=4)
+    values.data.dataset.update(format="folder", path="tokens")
     values.model.pooler.update(queries=3, hidden_multiple=1)
     values.model.text.update(vocabulary_size=vocabulary, length=L, unimodal_layers=1, multimodal_layers=2, mlp=24)
     model = tiny.model(config_lib.from_config_dict(values))
@@ -105,7 +106,7 @@ class Uncached:
         for start in range(0, len(texts), self.ROWS):
             part = texts[start : start + self.ROWS]
             ids = np.full((self.ROWS, L), 2, np.int32)  # what stands under a pad does not matter
-            for row, text in zip(ids, part, strict=True):
+            for row, text in zip(ids, part, strict=False):
                 row[: len(text)] = text
             lengths = np.array([len(text) for text in part] + [1] * (self.ROWS - len(part)))
             found = _logits(self.vocabulary, self.params, self.images, ids, np.arange(L) < lengths[:, None])
@@ -635,6 +636,7 @@ def _coca() -> inference.Coca:
     model, params = _model(vocabulary.size)
     values = config_lib.to_config_dict(config_lib.Config(model=model.config))
     values.evaluation.batch_size = 4
+    values.data.dataset.update(format="folder", path="tokens")
     return inference.Coca(config_lib.from_config_dict(values), params, vocabulary, step=0)
 
 
@@ -695,7 +697,7 @@ def test_what_the_model_cannot_do_is_refused():
     for options, sentence in (
         (GenerationOptions(temperature=1.0, top_k=V + 1), "top_k = 25 is more than the model's vocabulary of 24"),
         (GenerationOptions(max_tokens=L), "9 tokens do not fit the model's 9 positions"),
-        (GenerationOptions(temperature=1.0), "sampling needs keys_B"),
+        (GenerationOptions(temperature=1.0), "keys_B, one random key an image, is needed"),
     ):
         with pytest.raises(CocaError, match=sentence):
             generation.generate(_model()[0], _model()[1], _images(), options, **SPECIAL)
