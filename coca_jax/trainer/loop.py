@@ -28,7 +28,6 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.distributed import chips
-from coca_jax.distributed import processes as hosts
 from coca_jax.distributed.sharding import batch_sharding
 from coca_jax.errors import CocaError, DataError
 from coca_jax.trainer import program as programs
