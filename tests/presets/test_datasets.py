@@ -16,7 +16,6 @@ from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
