@@ -15,6 +15,7 @@ from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model, train_vocabulary
 from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.results import flat_metrics, write_results
 from coca_jax.evaluation.runner import RunEvaluation
@@ -51,7 +52,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
       CocaError: config, data, folder and devices do not fit together.
     """
     _check_stills(config)
-    mesh = sharding.make_mesh(config.train.mesh, config.model)
+    mesh = make_mesh(config.train.mesh, config.model)
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     hosts.check_shared(folder)
     _keep_compiled(folder)

@@ -163,7 +163,8 @@ def load_record(path: str | os.PathLike) -> RunRecord:
 def _open(path: str | os.PathLike) -> tuple[ocp.CheckpointManager, int]:
     _check_access(as_path(path))
     root, step = _locate(as_path(path))
-    manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(read_only=True))
+    # Nothing is saved, so nothing is written; read_only=True would say so in three warnings at each call.
+    manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False))
     step = manager.latest_step() if step is None else step
     if step is None:
         raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")

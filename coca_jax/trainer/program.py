@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES, mesh_shape
 from coca_jax.models import coca as models
 from coca_jax.objectives import pretraining as objective
 from coca_jax.trainer import flops, optimizer, state, step
@@ -86,9 +87,9 @@ def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.S
 
 
 def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
-    """The mesh that `sharding.make_mesh` would choose for so many devices, without the devices."""
-    shape = sharding.mesh_shape(config.train.mesh, config.model, devices)
-    return AbstractMesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * len(sharding.MESH_AXES))
+    """The mesh that `make_mesh` would choose for so many devices, without the devices."""
+    shape = mesh_shape(config.train.mesh, config.model, devices)
+    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def bytes_per_device(tree: Any) -> int:

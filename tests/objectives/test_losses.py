@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AxisType
 
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.objectives import losses
 
 
@@ -95,7 +96,7 @@ def test_contrastive_on_meshes_equals_one_device(shape):
     temperature = jnp.float32(0.07)
     loss, grads = jax.jit(jax.value_and_grad(_dense_contrastive, argnums=(0, 1, 2)))(x, y, temperature)
     devices = jax.devices()[: np.prod(shape)]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     with jax.set_mesh(mesh):
 
         def put(z):
@@ -129,7 +130,7 @@ def test_similarities_of_all_pairs_never_exist():
     assert (
         _largest(grad.lower(x, y, 0.07).compile().as_text()) <= 17 * 4 * 12 + 64 * 12
     )  # the embeddings' size, not 64 x 64
-    mesh = jax.make_mesh((8, 1, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((8, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         x, y = jax.device_put((x, y), sharding.batch_sharding(mesh))
         text = grad.lower(x, y, 0.07).compile().as_text()
@@ -227,7 +228,7 @@ def test_captioning_on_a_mesh_equals_one_device():
         )
     )
     expected, expected_grads = grad(hidden, kernel, bias)
-    mesh = jax.make_mesh((2, 2, 2), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((2, 2, 2), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         axis = sharding.Axis
 
@@ -243,7 +244,7 @@ def test_captioning_on_a_mesh_equals_one_device():
 
 def test_the_output_projection_crosses_the_network_once_a_step():
     hidden, kernel, bias, labels, mask = _text(batch=8, length=24, width=16, vocabulary=64)
-    mesh = jax.make_mesh((1, 8, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((1, 8, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     axis = sharding.Axis
 
     def put(x, *axes):

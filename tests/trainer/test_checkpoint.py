@@ -9,7 +9,7 @@ import tiny
 from jax.sharding import AxisType
 from trainer import host_worker
 
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.storage.files import as_path
 from coca_jax.trainer import checkpoint, optimizer, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
@@ -18,7 +18,7 @@ from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 def plan_on(*shape: int) -> state.StatePlan:
     config = host_worker.config(steps=10)
     devices = jax.devices()[: math.prod(shape)]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     optimiser = optimizer.build(config.optimizer, config.train.steps)
     return state.plan(tiny.model(config), optimiser, True, mesh)
 
@@ -62,4 +62,4 @@ def test_load_gives_the_parameters_on_one_device_or_on_a_mesh(saved):
 
 
 def plan_mesh(*shape: int) -> jax.sharding.Mesh:
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
