@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from absl import flags
 
+from coca_jax.cli.app import define_path
 from coca_jax.config import Config
 from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
@@ -111,7 +112,7 @@ def _skipped(sources: Iterable[Skipped]) -> list[Section]:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
+    output = define_path("output", "The .html file to write.", values)
     step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0, flag_values=values)
     count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", 1, flag_values=values)
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)

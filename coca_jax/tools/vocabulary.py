@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from coca_jax.cli.app import define_path
 from coca_jax.config import Config
 from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -17,7 +18,7 @@ from coca_jax.errors import CocaError
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = flags.DEFINE_string("output", None, "The .model file, on a disk or in a bucket.", flag_values=values)
+    output = define_path("output", "The .model file, on a disk or in a bucket.", values)
     size = flags.DEFINE_integer("size", 0, "Pieces; 0: model.text.vocabulary_size.", 0, flag_values=values)
 
     def run(config: Config) -> None:
