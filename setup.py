@@ -4,6 +4,9 @@ install_requires is what the two commands of the README need (quickstart and tes
 sharding.py, generation/ and trainer/ need less: jax, flax, optax, orbax-checkpoint and ml_collections.
 """
 
+import pathlib
+import re
+
 from setuptools import find_namespace_packages, setup
 
 # Where TensorFlow's packages have wheels. tensorflow-text (which seqio requires) has none for Windows, and neither has
@@ -14,11 +17,12 @@ SEQIO = f'{TENSORFLOW} and sys_platform != "win32"'
 # Google builds libtpu for Linux on x86-64 only.
 LIBTPU = 'jax[tpu]; platform_machine == "x86_64" and sys_platform == "linux"'
 VIDEO = "av>=14.0"
+VERSION = re.findall('__version__ = "(.+)"', pathlib.Path("coca_jax/__init__.py").read_text(encoding="utf-8"))[0]
 FAST = ["opencv-python-headless>=4.10", "simplejpeg>=1.8"]
 
 setup(
     name="coca_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Contrastive Captioners (CoCa, arXiv 2205.01917) in JAX and Flax",
     license="Apache-2.0",
     python_requires=">=3.11",

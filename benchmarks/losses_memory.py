@@ -132,7 +132,7 @@ def _panel(curves: dict[str, Curve], width: int, height: int, margin: int, left:
 
 
 def main(arguments: list[str]) -> None:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     panels = [
         curves("contrastive loss", contrastive, _BATCHES.value),
         curves("captioning loss", captioning, _CAPTIONS.value),

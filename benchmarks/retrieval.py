@@ -50,7 +50,7 @@ def measured(form: Callable, pairs: int, width: int) -> tuple[float, int]:
 
 
 def main(arguments: list[str]) -> None:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     print(f"{'pairs':>8} {'in blocks':>22} {'dense':>22}")
     for pairs in map(int, _PAIRS.value):
         cells = []

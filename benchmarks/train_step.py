@@ -140,7 +140,7 @@ def compare(config: Config, steps: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     config = command_line.config(_CONFIG, reads_data=False)
     if _COMPARE.value:
         compare(config, _STEPS.value)

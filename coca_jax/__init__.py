@@ -1,18 +1,20 @@
 """coca_jax: pretrain, adapt, evaluate and use CoCa (Contrastive Captioners, arXiv 2205.01917) in JAX/Flax.
 
 coca = coca_jax.load("runs/quickstart")
-coca.caption(["picture.png"])
+coca.caption(["image.png"])
 """
 
-import typing
+from typing import TYPE_CHECKING, Any
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
     from coca_jax.inference.model import Coca, load
 
-__all__ = ["Coca", "load"]
+__all__ = ["Coca", "__version__", "load"]
+
+__version__ = "0.1.0"  # setup.py reads it
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # `import coca_jax` stays light: jax, flax and orbax are imported by the first use of `load` or `Coca`.
     if name in __all__:
         from coca_jax.inference import model as inference

@@ -21,15 +21,14 @@ from coca_jax.config import Config, EvaluationConfig
 if typing.TYPE_CHECKING:
     from coca_jax.evaluation.dataset import EvaluationSet
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A run's folder, or one checkpoint below its checkpoints folder.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/; override with --config.key=value.")
+_CHECKPOINT = command_line.define_checkpoint()
+_CONFIG = command_line.define_config("configs/eval")
 _DATASETS = flags.DEFINE_list(
     "datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; by default the run's own.")
-_DATA_PATH = flags.DEFINE_string("data_path", None, "Where the data lies now, if not where it lay in training.")
+_OUTPUT = command_line.define_path("output", "Folder of the results; by default the run's own.")
+_DATA_PATH = command_line.define_path("data_path", "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
-flags.declare_key_flag("distributed")  # shown by --help
 
 
 def evaluate(
@@ -123,7 +122,7 @@ def _run_folder(checkpoint: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     checkpoint = command_line.required(_CHECKPOINT)
     names = tuple(_DATASETS.value)
     config = command_line.evaluation_config(_CONFIG, names) if _CONFIG.value is not None else None

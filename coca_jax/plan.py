@@ -1,4 +1,4 @@
-"""Says whether a config's train step fits a machine, and what it costs there, before anything is rented.
+"""Tells whether a config's train step fits a machine, and what it costs there, before anything is rented.
 
     python -m coca_jax.plan --config=configs/coca_giant.py --topology=v4:8x16x16
     python -m coca_jax.plan --config=configs/coca_giant.py --topology=v5e:16x16 --search
@@ -11,11 +11,8 @@ not.
 
 import json
 import logging
-from collections.abc import Callable
-from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from coca_jax.cli import app as command_line
 from coca_jax.config import Config
@@ -23,7 +20,7 @@ from coca_jax.errors import CocaError
 
 _log = logging.getLogger("coca_jax.plan")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
+_CONFIG = command_line.define_config("configs")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Chip, and chips along each axis: v4:8x16x16, v5e:16x16, h100:256.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.")
 _SEARCH = flags.DEFINE_bool("search", False, "Try meshes, remat policies and microbatches; print the best that fits.")
@@ -35,50 +32,31 @@ def plan(config: Config, name: str) -> int:
     # Imported here: jax takes seconds, which a mistyped flag need not wait for.
     import jax
 
-    from coca_jax.planning import candidates as search
-    from coca_jax.planning import table as report
-    from coca_jax.planning import topology
+    from coca_jax.planning import candidates, table, topology
 
-    jax.config.update("jax_platforms", "cpu")  # the machine that this runs on does not matter, be it a TPU
+    jax.config.update("jax_platforms", "cpu")  # the machine that this runs on does not matter, even if it is a TPU
     jax.config.update("jax_enable_compilation_cache", False)  # what is compiled without a TPU cannot be read back
     machine = topology.parse(name)
-    measure = _measurement(machine)
     if _SEARCH.value:
-        ranked = search.candidates(config, machine)
-        cost = search.best(ranked, measure, _TRIES.value, lambda tried: _log.info("%s", report.line(tried)))
+        ranked = candidates.candidates(config, machine)
+        cost = candidates.best(
+            ranked,
+            lambda candidate: candidates.measure(candidate, machine),
+            _TRIES.value,
+            lambda compiled: _log.info("%s", table.line(compiled)),
+        )
     else:
-        cost = measure(config)
-    print(json.dumps(report.as_dict(cost), indent=2) if _JSON.value else report.table(cost))
+        cost = candidates.measure(config, machine)
+    print(json.dumps(table.as_dict(cost), indent=2) if _JSON.value else table.table(cost))
     if _SEARCH.value and not _JSON.value:
-        print(f"\nto train so: {report.flags(cost)}")
+        print(f"\nto train so: {table.flags(cost)}")
     if not cost.fits:
         raise CocaError(f"the step does not fit {machine}: try --search, more chips or more train.microbatches")
     return 0
 
 
-def _measurement(machine: Any) -> Callable[[Config], Any]:
-    """What gives a config's `Cost` on the machine: the compiler for TPUs, arithmetic for all others."""
-    from coca_jax.distributed import sharding
-    from coca_jax.planning import cost, topology
-    from coca_jax.planning import forecast as estimate
-    from coca_jax.trainer import program
-
-    if not machine.chip.torus:
-
-        def mesh_of(config):
-            return program.abstract_mesh(config, machine.devices)
-
-        return lambda config: estimate.estimate(program.build(config, mesh_of(config)), machine)
-    devices = topology.compile_only_devices(machine)
-
-    def mesh_of(config):
-        return sharding.make_mesh(config.train.mesh, config.model, devices)
-
-    return lambda config: cost.compiled(program.build(config, mesh_of(config)), machine)
-
-
 def main(arguments: list[str]) -> int:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     return plan(command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY))
 
 

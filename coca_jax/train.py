@@ -7,16 +7,12 @@ holds metrics.jsonl, tensorboard/, checkpoints/, model_info.txt, evaluation.json
 it with --distributed, once a TPU host or GPU: see docs/launching.md.
 """
 
-from absl import flags
-from ml_collections import config_flags
-
 from coca_jax.cli import app as command_line
 from coca_jax.config import Config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, on a disk or in a bucket (gs://…); it is made.")
+_CONFIG = command_line.define_config("configs")
+_WORKDIR = command_line.define_path("workdir", "The run's folder, on a disk or in a bucket (gs://…); it is made.")
 _DISTRIBUTED = command_line.define_distributed()
-flags.declare_key_flag("distributed")  # shown by --help
 
 
 def train(config: Config, workdir: str) -> int:
@@ -37,7 +33,7 @@ def train(config: Config, workdir: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    command_line.no_more(arguments)
+    command_line.reject_positional_arguments(arguments)
     config, workdir = command_line.config(_CONFIG), command_line.required(_WORKDIR)
     with command_line.among_hosts(_DISTRIBUTED):
         return train(config, workdir)

@@ -1,45 +1,112 @@
-"""What the command lines share: one-sentence errors, exit statuses, and being one process of several.
+"""What the command lines share: their flags, one-sentence errors, exit statuses, and being one process of several.
 
-0: done. 2: something that a person can put right, said in one sentence. 75: preempted, the same command continues.
-Anything else that ends a command is a bug and keeps its traceback.
+Exit statuses: 0 done; 2 an error that the user can mend, printed as one sentence; 75 preempted, and the same command
+continues; 141 nobody reads the standard output any more, as with `| head`. Anything else is a bug, with its traceback.
 """
 
 import contextlib
 import logging
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TextIO
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
 from coca_jax.config import Config, EvaluationConfig, evaluation_from_config_dict, from_config_dict
+from coca_jax.config.conversion import expand_home
 from coca_jax.errors import CocaError
 
 _log = logging.getLogger("coca_jax")
-_USER_ERROR = 2
-_BUG = 1
+_BUG, _USER_ERROR, _PIPE_CLOSED = 1, 2, 128 + 13  # the last as a shell reports SIGPIPE
+flags.disclaim_key_flags()  # --help of a command lists the flags that it defines through this module
 
 
-def fail(message: object) -> None:
-    """Prints one sentence and leaves with status 2."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(_USER_ERROR)
+class _PathParser(flags.ArgumentParser):
+    """Paths whose leading ~ means the home folder, also after a flag's =, where shells leave it as it is."""
+
+    def parse(self, argument: str) -> str:
+        return expand_home(argument)
 
 
-def define_distributed() -> flags.FlagHolder:
+def define_path(name: str, description: str) -> flags.FlagHolder[str | None]:
+    """A flag with a path or an address."""
+    return flags.DEFINE(_PathParser(), name, None, description, serializer=flags.ArgumentSerializer())
+
+
+def define_checkpoint() -> flags.FlagHolder[str | None]:
+    """The flag --checkpoint."""
+    return define_path("checkpoint", "A run's folder, or one checkpoint below its checkpoints folder.")
+
+
+def define_config(folder: str) -> flags.FlagHolder[Any]:
+    """The flag --config with a config file, and --config.KEY for each of its keys."""
+    return config_flags.DEFINE_config_file("config", None, f"A file of {folder}/; override with --config.key=value.")
+
+
+def define_distributed() -> flags.FlagHolder[bool]:
+    """The flag --distributed."""
     return flags.DEFINE_bool(
         "distributed", False, "Be one process of several that work on this together: see docs/launching.md."
     )
 
 
-@contextlib.contextmanager
-def among_hosts(distributed: flags.FlagHolder) -> Iterator[None]:
-    """Inside, this process is one of several, where the flag says so.
+def required(flag: flags.FlagHolder[Any]) -> Any:
+    """The flag's value.
 
-    The first speaks as ever, the others of trouble only. Where one fails it leaves at once, with its own status: the
+    Raises:
+      CocaError: it was not given.
+    """
+    if not flag.value:
+        raise CocaError(f"--{flag.name} is missing: --help describes it")
+    return flag.value
+
+
+def reject_positional_arguments(arguments: Sequence[str]) -> None:
+    """Refuses arguments that are not flags.
+
+    Raises:
+      CocaError: there is one.
+    """
+    if len(arguments) > 1:
+        raise CocaError(f"{arguments[1]!r} is not a flag: flags begin with --, and --help lists them")
+
+
+def config(flag: flags.FlagHolder[Any], *, reads_data: bool = True) -> Config:
+    """The strictly converted value of a `--config` flag.
+
+    Args:
+      flag: as `define_config` makes it.
+      reads_data: False if the command reads no records, so that the paths of datasets may be missing.
+
+    Raises:
+      CocaError: the flag is missing, the file cannot be read, or its values are refused.
+    """
+    with _named_config_file():
+        values = required(flag)
+        hasattr(values, "model")  # ml_collections raises the error of a missing file at the first access
+        return from_config_dict(values, reads_data=reads_data)
+
+
+def evaluation_config(flag: flags.FlagHolder[Any], names: Sequence[str]) -> EvaluationConfig:
+    """The same for a file of `configs/eval/`, of which only the datasets of these names are kept; no names: all."""
+    with _named_config_file():
+        values = required(flag)
+        if not hasattr(values, "datasets"):
+            raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
+        return evaluation_from_config_dict(values, names)
+
+
+@contextlib.contextmanager
+def among_hosts(distributed: flags.FlagHolder[bool]) -> Iterator[None]:
+    """Inside, this process is one of several, if the flag is set.
+
+    The first one logs as usual, the others only trouble. One that fails leaves at once, with its own status: the
     regular way out would wait for the others, which may wait for it.
     """
     if not distributed.value:
@@ -57,58 +124,13 @@ def among_hosts(distributed: flags.FlagHolder) -> Iterator[None]:
         print(f"error: {error} ({hosts.name()})", file=sys.stderr)
         hosts.abandon(_USER_ERROR)
     except Exception:
-        _log.error("%s failed; the log of the first one to fail says why:\n%s", hosts.name(), traceback.format_exc())
+        _log.error("%s failed; the log of the first one to fail shows why:\n%s", hosts.name(), traceback.format_exc())
         hosts.abandon(_BUG)
     hosts.leave()
 
 
-def no_more(arguments: list[str]) -> None:
-    """Refuses arguments that are no flags."""
-    if len(arguments) > 1:
-        raise CocaError(f"{arguments[1]!r} is not a flag: flags begin with --, and --help lists them")
-
-
-def required(flag: flags.FlagHolder) -> str:
-    """The flag's value.
-
-    Raises:
-      CocaError: it was not given.
-    """
-    if not flag.value:
-        raise CocaError(f"--{flag.name} is missing: --help says what it is")
-    return flag.value
-
-
-def config(flag: flags.FlagHolder, *, reads_data: bool = True) -> Config:
-    """The strictly converted value of a `--config` flag.
-
-    Args:
-      reads_data: False: the command reads none, so that a config which asks for a folder is complete without one.
-
-    Raises:
-      CocaError: it was not given, the file cannot be read, or what it says does not hold together.
-    """
-    try:
-        values = required(flag)
-        hasattr(values, "model")  # ml_collections keeps the error of a missing file for whoever reads the config first
-        return from_config_dict(values, reads_data=reads_data)
-    except OSError:
-        raise _unreadable_config() from None
-
-
-def evaluation_config(flag: flags.FlagHolder, names: Sequence[str]) -> EvaluationConfig:
-    """The same for a file of `configs/eval/`, of which only the datasets of these names are kept, or all."""
-    try:
-        values = required(flag)
-        if not hasattr(values, "datasets"):
-            raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
-        return evaluation_from_config_dict(values, names)
-    except OSError:
-        raise _unreadable_config() from None
-
-
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs `main` with the remaining arguments; its `CocaError` becomes one sentence, its return value the status."""
+    """Runs `main` with the positional arguments; its `CocaError` becomes one sentence, its return value the status."""
     # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -117,11 +139,34 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(arguments: list[str]) -> int | None:
         try:
-            return main(arguments)
+            status = main(arguments)
+            sys.stdout.flush()  # a closed pipe must show here, and not while the interpreter shuts down
+            return status
         except CocaError as error:
             fail(error)
+        except BrokenPipeError:
+            if not _is_abandoned(sys.stdout):
+                raise
+            return _PIPE_CLOSED
 
+    sys.argv = [_with_home(argument) for argument in sys.argv]
     app.run(guarded, flags_parser=_parse)
+
+
+def fail(message: object) -> NoReturn:
+    """Prints one sentence and leaves with status 2."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(_USER_ERROR)
+
+
+def _is_abandoned(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more; its last flush then goes nowhere instead of failing, too."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _handler(prefix: str = "") -> logging.Handler:
@@ -133,9 +178,11 @@ def _handler(prefix: str = "") -> logging.Handler:
 def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
+    except SystemExit:  # absl has printed the help, and leaves with 1
+        sys.exit(0)
     except CocaError as error:  # raised by a config file
         fail(error)
-    except OSError:  # how config_flags reports a missing file that a flag would override
+    except OSError:  # how config_flags reports a missing file whose keys a flag overrides
         fail(_unreadable_config())
     except flags.Error as error:
         fail(f"{error}; --help lists the flags")
@@ -143,13 +190,27 @@ def _parse(arguments: list[str]) -> list[str]:
         fail(_unknown_key(str(error)))
 
 
+@contextlib.contextmanager
+def _named_config_file() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise _unreadable_config() from None
+
+
+def _with_home(argument: str) -> str:
+    """The argument; in --config=~/FILE, which config_flags opens as it is written, with the home folder."""
+    flag, equals, path = argument.partition("=")
+    return flag + equals + expand_home(path) if flag in ("--config", "-config") else argument
+
+
 def _unreadable_config() -> CocaError:
-    given = [argument.split("=", 1)[1] for argument in sys.argv if re.match("--?config=", argument)]
-    return CocaError(f"the configuration file {' '.join(given)} cannot be read: check --config")
+    paths = [argument.split("=", 1)[1] for argument in sys.argv if re.match("--?config=", argument)]
+    return CocaError(f"the configuration file {' '.join(paths)} cannot be read: check --config")
 
 
 def _unknown_key(message: str) -> str:
-    found = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
-    if found:
-        return f"the config has no key {found[2]!r}: did you mean {found[1]!r}?"
+    keys = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
+    if keys:
+        return f"the config has no key {keys[2]!r}: did you mean {keys[1]!r}?"
     return f"the config has no such key: {message.strip(chr(34) + chr(39))}"

@@ -1,6 +1,8 @@
 """Contradictions between the keys of a config: each is one sentence, raised before anything compiles."""
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from coca_jax.config.data import DataConfig, DatasetConfig
 from coca_jax.config.evaluation import EvaluationConfig, EvaluationDatasetConfig
@@ -120,22 +122,38 @@ def _pretraining_rules(objective: PretrainingConfig) -> _Rules:
 
 
 def _data_rules(data: DataConfig) -> _Rules:
-    frames = next(iter(data.sources.values())).dataset.frames
-    alone = DataConfig(name=data.name, dataset=data.dataset, augmentation=data.augmentation)
-    unused = list(flattened(differences(alone))) if data.mixture else []
-    yield (
-        not unused,
-        f"data.{unused[0] if unused else ''} has no effect beside data.mixture, whose sources have keys of their own: set "
-        "it there, or leave it out",
-    )
-    for name, one in data.sources.items():
-        key = f"{data.key(name)}.dataset"
-        yield _are_templates(one.dataset.prompts), _needs_templates(key)
-        yield (
-            one.dataset.frames == frames,
-            f"{key}.frames = {one.dataset.frames} is not what the other sources have: a batch is all images, or all clips of "
-            "the same number of frames",
+    if data.mixture:
+        alone = DataConfig(name=data.name, dataset=data.dataset, augmentation=data.augmentation)
+        yield _unused(
+            "data", differences(alone), "beside data.mixture, whose sources have keys of their own: set it there"
         )
+    frames = next(iter(data.sources.values())).dataset.frames
+    for name, one in data.sources.items():
+        key, dataset = data.key(name), one.dataset
+        own = {key: value for key, value in differences(one).items() if key != "share"}
+        yield from _dataset_rules(key, dataset, own)
+        yield (
+            dataset.frames == frames,
+            f"{key}.dataset.frames = {dataset.frames} is not what the other sources have: a batch is all images, or all "
+            "clips of the same number of frames",
+        )
+        if not dataset.label_field:
+            named = {name: value for name, value in differences(dataset).items() if name in ("class_names", "prompts")}
+            yield _unused(
+                f"{key}.dataset", named, f"without {key}.dataset.label_field: name the metadata with the class"
+            )
+
+
+def _dataset_rules(key: str, dataset: DatasetConfig, changes: dict[str, Any]) -> _Rules:
+    """Rules of a dataset that the config has at `key`, where `changes` differs from the defaults."""
+    if dataset.format == "digit_scenes":
+        reason = f"on digit_scenes, which are generated: set {key}.dataset.format, such as folder"
+        yield _unused(key, changes, reason)
+    yield (
+        len(dataset.prompts) == 1 or (bool(dataset.prompts) and all("{}" in prompt for prompt in dataset.prompts)),
+        f"{key}.dataset.prompts needs templates with {{}} where the class name goes, such as 'a photo of a {{}}.', or one "
+        "file of them",
+    )
 
 
 def _token_rules(data: DataConfig) -> _Rules:
@@ -153,19 +171,27 @@ def _token_rules(data: DataConfig) -> _Rules:
         )
 
 
-def _are_templates(prompts: tuple[str, ...]) -> bool:
-    return len(prompts) == 1 or (bool(prompts) and all("{}" in prompt for prompt in prompts))
-
-
-def _needs_templates(key: str) -> str:
-    return f"{key}.prompts needs templates with {{}} where the class name goes, such as 'a photo of a {{}}.', or one file of them"
+def _unused(key: str, changes: dict[str, Any], reason: str) -> tuple[bool, str]:
+    """The rule that no key below `key` is changed, since it would have no effect."""
+    names = list(flattened(changes))
+    return not names, f"{key}.{names[0] if names else ''} has no effect {reason}, or leave it out"
 
 
 def _evaluation_rules(one: EvaluationDatasetConfig, where: str) -> _Rules:
     dataset, classification, tasks = one.dataset, one.classification, ", ".join(one.tasks)
     classifies = bool({"classification", "likelihood_classification"}.intersection(one.tasks))
     key, keys = f"{where}.dataset", f"{where}.classification"
-    return [
+    changes = differences(dataclasses.replace(dataset, evaluation_files=()))
+    yield from _dataset_rules(where, dataset, {"dataset": changes} if changes else {})
+    if not classification.described_by:
+        training = {
+            name: value for name, value in changes.items() if name in ("train_files", "exclude", "exclude_keys")
+        }
+        yield _unused(key, training, f"on an evaluation, as it chooses training records: set {key}.only")
+    if dataset.evaluation_files:
+        share = {name: value for name, value in changes.items() if name == "holdout"}
+        yield _unused(key, share, f"beside {key}.evaluation_files: set that to ()")
+    yield from [
         (one.tasks, f"{where}.tasks is empty: name what is measured, such as ('retrieval',)"),
         (
             dataset.format != "tfds" or "*" not in dataset.evaluation_files,
@@ -181,7 +207,6 @@ def _evaluation_rules(one: EvaluationDatasetConfig, where: str) -> _Rules:
             not classifies or dataset.format == "digit_scenes" or classification.fields or dataset.label_field,
             f"{where} is to be classified: name the metadata with a record's class as {key}.label_field",
         ),
-        (_are_templates(dataset.prompts), _needs_templates(key)),
         (
             "{}" in classification.likelihood_prompt,
             f"{keys}.likelihood_prompt needs a {{}} where the class name goes",

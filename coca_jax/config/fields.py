@@ -25,7 +25,7 @@ def number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """An int or float within a range; every numeric key has one, so that a slip of a sign or a power of ten shows at once."""
+    """An int or float within a range; every numeric key has one, so that a wrong sign or power of ten shows at once."""
     bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
     return dataclasses.field(
         default=default, metadata={"range": {word: bound for word, bound in bounds.items() if bound is not None}}
@@ -48,23 +48,21 @@ def differences(config: Any) -> dict[str, Any]:
     Fingerprints hash this, so that a key that is added later changes none of them. A released default may therefore
     change only together with its key's name.
     """
-    result = {}
+    result: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value, default = getattr(config, field.name), field.default
         if dataclasses.is_dataclass(value):
-            value, unchanged = differences(value), {}
+            value, default = differences(value), {}
         elif isinstance(value, dict):
-            value, unchanged = {name: differences(one) for name, one in value.items()}, {}
-        else:
-            unchanged = field.default
-        if value != unchanged:
+            value, default = {name: differences(one) for name, one in value.items()}, {}
+        if value != default:
             result[field.name] = value
     return result
 
 
 def flattened(values: dict[str, Any]) -> dict[str, Any]:
     """The leaves of nested dicts, by their keys with dots between."""
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
             result |= {f"{key}.{inner}": leaf for inner, leaf in flattened(value).items()}

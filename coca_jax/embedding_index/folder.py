@@ -113,7 +113,7 @@ def _decoded(pictures: Path, entries: Sequence[Entry], size: int) -> tuple[list[
     """The entries that can be read, their pixels, and why the others cannot."""
 
     def decoded(entry: Entry) -> np.ndarray | str:
-        if entry.stamp[0] > _LARGEST:
+        if entry.stamp and entry.stamp[0] > _LARGEST:
             return f"{pictures / entry.name} is too large to be read as a picture"
         try:
             return load_image(pictures / entry.name, size)

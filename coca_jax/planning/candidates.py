@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed import sharding
 from coca_jax.errors import CocaError
-from coca_jax.planning.cost import COMFORTABLE, Cost
+from coca_jax.planning.cost import COMFORTABLE, Cost, compiled_cost
 from coca_jax.planning.forecast import estimate
-from coca_jax.planning.topology import Topology
+from coca_jax.planning.topology import Topology, compile_only_devices
 from coca_jax.trainer import program
 
 _REMAT = ("none", "dots", "attention", "full")
@@ -16,38 +16,51 @@ _MOST_MICROBATCHES = 64
 _UNSURE = 1.5  # estimates of memory that exceed what is comfortable by less than this are worth a compilation
 
 
+def measure(config: Config, topology: Topology) -> Cost:
+    """The cost of a config's step on a machine: from the compiler for TPUs, by arithmetic for all others.
+
+    Raises:
+      CocaError: config and machine do not fit each other, or the compiler is missing or fails.
+    """
+    if not topology.chip.torus:
+        return estimate(program.build(config, program.abstract_mesh(config, topology.devices)), topology)
+    mesh = sharding.make_mesh(config.train.mesh, config.model, compile_only_devices(topology))
+    return compiled_cost(program.build(config, mesh), topology)
+
+
 def candidates(config: Config, topology: Topology) -> list[tuple[Config, Cost]]:
-    """What might fit, with its estimated cost: the fastest bound first, then the fewest bytes sent.
+    """Variations of a config that may fit, with their estimated costs: the fastest first, then the fewest bytes sent.
 
     Raises:
       CocaError: nothing comes near fitting.
     """
-    found = []
+    estimates = []
     for candidate in _variations(config, topology.devices):
         try:
             built = program.build(candidate, program.abstract_mesh(candidate, topology.devices))
         except CocaError:  # this mesh cannot carry this model or batch
             continue
-        found.append((candidate, estimate(built, topology)))
-    near = [(c, cost) for c, cost in found if cost.memory.share <= COMFORTABLE * _UNSURE]
+        estimates.append((candidate, estimate(built, topology)))
+    near = [(c, cost) for c, cost in estimates if cost.memory.share <= COMFORTABLE * _UNSURE]
     if not near:
         raise CocaError(
-            f"the model comes near fitting {topology} in no way that was tried: take more chips or a lower train.batch_size"
+            f"no variation that was tried comes near fitting {topology}: take more chips or a lower train.batch_size"
         )
-    return sorted(near, key=lambda pair: (pair[1].step_seconds, pair[1].sent))
+    return sorted(near, key=lambda pair: (pair[1].step_seconds, pair[1].sent or 0))
 
 
 def best(
-    ranked: list[tuple[Config, Cost]], measure: Callable[[Config], Cost], tries: int, said: Callable[[Cost], None]
+    ranked: list[tuple[Config, Cost]], measure: Callable[[Config], Cost], tries: int, report: Callable[[Cost], None]
 ) -> Cost:
-    """The first of the ranked candidates that the compiler finds to fit comfortably.
+    """The first of the ranked candidates that fits comfortably when it is compiled.
 
-    What the compiler says of one corrects the estimates of the others.
+    The compiled size of one corrects the estimates of the others.
 
     Args:
+      ranked: as `candidates` gives them.
       measure: compiles a candidate.
       tries: how many to compile at most.
-      said: is told of each one compiled.
+      report: called with the cost of each one compiled.
 
     Raises:
       CocaError: none of those tried fits.
@@ -59,7 +72,7 @@ def best(
         if compiled and guess.memory.share * correction > COMFORTABLE:
             continue
         cost = measure(candidate)
-        said(cost)
+        report(cost)
         compiled += 1
         if cost.memory.share <= COMFORTABLE:
             return cost
@@ -68,7 +81,7 @@ def best(
 
 
 def _variations(config: Config, devices: int) -> Iterator[Config]:
-    """The config with every mesh, remat policy and number of microbatches worth a thought."""
+    """The config with every promising mesh, remat policy and number of microbatches."""
     tensor = config.train.mesh.tensor
     sizes = [fsdp for fsdp in _divisors(devices // tensor) if config.model.width % fsdp == 0]
     automatic = sharding.mesh_shape(dataclasses.replace(config.train.mesh, data=0, fsdp=0), config.model, devices)[1]

@@ -1,7 +1,8 @@
-"""What chips send each other in a step: collectives read from a compiled program's HLO text, loops multiplied.
+"""Bytes that chips send each other in a step: collectives read from a compiled program's HLO text, loops multiplied.
 
-Understood are the forms that XLA prints for TPUs and CPUs in jaxlib 0.10: replica groups as lists, as iota
-("[2,4]<=[8]") or as mesh axes, reduce-scatters that a fusion makes of an all-reduce, and the TPU's asynchronous chains of fusions.
+JAX's cost and memory analyses do not count them. Understood are the forms that XLA prints for TPUs and CPUs in jaxlib
+0.10: replica groups as lists, as iota ("[2,4]<=[8]") or as mesh axes, reduce-scatters that a fusion makes of an
+all-reduce, and the TPU's asynchronous chains of fusions.
 """
 
 import collections
@@ -25,11 +26,11 @@ _CONSTANT = re.compile(r"[su](?:32|64)\[\]\S* constant\((\d+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What collectives of one kind cost in a step.
+    """Collectives of one kind in a step.
 
     Attributes:
       count: how often they run.
-      bytes: what each chip sends, by the algorithms that send least (rings).
+      bytes: sent by each chip, by the algorithms that send least (rings).
     """
 
     count: int = 0
@@ -58,7 +59,7 @@ def of_hlo(text: str, devices: int) -> dict[str, Traffic]:
     def total(name: str) -> dict[str, Traffic]:
         sums: dict[str, Traffic] = collections.defaultdict(Traffic)
         for line in program.lines[name]:
-            for kind, traffic in _own(line, name, program, devices):
+            for kind, traffic in _collective(line, name, program, devices):
                 sums[kind] += traffic
             for called, count in _calls(line, program):
                 for kind, traffic in total(called).items():
@@ -110,15 +111,15 @@ def _trip_count(line: str, condition: str, program: _Program) -> int | None:
     return constants[0] if len(constants) == 1 else None
 
 
-def _own(line: str, computation: str, program: _Program, devices: int) -> list[tuple[str, Traffic]]:
-    """The collective that a line is, if it is one that counts."""
-    found = _INSTRUCTION.match(line)
-    if not found:
+def _collective(line: str, computation: str, program: _Program, devices: int) -> list[tuple[str, Traffic]]:
+    """The collective that a line of HLO is; empty if it is none that counts."""
+    instruction = _INSTRUCTION.match(line)
+    if not instruction:
         return []
     # A TPU's asynchronous collective stands in a chain of fusions: where it starts, in what hides it, where it ends.
     if "chain_id=" in line and not any("AsyncCollectiveStart" in other for other in program.lines[computation]):
         return []
-    shape, kind, start = found.groups()
+    shape, kind, start = instruction.groups()
     size, ways = _bytes(shape), _group_size(line, devices)
     if start and kind == "all-gather":  # its tuple holds the input, a part of the output, too
         size *= ways / (ways + 1)
@@ -144,7 +145,7 @@ def _sent(kind: str, size: float, ways: int) -> float:
 def _bytes(shape: str) -> float:
     total = 0.0
     for dtype, sizes in _ARRAY.findall(shape):
-        width = 8 if dtype in ("pred", "token") else int(re.search(r"\d+", dtype)[0])
+        width = 8 if dtype in ("pred", "token") else int(re.findall(r"\d+", dtype)[0])
         total += math.prod(map(int, filter(None, sizes.split(",")))) * width / 8
     return total
 

@@ -7,7 +7,9 @@ bounds: what the step would take if compute, memory and network each ran at the 
 import dataclasses
 import re
 import time
+from typing import Any
 
+import jax
 from jax.errors import JaxRuntimeError
 
 from coca_jax.errors import CocaError
@@ -23,7 +25,7 @@ class Memory:
     """Bytes a chip.
 
     Attributes:
-      optimizer: its state, and the average of the parameters where there is one.
+      optimizer: its state, and the average of the parameters if there is one.
       batch: one chip's rows of one batch.
       temporaries: activations, gradients, gathered parameters, and all else that lives within a step.
       code: the program itself.
@@ -50,8 +52,9 @@ class Cost:
 
     Attributes:
       model_flops: what the step needs by convention, over all chips; `step_flops`: what it computes.
-      traffic: bytes that each chip sends, and how often, by kind of collective.
-      compile_seconds: None where memory and traffic are estimates.
+      traffic: bytes that each chip sends, and how often, by kind of collective; None: the program cannot be read.
+      compile_seconds: None if memory and traffic are estimates.
+      unread: why traffic is None.
     """
 
     topology: Topology
@@ -62,53 +65,56 @@ class Cost:
     memory: Memory
     model_flops: float
     step_flops: float
-    traffic: dict[str, collectives.Traffic]
+    traffic: dict[str, collectives.Traffic] | None
     compile_seconds: float | None
+    unread: str = ""
 
     @property
     def fits(self) -> bool:
         return self.memory.share <= 1
 
     @property
-    def sent(self) -> float:
+    def sent(self) -> float | None:
         """Bytes that each chip sends in a step."""
-        return sum(traffic.bytes for traffic in self.traffic.values())
+        return None if self.traffic is None else sum(traffic.bytes for traffic in self.traffic.values())
 
     @property
     def bounds(self) -> dict[str, float]:
-        """Seconds a step, at the least, for compute, for memory and for the network of each chip.
+        """Seconds a step, at the least, for compute, for memory and for the network of each chip, as far as known.
 
         Memory: the state is read and written once, and so is all that is temporary.
         """
         chip, memory = self.topology.chip, self.memory
         moved = 2 * (memory.parameters + memory.optimizer + memory.temporaries) + memory.batch
-        return {
+        bounds = {
             "compute": self.step_flops / self.topology.devices / chip.flops,
             "memory": moved / chip.hbm_bandwidth,
-            "network": self.sent / chip.network_bandwidth,
         }
+        return bounds if self.sent is None else bounds | {"network": self.sent / chip.network_bandwidth}
 
     @property
     def step_seconds(self) -> float:
-        """A step takes at least so long."""
+        """Lower bound of a step's time."""
         return max(self.bounds.values())
 
     @property
     def utilization(self) -> float:
-        """Model FLOPs utilisation (MFU) is at most so high."""
+        """Upper bound of model FLOPs utilisation (MFU)."""
         return self.model_flops / self.topology.devices / self.topology.chip.flops / self.step_seconds
 
     @property
     def pairs_per_second_per_chip(self) -> float:
-        """At most."""
+        """Upper bound."""
         return self.batch_size / self.topology.devices / self.step_seconds
 
 
-def compiled(program: Program, topology: Topology) -> Cost:
+def compiled_cost(program: Program, topology: Topology) -> Cost:
     """The cost of a program, compiled for the machine's devices. The compiler takes minutes for a large model.
 
+    Too little memory is a result like any other; and what cannot be read of a compiled program is left out.
+
     Raises:
-      CocaError: the compiler fails for another reason than memory, of which too little is a result like any other.
+      CocaError: the compiler fails for another reason than memory.
     """
     started = time.perf_counter()
     try:
@@ -116,25 +122,39 @@ def compiled(program: Program, topology: Topology) -> Cost:
     except JaxRuntimeError as error:
         needed = _out_of_memory(str(error))
         if needed is None:
-            first = str(error).splitlines()[0]
-            raise CocaError(f"the compiler cannot compile the step for {topology}: {first}") from error
-        return of_program(program, topology, memory(program, topology, peak=needed), {}, time.perf_counter() - started)
-    stats = executable.memory_analysis()
+            raise CocaError(f"the compiler cannot compile the step for {topology}: {_first_line(error)}") from error
+        seconds = time.perf_counter() - started
+        unread = "a step that does not fit is not compiled to its end"
+        return of_program(program, topology, memory(program, topology, peak=needed), None, seconds, unread)
+    stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
     # What the arguments do not hold already; on TPUs the code lies in the same memory.
     beyond_state = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     code = stats.generated_code_size_in_bytes
     peak = max(stats.peak_memory_in_bytes, stats.argument_size_in_bytes + beyond_state) + code
     seconds = time.perf_counter() - started
-    traffic = collectives.of_hlo(executable.as_text(), topology.devices)
-    return of_program(program, topology, memory(program, topology, beyond_state, code, peak), traffic, seconds)
+    traffic, unread = _traffic(executable, topology.devices)
+    return of_program(program, topology, memory(program, topology, beyond_state, code, peak), traffic, seconds, unread)
+
+
+def _traffic(executable: jax.stages.Compiled, devices: int) -> tuple[dict[str, collectives.Traffic] | None, str]:
+    """The collectives of a compiled program; or None, and why they cannot be read."""
+    try:
+        return collectives.of_hlo(executable.as_text() or "", devices), ""
+    except (JaxRuntimeError, ValueError) as error:  # some compilers cannot print some of their programs
+        return None, f"the compiled program cannot be read: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def of_program(
     program: Program,
     topology: Topology,
     needed: Memory,
-    traffic: dict[str, collectives.Traffic],
+    traffic: dict[str, collectives.Traffic] | None,
     compile_seconds: float | None,
+    unread: str = "",
 ) -> Cost:
     """A program's cost, with its FLOPs counted."""
     config = program.config
@@ -149,6 +169,7 @@ def of_program(
         step_flops=step_flops(config),
         traffic=traffic,
         compile_seconds=compile_seconds,
+        unread=unread,
     )
 
 
@@ -167,7 +188,7 @@ def memory(program: Program, topology: Topology, temporaries: int = 0, code: int
 
 
 def _out_of_memory(message: str) -> int | None:
-    """Bytes that the program would need, from the compiler's complaint; None where it complains of something else."""
+    """Bytes that the program would need, from the compiler's error; None if the error is another one."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -19,30 +19,37 @@ def estimate(program: Program, topology: Topology) -> cost.Cost:
 
 
 def _temporaries(program: Program, memory: cost.Memory) -> float:
-    """Bytes a chip of what lives within a step."""
+    """Bytes a chip of activations, gradients and gathered parameters: what lives within a step."""
     config, (data, fsdp, tensor) = program.config, program.mesh.shape.values()
     model, text = config.model, config.model.text
     pairs = config.train.batch_size / (data * fsdp)  # a chip's
     part = pairs / config.train.microbatches
     width = 2 if model.dtype == "bfloat16" else 4
     tokens, queries = _token_counts(config)
-    stacks = (  # layers, positions, MLP width, positions that cross-attention reads
-        (model.image.layers, tokens, model.image.mlp, 0),
-        (text.unimodal_layers, text.length + 1, text.mlp, 0),
-        (text.multimodal_layers, text.length, text.mlp, queries),
+    stacks = (  # layers; positions, MLP width, positions that cross-attention reads
+        (model.image.layers, (tokens, model.image.mlp, 0)),
+        (text.unimodal_layers, (text.length + 1, text.mlp, 0)),
+        (text.multimodal_layers, (text.length, text.mlp, queries)),
     )
-    kept = sum(layers * kept_numbers(config.model, *sizes) for layers, *sizes in stacks)
-    working = max(kept_numbers(config.model, *sizes, remat="none") for _, *sizes in stacks)
+    kept = sum(layers * kept_numbers(model, model.remat, *sizes) for layers, sizes in stacks)
+    working = max(kept_numbers(model, "none", *sizes) for _, sizes in stacks)
     logits = 4 * 3 * 8 * text.vocabulary_size / width / tensor  # of a chunk of 8 positions, in float32, with gradients
-    layer = memory.parameters * fsdp * width / 4 / sum(layers for layers, *_ in stacks)  # gathered: two, and a gradient
+    layer = memory.parameters * fsdp * width / 4 / sum(layers for layers, _ in stacks)  # gathered: two, and a gradient
     embeddings = 4 * 4 * config.train.batch_size * model.width  # two gathered, with their gradients
     gradients = memory.parameters * (2 if config.train.microbatches > 1 else 1)
     return part * (kept + working + logits) * width + 3 * layer + embeddings + gradients
 
 
-def kept_numbers(model: ModelConfig, positions: int, mlp: int, read: int, remat: str | None = None) -> float:
-    """Numbers that a block keeps of one pair for its backward pass; see `models.layers`."""
-    remat = remat or model.remat
+def kept_numbers(model: ModelConfig, remat: str, positions: int, mlp: int, read: int) -> float:
+    """Numbers that a block keeps of one pair for its backward pass under a remat policy; see `models.layers`.
+
+    Args:
+      model: for its width and heads.
+      remat: the policy.
+      positions: of the block's sequence.
+      mlp: the width of its MLP.
+      read: positions that its cross-attention reads; 0: it has none.
+    """
     width, heads = model.width, model.heads
     kept = positions * width
     if remat in ("attention", "dots", "none"):
@@ -69,9 +76,9 @@ def _traffic(program: Program) -> dict[str, Traffic]:
     width = 2 if config.model.dtype == "bfloat16" else 4
     parts = config.train.microbatches
     passes = 2 * parts + (parts if parts > 1 else 0)  # of several parts the embeddings come first
-    found = {
+    sent = {
         "all-gather": passes * parameters * width / 4 * (fsdp - 1),
         "reduce-scatter": parts * parameters * (fsdp - 1),
         "all-reduce": parts * 2 * parameters * (data - 1) / data,
     }
-    return {kind: Traffic(0, size) for kind, size in found.items() if size}
+    return {kind: Traffic(0, size) for kind, size in sent.items() if size}

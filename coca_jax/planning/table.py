@@ -3,18 +3,19 @@
 import dataclasses
 from typing import Any
 
+from coca_jax.pages.text_table import text_table
 from coca_jax.planning.cost import COMFORTABLE, Cost
 
 
 def table(cost: Cost) -> str:
-    """The cost of a step, a page of text."""
+    """The cost of a step as a page of text."""
     memory, bounds = cost.memory, cost.bounds
     devices, chip = cost.topology.devices, cost.topology.chip
     pairs = cost.pairs_per_second_per_chip
     more = cost.step_flops / cost.model_flops
     source = "estimated by arithmetic" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
+    sent = "not known" if cost.sent is None else _size(cost.sent)
     rows: list[tuple[str, str, str]] = [
-        (f"{cost.topology}, {devices:,} chips", _settings(cost), source),
         ("", "", ""),
         ("memory a chip", "", ""),
         ("  parameters", _size(memory.parameters), ""),
@@ -29,10 +30,10 @@ def table(cost: Cost) -> str:
         ("  a step needs", _flops(cost.model_flops), ""),
         ("  a step computes", _flops(cost.step_flops), f"{more:.2f} x, by remat and microbatches"),
         ("", "", ""),
-        ("sent by each chip a step", _size(cost.sent), ""),
+        ("sent by each chip a step", sent, cost.unread),
         *(
             (f"  {kind}", _size(traffic.bytes), f"{traffic.count:,} times" if traffic.count else "")
-            for kind, traffic in sorted(cost.traffic.items(), key=lambda item: -item[1].bytes)
+            for kind, traffic in sorted((cost.traffic or {}).items(), key=lambda item: -item[1].bytes)
         ),
         ("", "", ""),
         ("roofline: bounds, not forecasts", "", ""),
@@ -43,10 +44,11 @@ def table(cost: Cost) -> str:
         ("  MFU", f"< {cost.utilization:.1%}", ""),
         ("  pairs/s", f"< {pairs * devices:,.0f}", f"{pairs:,.1f} a chip"),
     ]
-    return _aligned(rows)
+    return "\n".join((f"{cost.topology}, {devices:,} chips  {_settings(cost)}  {source}", text_table(rows, "<><")))
 
 
 def verdict(cost: Cost) -> str:
+    """Whether the step fits, in words."""
     if not cost.fits:
         return "does not fit"
     return "fits" if cost.memory.share <= COMFORTABLE else f"fits, with less than {1 - COMFORTABLE:.0%} to spare"
@@ -65,7 +67,10 @@ def as_dict(cost: Cost) -> dict[str, Any]:
         "fits": cost.fits,
         "memory": dataclasses.asdict(cost.memory) | {"share": cost.memory.share},
         "flops": {"model": cost.model_flops, "per_pair": cost.model_flops / cost.batch_size, "step": cost.step_flops},
-        "traffic": {kind: dataclasses.asdict(traffic) for kind, traffic in cost.traffic.items()},
+        "traffic": None
+        if cost.traffic is None
+        else {kind: dataclasses.asdict(traffic) for kind, traffic in cost.traffic.items()},
+        "unread": cost.unread,
         "bounds": {
             "seconds": cost.bounds,
             "step_seconds": cost.step_seconds,
@@ -76,7 +81,7 @@ def as_dict(cost: Cost) -> dict[str, Any]:
 
 
 def flags(cost: Cost) -> str:
-    """The flags that make `coca_jax.train` run what was planned."""
+    """The flags with which `coca_jax.train` runs what was planned."""
     data, fsdp, tensor = cost.mesh
     return " ".join(
         f"--config.{key}={value}"
@@ -91,7 +96,7 @@ def flags(cost: Cost) -> str:
 
 
 def line(cost: Cost) -> str:
-    """One candidate of a search."""
+    """One candidate of a search, as a line of the log."""
     how = "estimated" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
     return (
         f"{_settings(cost)}: {how}, {_size(cost.memory.peak)} ({cost.memory.share:.0%}), MFU < {cost.utilization:.1%}"
@@ -127,10 +132,3 @@ def _size(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:,.2f} GiB"
-
-
-def _aligned(rows: list[tuple[str, str, str]]) -> str:
-    first, *rest = rows
-    widths = [max(len(row[column]) for row in rest) for column in range(2)]
-    lines = ["  ".join(first), *(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}".rstrip() for a, b, c in rest)]
-    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Machines by name, such as v4:8x16x16 or h100:256, and devices of TPU pods that exist for the compiler only."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -48,12 +49,15 @@ def _example(chip: chips.Chip) -> str:
     return f"{chip.name}:{ {0: '256', 2: '16x16', 3: '8x8x8'}[chip.torus] }"
 
 
+@functools.cache
 def compile_only_devices(topology: Topology) -> list[Any]:
     """The machine's devices, for which programs can be compiled but not run. Needs libtpu, and no TPU.
 
     Raises:
       CocaError: libtpu is not installed, or does not know this machine.
     """
+    # By default libtpu locks the chips of this host for one process; a compiler needs none, so that several may run.
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     # For libtpu, which would otherwise ask Google Cloud's metadata server which host of which pod this is.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
@@ -73,4 +77,6 @@ def compile_only_devices(topology: Topology) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(str(topology), "tpu", **options).devices)
     except JaxRuntimeError as error:
-        raise CocaError(f"libtpu does not know the topology {topology}: {str(error).splitlines()[0]}") from None
+        raise CocaError(
+            f"libtpu cannot describe {topology}, so that no plan is made: {str(error).splitlines()[0]}"
+        ) from None

@@ -34,14 +34,16 @@ def main() -> None:
     values = flags.FlagValues()
     command = module.define(values)
     if _HELP.intersection(arguments):
-        print(f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{values.get_help()}")
+        print(
+            f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{values.get_help(include_special_flags=False)}"
+        )
         return
     flags.FLAGS.append_flag_values(values)
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 
     def run(rest: list[str]) -> None:
         values.mark_as_parsed()  # the flags are those of FLAGS, which has parsed them
-        command_line.no_more(rest[1:])
+        command_line.reject_positional_arguments(rest[1:])
         command(command_line.config(config))
 
     command_line.run(run)

@@ -79,12 +79,9 @@ def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    workers = flags.DEFINE_integer("workers", 4, "Processes that index shards.", lower_bound=1, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Processes that index shards.", 1, flag_values=values)
     beside = flags.DEFINE_bool(
-        "beside",
-        True,
-        "In a bucket, keep the indices beside the shards, for all machines; else in this one's cache.",
-        flag_values=values,
+        "beside", True, "In a bucket, keep indices beside the shards; else in the cache.", flag_values=values
     )
 
     def run(config: Config) -> None:

@@ -94,7 +94,7 @@ def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, boo
     for token, run in itertools.groupby(ids.tolist()):
         piece, times = vocabulary.piece(token), len(list(run))
         if token == vocabulary.pad_id:
-            piece, times = f"{piece} × {times}", 1
+            piece, times = f"{piece}, {times} times", 1
         pieces += [(piece, token, token in special)] * times
     return pieces
 
@@ -112,8 +112,8 @@ def _skipped(sources: Iterable[Skipped]) -> list[Section]:
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
-    step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", lower_bound=0, flag_values=values)
-    count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", lower_bound=1, flag_values=values)
+    step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0, flag_values=values)
+    count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", 1, flag_values=values)
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:

@@ -7,11 +7,10 @@ core, of records in memory. tokenise: the same for texts. pipeline: everything, 
 batch to the device. "a core" is the rate of one core alone: records by seconds of processor time.
 """
 
-import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import flags
@@ -31,29 +30,20 @@ _ROWS = 256  # of a batch that the pipeline makes, at most
 _TEXTS = 64  # tokenised at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The measured rates of a stage; bytes are those of its input, or for whole batches of its output.
-
-    Attributes:
-      records, seconds, core_seconds: number of records, seconds of the clock, and of all this process' threads together.
-    """
-
-    records_per_second: float
-    bytes_per_second: float
-    records_per_second_per_core: float
-    records: int
-    seconds: float
-    core_seconds: float
+Rates = dict[str, float]
 
 
-def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Stage]:
+def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
     """Runs each stage for about `seconds`.
+
+    Returns:
+      Rates by stage. Bytes are those of a stage's input, or for whole batches of its output.
 
     Raises:
       CocaError: records do not exist or cannot be read.
     """
-    stages, size = {}, config.model.image.size
+    stages: dict[str, Rates] = {}
+    size = config.model.image.size
     for name, source in config.data.sources.items():
         if source.dataset.format == "digit_scenes":
             continue
@@ -72,7 +62,7 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str,
     return stages | _batches(config, vocabulary, seconds)
 
 
-def _timed(seconds: float, work: Iterator[tuple[int, int]]) -> Stage:
+def _timed(seconds: float, work: Iterator[tuple[int, int]]) -> Rates:
     """Takes (records, bytes) from `work` until the time is up."""
     records = size = 0
     start, core_start = time.perf_counter(), time.process_time()
@@ -80,8 +70,15 @@ def _timed(seconds: float, work: Iterator[tuple[int, int]]) -> Stage:
         records, size = records + more, size + more_bytes
         if time.perf_counter() - start >= seconds:
             break
-    elapsed, cores = time.perf_counter() - start, max(time.process_time() - core_start, 1e-9)
-    return Stage(records / elapsed, size / elapsed, records / cores, records, elapsed, cores)
+    elapsed, cores = time.perf_counter() - start, max(time.process_time() - core_start, 1e-9)  # of all threads
+    return {
+        "records_per_second": records / elapsed,
+        "bytes_per_second": size / elapsed,
+        "records_per_second_per_core": records / cores,
+        "cores_busy": cores / elapsed,
+        "records": records,
+        "seconds": elapsed,
+    }
 
 
 def _read(store: RecordStore, block: int, records: list[Record]) -> Iterator[tuple[int, int]]:
@@ -124,7 +121,7 @@ def _tokenise(records: list[Record], texts: Texts, vocabulary: Vocabulary, lengt
         yield len(drawn), sum(len(text.encode()) for text in drawn)
 
 
-def _batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Stage]:
+def _batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
     """The whole pipeline on some rows of each batch, and the way to the device."""
     import jax
 
@@ -147,13 +144,12 @@ def _batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str
     }
 
 
-def as_text(stages: dict[str, Stage]) -> str:
+def as_text(stages: dict[str, Rates]) -> str:
     """A table of the rates."""
-    rows = [("stage", "records/s", "MB/s", "records/s a core", "cores busy")]
-    for name, stage in stages.items():
-        rates = (stage.records_per_second, stage.bytes_per_second / 1e6, stage.records_per_second_per_core)
-        cells = (f"{rates[0]:,.0f}", f"{rates[1]:,.1f}", f"{rates[2]:,.0f}")
-        rows.append((name, *cells, f"{stage.core_seconds / stage.seconds:.1f}"))
+    rows: list[Sequence[str]] = [("stage", "records/s", "MB/s", "records/s a core", "cores busy")]
+    for name, rates in stages.items():
+        cells = f"{rates['records_per_second']:,.0f}", f"{rates['bytes_per_second'] / 1e6:,.1f}"
+        rows.append((name, *cells, f"{rates['records_per_second_per_core']:,.0f}", f"{rates['cores_busy']:.1f}"))
     return text_table(rows)
 
 
@@ -164,9 +160,6 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
 
     def run(config: Config) -> None:
         stages = measure(config, common.load_vocabulary(config), seconds.value)
-        if as_json.value:
-            print(json.dumps({name: dataclasses.asdict(stage) for name, stage in stages.items()}, indent=2))
-        else:
-            print(as_text(stages))
+        print(json.dumps(stages, indent=2) if as_json.value else as_text(stages))
 
     return run

@@ -10,9 +10,11 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -23,31 +25,39 @@ from coca_jax.data.records.open import SPLITS
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.vocabulary import Vocabulary
-from coca_jax.tools import common, stats_report
-from coca_jax.tools.stats_report import ASPECTS, Corrupt, DatasetStats, Spread
+from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
+from coca_jax.pages.page import write_page
+from coca_jax.pages.text_table import text_table
+from coca_jax.tools import common
 
 _NAMES = 10  # of corrupt records, for each cause
 _FREQUENT = 10  # captions that are shown as the most frequent
 _BINS = 12
+_ASPECTS = {  # width / height from which on an image counts here
+    0: "below 1:3",
+    1 / 3: "1:3 to 1:2",
+    1 / 2: "1:2 to 2:3",
+    2 / 3: "2:3 to 3:4",
+    3 / 4: "3:4 to 0.95",
+    0.95: "square",
+    1.05: "1.05 to 4:3",
+    4 / 3: "4:3 to 3:2",
+    3 / 2: "3:2 to 2:1",
+    2: "2:1 to 3:1",
+    3: "above 3:1",
+}
+Stats = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """The measures of a block of records: eight bytes a number, so that whole datasets fit into memory.
+    """The measures of a block of records: eight bytes a number, so that whole datasets fit into memory."""
 
-    Attributes:
-      corrupt: index and cause of each corrupt record.
-      formats: images by file format.
-      sizes: width and height of each image, int64 [images, 2]; of clips none.
-      files: bytes, hash and number of captions of each usable record, int64 [records, 3].
-      captions: record, hash, characters and tokens of each caption, int64 [captions, 4].
-    """
-
-    corrupt: list[tuple[int, str]]
+    corrupt: list[tuple[int, str]]  # index and cause
     formats: Counter[str]
-    sizes: np.ndarray
-    files: np.ndarray
-    captions: np.ndarray
+    sizes: np.ndarray  # width and height of each image but clips, int64 [images, 2]
+    files: np.ndarray  # bytes, hash and number of captions of each usable record, int64 [records, 3]
+    captions: np.ndarray  # record, hash, characters and tokens of each caption, int64 [captions, 4]
 
 
 def measure(
@@ -56,10 +66,9 @@ def measure(
     store: RecordStore,
     vocabulary: Vocabulary,
     config: Config,
-    *,
     sample: int = 0,
     workers: int = 1,
-) -> DatasetStats:
+) -> Stats:
     """Reads a dataset, or `sample` of its records.
 
     Args:
@@ -69,42 +78,48 @@ def measure(
       config: a record is corrupt if its image cannot be brought to the size of this config's model.
       sample: how many records are read; 0: all.
       workers: threads.
+
+    Returns:
+      Values for `json.dumps`. "records" and "lost" (while indexing, by cause) count the whole split, all others the
+      records that were read; "spreads" has extremes, quantiles, mean and histogram of each quantity that has values.
     """
     indices, texts = common.evenly_spread(len(store), sample), Texts(dataset, store)
     work = functools.partial(_measure_block, dataset, store, texts, vocabulary, config.model.image.size)
     parts = list(common.in_blocks(work, indices, workers, name))
-    names = collections.defaultdict(list)
+    corrupt = collections.defaultdict(list)
     for index, cause in (one for part in parts for one in part.corrupt):
-        names[cause].append(index)
+        corrupt[cause].append(index)
     sizes, files, captions = (
         np.concatenate([getattr(part, key) for part in parts]) for key in ("sizes", "files", "captions")
     )
+    quantities = {
+        "file, bytes": files[:, 0],
+        "width, pixels": sizes[:, 0],
+        "height, pixels": sizes[:, 1],
+        "shorter side, pixels": sizes.min(axis=1),
+        "captions an image": files[:, 2],
+        "caption, characters": captions[:, 2],
+        "caption, tokens with BOS and EOS": captions[:, 3],
+    }
+    aspects = np.histogram(sizes[:, 0] / np.maximum(sizes[:, 1], 1), [*_ASPECTS, np.inf])[0].tolist()
     _, first, counts = np.unique(captions[:, 1], return_index=True, return_counts=True)
-    aspects = np.histogram(sizes[:, 0] / np.maximum(sizes[:, 1], 1), [*ASPECTS, np.inf])[0].tolist()
-    return DatasetStats(
-        records=len(store),
-        read=len(indices),
-        usable=len(files),
-        lost=dict(store.damage),
-        corrupt={
-            cause: Corrupt(len(bad), [store.name(index) for index in bad[:_NAMES]]) for cause, bad in names.items()
-        },
-        formats=dict(sum((part.formats for part in parts), Counter()).most_common()),
-        bytes=_spread(files[:, 0]),
-        width=_spread(sizes[:, 0]),
-        height=_spread(sizes[:, 1]),
-        shorter_side=_spread(sizes.min(axis=1)),
-        aspect=dict(zip(ASPECTS.values(), aspects, strict=True)),
-        identical_images=len(files) - len(np.unique(files[:, 1])),
-        captions=len(captions),
-        captions_per_image=_spread(files[:, 2]),
-        characters=_spread(captions[:, 2]),
-        tokens=_spread(captions[:, 3]),
-        tokens_read=config.model.text.length,
-        longer_captions=int((captions[:, 3] > config.model.text.length).sum()),
-        repeated_captions=len(captions) - len(counts),
-        most_frequent=_most_frequent(store, texts, captions, first, counts),
-    )
+    return {
+        "records": len(store),
+        "read": len(indices),
+        "usable": len(files),
+        "lost": dict(store.damage),
+        "corrupt": {cause: len(bad) for cause, bad in corrupt.items()},
+        "corrupt_names": {cause: [store.name(index) for index in bad[:_NAMES]] for cause, bad in corrupt.items()},
+        "formats": dict(sum((part.formats for part in parts), Counter()).most_common()),
+        "aspects": {words: count for words, count in zip(_ASPECTS.values(), aspects, strict=True) if count},
+        "spreads": {words: _spread(values) for words, values in quantities.items() if len(values)},
+        "identical_images": len(files) - len(np.unique(files[:, 1])),
+        "captions": len(captions),
+        "repeated_captions": len(captions) - len(counts),
+        "most_frequent_captions": _most_frequent(store, texts, captions, first, counts),
+        "tokens_that_the_model_reads": config.model.text.length,
+        "captions_with_more_tokens": int((captions[:, 3] > config.model.text.length).sum()),
+    }
 
 
 def _measure_block(
@@ -145,14 +160,13 @@ def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
 
 
-def _spread(values: np.ndarray) -> Spread | None:
-    if not len(values):
-        return None
+def _spread(values: np.ndarray) -> dict[str, Any]:
     low, high = int(values.min()), int(values.max())
     edges = np.unique(np.linspace(low, high + 1, _BINS + 1).astype(np.int64))
     p5, median, p95 = np.quantile(values, [0.05, 0.5, 0.95], method="nearest").tolist()
-    counts = np.histogram(values, edges)[0].tolist()
-    return Spread(low, p5, median, p95, high, round(float(values.mean()), 3), edges.tolist(), counts)
+    quantiles = {"min": low, "p5": p5, "median": median, "p95": p95, "max": high}
+    histogram = {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()}
+    return quantiles | {"mean": round(float(values.mean()), 3), "histogram": histogram}
 
 
 def _most_frequent(
@@ -169,17 +183,76 @@ def _most_frequent(
     return result
 
 
+def as_text(name: str, stats: Stats) -> str:
+    """The statistics as a table and lines."""
+    rows: list[Sequence[str]] = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
+    for words, spread in stats["spreads"].items():
+        quantiles = (f"{spread[key]:,}" for key in ("min", "p5", "median", "p95", "max"))
+        rows.append((words, *quantiles, f"{spread['mean']:,.1f}"))
+    lines = [text_table(rows), *(f"{label}: {value}" for label, value in _facts(stats))]
+    lines += [f"  such as {each}" for names in stats["corrupt_names"].values() for each in names[:3]]
+    lines += [f"aspect (width:height): {_listed(stats['aspects'])}"] if stats["aspects"] else []
+    frequent = stats["most_frequent_captions"].items()
+    lines += ["most frequent captions:"] if frequent else []
+    lines += [f"  {count:,} x {text if len(text) <= 80 else text[:79] + '…'}" for text, count in frequent]
+    return "\n".join(lines)
+
+
+def _facts(stats: Stats) -> list[tuple[str, str]]:
+    corrupt, causes = stats["read"] - stats["usable"], _listed(stats["corrupt"])
+    part = f", {stats['read']:,} of them read" if stats["read"] < stats["records"] else ""
+    return [
+        ("records", f"{stats['records']:,}{part}"),
+        ("corrupt", f"{corrupt:,} ({corrupt / max(stats['read'], 1):.2%} of those read)" + (causes and f", {causes}")),
+        *([("lost while indexing", _listed(stats["lost"]))] if stats["lost"] else []),
+        ("formats", _listed(stats["formats"]) or "none"),
+        ("images with the same bytes as another", f"{stats['identical_images']:,}"),
+        ("captions", f"{stats['captions']:,}, of which {stats['repeated_captions']:,} repeat another"),
+        (
+            f"captions longer than the {stats['tokens_that_the_model_reads']} tokens that the model reads",
+            f"{stats['captions_with_more_tokens']:,}",
+        ),
+    ]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+
+
+def write_report(path: str, title: str, split: str, results: Mapping[str, Stats]) -> None:
+    """Writes a page with histograms of each dataset.
+
+    Raises:
+      CocaError: the file cannot be written.
+    """
+    write_page(
+        path,
+        kind="data statistics",
+        title=title or ", ".join(results),
+        summary=f"{sum(stats['read'] for stats in results.values()):,} records of the split {split} were read.",
+        sections=[Section(name, f"data-{number}", _blocks(one)) for number, (name, one) in enumerate(results.items())],
+    )
+
+
+def _blocks(stats: Stats) -> list[Block]:
+    names = [(f"{cause}, such as", "\n".join(names)) for cause, names in stats["corrupt_names"].items()]
+    histograms = [Bars("width : height", list(stats["aspects"].items()))]
+    for words, spread in stats["spreads"].items():
+        bins = itertools.pairwise(spread["histogram"]["edges"])
+        labels = [f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}" for low, high in bins]
+        histograms.append(Bars(words, list(zip(labels, spread["histogram"]["counts"], strict=True))))
+    blocks: list[Block] = [Table((), _facts(stats) + names, "Counts"), Columns([[bars] for bars in histograms])]
+    frequent = [(f"{count:,} times", text) for text, count in stats["most_frequent_captions"].items()]
+    if frequent:
+        blocks += [Heading("Most frequent captions"), Table((), frequent, "Most frequent captions")]
+    return blocks
+
+
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are read.", flag_values=values)
-    sample = flags.DEFINE_integer(
-        "sample",
-        100_000,
-        "Records of each dataset that are read, evenly spread; 0: all.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", lower_bound=1, flag_values=values)
+    sample = flags.DEFINE_integer("sample", 100_000, "Records that are read; 0: all.", 0, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", 1, flag_values=values)
     as_json = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.", flag_values=values)
     html = flags.DEFINE_string("html", "", "A file for a page with histograms.", flag_values=values)
 
@@ -187,14 +260,14 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         datasets = common.open_datasets(config, split.value, "stats")
         vocabulary = common.load_vocabulary(config)
         results = {
-            name: measure(name, dataset, store, vocabulary, config, sample=sample.value, workers=workers.value)
+            name: measure(name, dataset, store, vocabulary, config, sample.value, workers.value)
             for name, (dataset, store) in datasets.items()
         }
         if html.value:
-            stats_report.write_report(html.value, config.data.name, split.value, results)
+            write_report(html.value, config.data.name, split.value, results)
         if as_json.value:
-            print(json.dumps({name: dataclasses.asdict(one) for name, one in results.items()}, indent=2))
+            print(json.dumps(results, indent=2))
         else:
-            print("\n\n".join(stats_report.as_text(name, one) for name, one in results.items()))
+            print("\n\n".join(as_text(name, stats) for name, stats in results.items()))
 
     return run

@@ -17,16 +17,8 @@ from coca_jax.errors import CocaError
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = flags.DEFINE_string(
-        "output", None, "The .model file to write, on a disk or in a bucket.", flag_values=values
-    )
-    size = flags.DEFINE_integer(
-        "size",
-        0,
-        "Number of pieces, special ones included; 0: config.model.text.vocabulary_size.",
-        lower_bound=0,
-        flag_values=values,
-    )
+    output = flags.DEFINE_string("output", None, "The .model file, on a disk or in a bucket.", flag_values=values)
+    size = flags.DEFINE_integer("size", 0, "Pieces; 0: model.text.vocabulary_size.", 0, flag_values=values)
 
     def run(config: Config) -> None:
         if not output.value:

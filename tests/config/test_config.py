@@ -114,9 +114,8 @@ def test_every_value_survives_the_round_trip():
 
 
 def test_json_restores_an_equal_config():
-    config = from_config_dict(
-        _with({"data.dataset.train_files": ("a*", "b*"), "data.dataset.exclude": ("style=flat",), "train.seed": 7})
-    )
+    dataset = {"format": "tars", "path": "p", "train_files": ("a*", "b*"), "exclude": ("style=flat",)}
+    config = from_config_dict({"data": {"dataset": dataset}, "train": {"seed": 7}})
     restored = from_config_dict(json.loads(json.dumps(dataclasses.asdict(config))))
     assert restored == config and hash(restored) == hash(config)
     assert restored.data.dataset.train_files == ("a*", "b*") and restored.data.dataset.evaluation_files == ()
@@ -270,7 +269,13 @@ def test_sizes_below_one_are_refused_by_name(key, value):
     "changes",
     [
         {"model.image.stem": "conv", "model.image.patch": 16},
-        {"model.image.kind": "precomputed", "model.image.tokens": 5, "model.image.patch": 17},
+        {
+            "model.image.kind": "precomputed",
+            "model.image.tokens": 5,
+            "model.image.patch": 17,
+            "data.dataset.format": "tars",
+            "data.dataset.path": "somewhere",
+        },
         {"objective.pretraining.contrastive_weight": 0.0},
         {"objective.pretraining.captioning_weight": 0.0},
         {
@@ -363,3 +368,175 @@ def test_evaluation_sets_by_name_with_flags_for_each_of_their_keys():
     assert "evaluation.datasets.a needs its records" in _refusal(
         {"evaluation": {"datasets": {"a": {"dataset": {"format": "tars"}}}}}
     )
+
+
+def _sections(config, where=""):
+    """(place in the config, field, value) of every leaf of a config's dataclasses, those of sources and evaluations too."""
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), f"{where}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _sections(value, f"{key}.")
+        elif field.name in ("mixture", "datasets"):
+            one = config_lib.SourceConfig() if field.name == "mixture" else EvaluationDatasetConfig()
+            yield from _sections(one, f"{key}.x.")
+        else:
+            yield key, field, value
+
+
+FIELDS = list(_sections(Config()))
+NUMBERS = {key: field for key, field, value in FIELDS if type(value) in (int, float)}
+PATHS = {key: value for key, field, value in FIELDS if field.metadata.get("path")}
+STEP = {"at least": -1, "above": 0, "at most": 1, "below": 0}  # from a bound to a value outside
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_a_range_and_is_refused_outside_of_it(key):
+    bounds = NUMBERS[key].metadata.get("range", {})
+    assert bounds.keys() & {"at least", "above"}, f"{key} needs a lower bound: see coca_jax/config/fields.py"
+    for word, bound in bounds.items():
+        message = _refusal(_nested(key, NUMBERS[key].type(bound + STEP[word])))
+        assert f"config.{key} = " in message and f"{word} {bound}" in message
+    if NUMBERS[key].type is float:
+        for value in (float("nan"), float("inf"), 10**400):
+            assert f"config.{key} = " in _refusal(_nested(key, value)) or "finite" in _refusal(_nested(key, value))
+
+
+def test_shares_of_a_whole_and_decays_have_an_upper_bound():
+    bounded = {
+        key.rpartition(".")[2]
+        for key, field in NUMBERS.items()
+        if field.metadata["range"].keys() & {"at most", "below"}
+    }
+    assert {"holdout", "max_bad_ratio", "warmup_fraction", "b1", "b2", "ema_decay", "seed"} <= bounded
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_a_tilde_in_a_path_is_the_home_folder(key, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+
+    def converted(text):
+        values = _nested(key, (text,) if isinstance(PATHS[key], tuple) else text)
+        if ".x." in key:
+            section = values[key.split(".")[0]][key.split(".")[1]]["x"]
+            section["dataset"] = {"format": "folder", "path": "p", "label_field": "l"} | section.get("dataset", {})
+        elif key.startswith("data.dataset."):
+            values["data"]["dataset"] |= {"format": "folder", "label_field": "l"}
+        value = from_config_dict(values, reads_data=False)
+        for part in key.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value[0] if isinstance(PATHS[key], tuple) else value
+
+    if not key.startswith("evaluation.") or not key.endswith("exclude_keys"):
+        assert converted("~/a/~b") == "/home/me/a/~b"
+        assert converted("gs://bucket/~/a") == "gs://bucket/~/a" and converted("a~") == "a~"
+
+
+def test_the_paths_of_a_config_are_these():
+    names = {key.rpartition(".")[2] for key in PATHS}
+    assert names == {"path", "exclude_keys", "class_names", "class_ids", "prompts", "vocabulary", "init_from"}
+
+
+def _other(field, value):
+    choices = [choice for choice in field.metadata.get("choices", ()) if choice != value]
+    if choices:
+        return choices[0]
+    if isinstance(value, bool):
+        return not value
+    return (
+        ("x",)
+        if isinstance(value, tuple)
+        else "x"
+        if isinstance(value, str)
+        else 0.5
+        if isinstance(value, float)
+        else value + 1
+    )
+
+
+SINGLE = [
+    ("data.name", "x"),
+    *(
+        (key, _other(field, value))
+        for key, field, value in FIELDS
+        if key.startswith(("data.dataset.", "data.augmentation."))
+    ),
+]
+
+
+@pytest.mark.parametrize("key, value", SINGLE)
+def test_a_mixture_refuses_the_keys_of_a_single_dataset(key, value):
+    mixture = {"data": {"mixture": {"one": {}}}}
+    from_config_dict(mixture)
+    values = _nested(key, value)
+    values["data"] |= mixture["data"]
+    assert f"{key} has no effect beside data.mixture" in _refusal(values)
+
+
+@pytest.mark.parametrize("key, value", [one for one in SINGLE if one[0] not in ("data.name", "data.dataset.format")])
+def test_digit_scenes_refuse_the_keys_of_stored_datasets(key, value):
+    assert f"{key} has no effect on digit_scenes" in _refusal(_nested(key, value))
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"exclude": ("a=b",)}, "datasets.x.dataset.exclude has no effect on an evaluation"),
+        ({"exclude_keys": "keys.txt"}, "datasets.x.dataset.exclude_keys has no effect on an evaluation"),
+        ({"train_files": ("a*",)}, "datasets.x.dataset.train_files has no effect on an evaluation"),
+        ({"holdout": 0.5}, "datasets.x.dataset.holdout has no effect beside datasets.x.dataset.evaluation_files"),
+        ({"format": "digit_scenes"}, "datasets.x.dataset.path has no effect on digit_scenes"),
+    ],
+)
+def test_an_evaluation_refuses_what_can_only_be_a_mistake(changes, sentence):
+    values = {"datasets": {"x": {"dataset": {"format": "folder", "path": "p"}}}}
+    config_lib.evaluation_from_config_dict(values)
+    values["datasets"]["x"]["dataset"] |= changes
+    with pytest.raises(CocaError) as caught:
+        config_lib.evaluation_from_config_dict(values)
+    assert sentence in str(caught.value)
+
+
+def test_prompts_and_class_names_need_a_label_field():
+    for changes in ({"prompts": ("a {}",)}, {"class_names": "names.txt"}):
+        values = {"data": {"dataset": {"format": "folder", "path": "p", **changes}}}
+        assert "has no effect without data.dataset.label_field" in _refusal(values)
+        values["data"]["dataset"]["label_field"] = "kind"
+        from_config_dict(values)
+
+
+def test_only_the_datasets_to_evaluate_are_checked():
+    values = {
+        "datasets": {"here": {"dataset": {"format": "tars", "path": "x"}}, "missing": {"dataset": {"format": "tars"}}}
+    }
+    assert list(config_lib.evaluation_from_config_dict(values, ["here"]).datasets) == ["here"]
+    for names in ([], ["missing"]):
+        with pytest.raises(CocaError, match=r"datasets\.missing needs its records"):
+            config_lib.evaluation_from_config_dict(values, names)
+
+
+def test_places_are_not_asked_for_where_nothing_is_read():
+    values = {"data": {"mixture": {"web": {"dataset": {"format": "tars"}}}}}
+    assert "data.mixture.web.dataset.format = tars needs a folder" in _refusal(values)
+    assert from_config_dict(values, reads_data=False).data.sources["web"].dataset.format == "tars"
+    values["data"]["mixture"]["web"]["share"] = 0.0  # anything else is checked all the same
+    with pytest.raises(CocaError, match="share"):
+        from_config_dict(values, reads_data=False)
+
+
+def test_differences_hold_what_is_not_a_default_and_no_key_that_is_added_later():
+    assert config_lib.differences(Config()) == {}
+    dataset = DatasetConfig(format="tars", path="a", only=("split=x",))
+    config = config_lib.DataConfig(dataset=dataset, mixture={"web": config_lib.SourceConfig(share=2.0)})
+    expected = {
+        "dataset": {"format": "tars", "path": "a", "only": ("split=x",)},
+        "mixture": {"web": {"share": 2.0}},
+    }
+    assert config_lib.differences(config) == expected
+    assert config_lib.fields.flattened(expected)["mixture.web.share"] == 2.0
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(DatasetConfig):
+        key: str = "new"
+
+    assert config_lib.differences(Later(**vars(dataset))) == expected["dataset"]
+    assert config_lib.differences(Later(key="other")) == {"key": "other"}

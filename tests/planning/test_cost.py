@@ -1,6 +1,8 @@
 """Chips, machines, what the compiler's complaints mean, bounds, estimates and the search, without a compiler."""
 
 import dataclasses
+import json
+import types
 
 import jax
 import numpy as np
@@ -142,6 +144,40 @@ def test_what_does_not_fit_says_so():
     assert not report.as_dict(machine_cost(memory=full))["fits"]
     tight = dataclasses.replace(full, peak=round(0.95 * full.available))
     assert report.verdict(machine_cost(memory=tight)) == "fits, with less than 10% to spare"
+
+
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("INTERNAL: no text\nof it"), ValueError("no trip count")])
+def test_a_compiled_program_that_cannot_be_read_is_planned_without_its_traffic(monkeypatch, error):
+    sizes = dict.fromkeys(("temp", "output", "alias", "generated_code", "argument"), GIB)
+    stats = types.SimpleNamespace(
+        **{f"{name}_size_in_bytes": size for name, size in sizes.items()}, peak_memory_in_bytes=0
+    )
+
+    class Compiled:
+        def memory_analysis(self):
+            return stats
+
+        def as_text(self):
+            raise error
+
+    built = program.build(TINY, program.abstract_mesh(TINY, 4))
+    monkeypatch.setattr(program.Program, "compile", lambda self: Compiled())
+    made = cost.compiled_cost(built, topology.parse("v5e:2x2"))
+    assert made.traffic is None and made.sent is None and made.memory.peak == 3 * GIB and made.fits
+    assert made.bounds.keys() == {"compute", "memory"} and made.step_seconds > 0
+    table, values = report.table(made), report.as_dict(made)
+    (line,) = [line for line in table.splitlines() if line.startswith("sent by each chip")]
+    assert "not known" in line and str(error).splitlines()[0] in line and "by network" not in table
+    assert values["traffic"] is None and json.loads(json.dumps(values))["unread"] == made.unread
+
+
+def test_a_step_that_does_not_fit_has_no_traffic(monkeypatch):
+    def compile(self):
+        raise jax.errors.JaxRuntimeError(NO_ROOM)
+
+    monkeypatch.setattr(program.Program, "compile", compile)
+    made = cost.compiled_cost(program.build(TINY, program.abstract_mesh(TINY, 4)), topology.parse("v5e:2x2"))
+    assert not made.fits and made.memory.peak == 300 * GIB and "not compiled" in report.table(made)
 
 
 def test_bytes_a_device_are_those_of_the_arrays_laid_out():

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 import running
@@ -48,6 +50,26 @@ def test_the_full_giant_by_arithmetic():
     assert values["mesh"] == {"data": 2, "fsdp": 128, "tensor": 1} and values["compile_seconds"] is None
     assert values["flops"]["per_pair"] == pytest.approx(2.189e12, rel=0.01)  # coca_paper.md section 7
     assert not values["fits"] and status == 2 and "--search" in err
+
+
+@pytest.mark.parametrize("config", ["mixture.py", "folder.py", "coca_base.py:data=imagenet"])
+def test_a_plan_needs_no_data(config):
+    small = [f"--config.model.{key}=1" for key in ("image.layers", "text.unimodal_layers", "text.multimodal_layers")]
+    status, out, err = plan(
+        f"--config=configs/{config}", *small, "--topology=h200:4", "--config.train.batch_size=64", "--json"
+    )
+    assert status == 0 and json.loads(out)["fits"], err
+
+
+@needs_libtpu
+def test_two_plans_at_once_get_their_machines():
+    code = "from coca_jax.planning import topology as t; print(len(t.compile_only_devices(t.parse('v5e:2x2'))), flush=True); input()"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) for _ in range(2)]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["4\n", "4\n"]  # while both are alive
+    finally:
+        for process in processes:
+            process.communicate("\n")
 
 
 @needs_libtpu

@@ -60,7 +60,7 @@ def test_the_page_is_the_batch(config, vocabulary, tmp_path):
         for part in re.findall(r'"tokens">(.*?)</div>', page)
     ]
     for ids, row in zip(batch["text"].tolist(), pieces, strict=True):
-        spread = [int(number) for piece, number in row for _ in range(int((re.findall(r"× (\d+)", piece) or [1])[0]))]
+        spread = [int(number) for piece, number in row for _ in range(int((re.findall(r", (\d+) times", piece) or [1])[0]))]
         assert spread == ids
         assert html.unescape(row[0][0]) == vocabulary.piece(vocabulary.bos_id)
     sources = re.findall(r">Source</th><td>(\w+)</td>", page)
@@ -94,7 +94,7 @@ def test_every_piece_is_shown_and_pads_are_counted(vocabulary):
     pieces = inspect._pieces(vocabulary, ids)
     assert [token for _, token, _ in pieces] == ids[:6].tolist()
     assert [special for _, _, special in pieces] == [True, False, False, False, True, True]
-    assert pieces[1] == pieces[2] == (vocabulary.piece(20), 20, False) and pieces[5][0].endswith("× 3")
+    assert pieces[1] == pieces[2] == (vocabulary.piece(20), 20, False) and pieces[5][0].endswith(", 3 times")
 
 
 def test_digit_scenes_and_clips_are_shown(vocabulary, tmp_path):

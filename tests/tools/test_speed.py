@@ -25,8 +25,9 @@ def test_every_stage_of_a_mixture(tmp_path, capsys):
 
 
 def test_rates():
-    stage = speed._timed(0.0, iter([(30, 6_000_000)]))
-    assert stage.records == 30 and stage.records_per_second == pytest.approx(30 / stage.seconds)
-    assert stage.records_per_second_per_core == pytest.approx(30 / stage.core_seconds)
-    stage = speed.Stage(15, 3_000_000, 10, 30, 2.0, 3.0)
-    assert speed.as_text({"view web": stage}).splitlines()[1].split() == ["view", "web", "15", "3.0", "10", "1.5"]
+    rates = speed._timed(0.0, iter([(30, 6_000_000)]))
+    assert rates["records"] == 30 and rates["records_per_second"] == pytest.approx(30 / rates["seconds"])
+    cores = rates["cores_busy"] * rates["seconds"]
+    assert rates["records_per_second_per_core"] == pytest.approx(30 / cores)
+    numbers = dict(zip(rates, (15, 3_000_000, 10, 1.5, 30, 2.0), strict=True))
+    assert speed.as_text({"view web": numbers}).splitlines()[1].split() == ["view", "web", "15", "3.0", "10", "1.5"]

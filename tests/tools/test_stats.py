@@ -9,7 +9,7 @@ from PIL import Image
 
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.tools import common, stats, stats_report
+from coca_jax.tools import common, stats
 from tests.data import builders
 from tests.tools.commands import call, photo
 
@@ -56,29 +56,32 @@ def measured(config, vocabulary):
 def test_counts(config, vocabulary):
     store = records.open_records(config.data.dataset, "train")
     result = stats.measure("tars", config.data.dataset, store, vocabulary, config, workers=2)
-    assert (result.records, result.read, result.usable, result.captions) == (30, 30, 24, 24)
-    assert list(result.lost.values()) == [1]  # an image without text
-    assert {cause: one.count for cause, one in result.corrupt.items()} == {
+    assert (result["records"], result["read"], result["usable"], result["captions"]) == (30, 30, 24, 24)
+    assert list(result["lost"].values()) == [1]  # an image without text
+    assert result["corrupt"] == {
         "not an image": 2,
         "damaged image": 1,
         "too many pixels": 1,
         "empty caption": 1,
         "caption is not UTF-8": 1,
     }
-    assert [name.rpartition(":")[2] for name in result.corrupt["not an image"].names] == ["html0", "html1"]
-    assert result.formats == {"JPEG": 20, "PNG": 4}
-    assert (result.width.min, result.width.median, result.width.p95, result.width.mean) == (60, 60, 90, 65)
-    assert (result.height.min, result.height.max, result.shorter_side.max) == (60, 60, 60)
-    assert sum(result.width.counts) == 24 and result.width.counts[0] == 20
-    assert result.aspect["square"] == 20 and result.aspect["4:3 to 3:2"] + result.aspect["3:2 to 2:1"] == 4
-    assert result.identical_images == 1
-    assert result.captions_per_image.min == result.captions_per_image.max == 1
-    assert result.repeated_captions == 12 and result.most_frequent == {"the same words": 13}
-    assert result.characters.max == len("the same words")
+    assert [name.rpartition(":")[2] for name in result["corrupt_names"]["not an image"]] == ["html0", "html1"]
+    assert result["formats"] == {"JPEG": 20, "PNG": 4}
+    width, height, characters, tokens = (
+        result["spreads"][key]
+        for key in ("width, pixels", "height, pixels", "caption, characters", "caption, tokens with BOS and EOS")
+    )
+    assert [width[key] for key in ("min", "median", "p95", "max", "mean")] == [60, 60, 90, 90, 65]
+    assert sum(width["histogram"]["counts"]) == 24 and width["histogram"]["counts"][0] == 20
+    assert (height["min"], height["max"], characters["max"]) == (60, 60, len("the same words"))
+    assert result["aspects"].pop("square") == 20 and sum(result["aspects"].values()) == 4
+    assert result["identical_images"] == 1
+    assert result["repeated_captions"] == 12 and result["most_frequent_captions"] == {"the same words": 13}
     ids = vocabulary.encode(["the same words"] * 13 + [f"shade {i}" for i in range(13, 24)], 32)
     lengths = (ids != vocabulary.pad_id).sum(1)
-    assert result.tokens.mean == pytest.approx(lengths.mean(), abs=1e-3) and result.tokens.max == lengths.max()
-    assert result.tokens_read == 8 and result.longer_captions == (lengths > 8).sum() > 0
+    assert tokens["mean"] == pytest.approx(lengths.mean(), abs=1e-3) and tokens["max"] == lengths.max()
+    assert result["tokens_that_the_model_reads"] == 8
+    assert result["captions_with_more_tokens"] == (lengths > 8).sum() > 0
 
 
 def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
@@ -93,12 +96,13 @@ def test_captions_of_a_folder_and_of_labels(tmp_path, vocabulary):
     (tmp_path / "kinds.txt").write_text("cat\ndog\nemu\n")
     config = builders.config(format="folder", path=str(tmp_path), holdout=1e-9)
     result = measured(config, vocabulary)
-    assert (result.captions, result.captions_per_image.min, result.captions_per_image.max) == (9, 1, 2)
-    assert result.most_frequent == {"one": 6, "two": 3}
+    spread = result["spreads"]["captions an image"]
+    assert (result["captions"], spread["min"], spread["max"]) == (9, 1, 2)
+    assert result["most_frequent_captions"] == {"one": 6, "two": 3}
     labelled = builders.with_data(
         config, label_field="kind", class_names=str(tmp_path / "kinds.txt"), prompts=("a {}",)
     )
-    assert measured(labelled, vocabulary).most_frequent == {"a cat": 2, "a dog": 2, "a emu": 2}
+    assert measured(labelled, vocabulary)["most_frequent_captions"] == {"a cat": 2, "a dog": 2, "a emu": 2}
 
 
 def test_the_sample_is_evenly_spread_and_always_the_same():
@@ -131,6 +135,6 @@ def test_hostile_captions_stay_texts(tmp_path, vocabulary):
         [member for i in range(3) for member in ((f"k{i}.png", builders.picture(i)), (f"k{i}.txt", hostile.encode()))],
     )
     config = builders.config(format="tars", path=str(tmp_path), holdout=1e-9, name=hostile)
-    stats_report.write_report(str(tmp_path / "s.html"), hostile, "train", {hostile: measured(config, vocabulary)})
+    stats.write_report(str(tmp_path / "s.html"), hostile, "train", {hostile: measured(config, vocabulary)})
     page = (tmp_path / "s.html").read_text()
     assert page.count("<script") == 1 and "<img" not in page and page.count("&lt;script&gt;") >= 3

@@ -250,10 +250,10 @@ class FieldCheck:
         wanted = [("text_fields", name) for field in dataset.text_fields for name in _field_names(field)]
         if dataset.label_field and dataset.label_field not in made:
             wanted.append(("label_field", dataset.label_field))
-        self._missing = [(key, (name,)) for key, name in wanted]
+        self._missing: list[tuple[str, tuple[str, ...]]] = [(key, (name,)) for key, name in wanted]
         if not dataset.text_fields and not dataset.label_field:
             self._missing.append(("", TEXT_FIELDS))
-        self._names = dict.fromkeys(made)
+        self._names: dict[str, None] = dict.fromkeys(made)
 
     def add(self, row: Any) -> "FieldCheck":
         """Takes note of a row's fields."""

@@ -126,6 +126,13 @@ def each_text(store: RecordStore, indices: Sequence[int]) -> Iterator[tuple[int,
         yield from zip(some, store.read_texts(some), strict=True)
 
 
+def joined(key: str, image: bytes | BadRecord, text: RecordText | BadRecord) -> Record | BadRecord:
+    """The record of an image and its text, or the first of the two that is unusable."""
+    if isinstance(image, BadRecord):
+        return image
+    return text if isinstance(text, BadRecord) else Record(key, image, text.captions, text.metadata)
+
+
 def bad_records(reads: Sequence[bytes | ReadError]) -> list[bytes | BadRecord]:
     """The reads, each ReadError replaced by the BadRecord that it makes of its record."""
     return [BadRecord(data.cause) if isinstance(data, ReadError) else data for data in reads]

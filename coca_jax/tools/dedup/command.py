@@ -23,40 +23,18 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     output = flags.DEFINE_string("output", None, "The folder to write into.", flag_values=values)
     against = flags.DEFINE_multi_string(
-        "against",
-        [],
-        "A further evaluation dataset, once for each: a folder of images, or a config file whose held-out records "
-        "count. The evaluation.datasets of --config always do.",
-        flag_values=values,
+        "against", [], "More evaluation images: a folder, or a config file with held-out records.", flag_values=values
     )
-    own = flags.DEFINE_bool(
-        "own", True, "Compare with the records that --config's training datasets hold out, too.", flag_values=values
-    )
+    own = flags.DEFINE_bool("own", True, "Compare with the config's own held-out records.", flag_values=values)
     distance = flags.DEFINE_integer(
-        "distance",
-        8,
-        "Bits of 64 in which the hashes of near-duplicates may differ.",
-        lower_bound=0,
-        upper_bound=64,
-        flag_values=values,
+        "distance", 8, "Bits of 64 in which hashes of near-duplicates may differ.", 0, 64, flag_values=values
     )
-    checkpoint = flags.DEFINE_string(
-        "checkpoint", "", "A run or checkpoint whose image embeddings are compared too.", flag_values=values
-    )
+    checkpoint = flags.DEFINE_string("checkpoint", "", "Compare by this model's embeddings, too.", flag_values=values)
     similarity = flags.DEFINE_float(
-        "similarity",
-        0.95,
-        "With --checkpoint: the cosine from which two images are near-duplicates, 0 to 1.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-        flag_values=values,
+        "similarity", 0.95, "The cosine of embeddings of near-duplicates, at least.", 0.0, 1.0, flag_values=values
     )
-    shown = flags.DEFINE_integer(
-        "pairs", 200, "Pairs of images that report.html shows, at most.", lower_bound=0, flag_values=values
-    )
-    workers = flags.DEFINE_integer(
-        "workers", 4, "Threads that read, hash and compare.", lower_bound=1, flag_values=values
-    )
+    shown = flags.DEFINE_integer("pairs", 200, "Pairs that report.html shows, at most.", 0, flag_values=values)
+    workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
     def run(config: Config) -> None:
         if not output.value:

@@ -3,32 +3,22 @@
 import dataclasses
 import runpy
 from collections.abc import Sequence
-from typing import Protocol
 
 from coca_jax import config as configs
-from coca_jax.config import Config, DatasetConfig, EvaluationConfig
+from coca_jax.config import Config, EvaluationConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.open import open_records
-from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.record import BadRecord, Record, RecordStore, bad_records
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 
 
-class Images(Protocol):
-    """The part of a record store that images are compared by."""
-
-    def __len__(self) -> int: ...
-    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]: ...
-    def key(self, index: int) -> str: ...
-    def name(self, index: int) -> str: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """Images under a name."""
+    """Images under a name: a record store, or a folder of images."""
 
     name: str
-    images: Images
+    images: "RecordStore | Folder"
 
 
 def evaluation_collections(config: Config, against: Sequence[str], own: bool = True) -> list[Collection]:
@@ -42,10 +32,10 @@ def evaluation_collections(config: Config, against: Sequence[str], own: bool = T
     Raises:
       CocaError: one of them does not exist or cannot be read, or there are none at all.
     """
-    collections = _of_config(config) if own else _of_evaluation(config.evaluation)
+    collections = _held_out(config) if own else _held_out(config.evaluation)
     for path in against:
         if path.partition(":")[0].endswith(".py"):
-            collections += [Collection(f"{path} {one.name}", one.images) for one in _of_file(path)]
+            collections += _held_out(_config(path), f"{path} ")
         else:
             collections.append(Collection(path, Folder(path)))
     if not collections:
@@ -53,26 +43,19 @@ def evaluation_collections(config: Config, against: Sequence[str], own: bool = T
     return collections
 
 
-def _of_config(config: Config) -> list[Collection]:
-    datasets = {name: source.dataset for name, source in config.data.sources.items()}
-    own = [_held_out(name, dataset) for name, dataset in datasets.items() if _is_stored(dataset) and dataset.holds_out]
-    return own + _of_evaluation(config.evaluation)
+def _held_out(config: Config | EvaluationConfig, prefix: str = "") -> list[Collection]:
+    """The held-out records of a config's training and evaluation datasets, but for digit_scenes."""
+    evaluation = config.evaluation if isinstance(config, Config) else config
+    datasets = [(name, one.dataset) for name, one in evaluation.datasets.items()]
+    if isinstance(config, Config):
+        own = [(name, source.dataset) for name, source in config.data.sources.items()]
+        datasets = [(name, dataset) for name, dataset in own if dataset.holds_out] + datasets
+    stored = [(name, dataset) for name, dataset in datasets if dataset.format != "digit_scenes"]
+    return [Collection(prefix + name, open_records(dataset, "evaluation")) for name, dataset in stored]
 
 
-def _of_evaluation(evaluation: EvaluationConfig) -> list[Collection]:
-    datasets = {name: one.dataset for name, one in evaluation.datasets.items()}
-    return [_held_out(name, dataset) for name, dataset in datasets.items() if _is_stored(dataset)]
-
-
-def _is_stored(dataset: DatasetConfig) -> bool:
-    return dataset.format != "digit_scenes"
-
-
-def _held_out(name: str, dataset: DatasetConfig) -> Collection:
-    return Collection(name, open_records(dataset, "evaluation"))
-
-
-def _of_file(path: str) -> list[Collection]:
+def _config(path: str) -> Config | EvaluationConfig:
+    """The config of FILE[:ARGUMENT], a file of configs/ or configs/eval/."""
     file, _, argument = path.partition(":")
     try:
         get_config = runpy.run_path(file)["get_config"]
@@ -82,13 +65,11 @@ def _of_file(path: str) -> list[Collection]:
             f"--against={path} is no config file that can be read ({error}): name one with get_config, or a folder of "
             "images"
         ) from error
-    if "data" in values:
-        return _of_config(configs.from_config_dict(values))
-    return _of_evaluation(configs.evaluation_from_config_dict(values))
+    return configs.from_config_dict(values) if "data" in values else configs.evaluation_from_config_dict(values)
 
 
 class Folder:
-    """All images and clips below a folder, with or without texts; see `Images`."""
+    """All images and clips below a folder, with or without texts; see `RecordStore`."""
 
     def __init__(self, path: str):
         """Lists them.

@@ -41,13 +41,13 @@ def write_report(
     """
     output = output.rstrip("/")
     counts = Counter(pair.dataset for pair in result.pairs)
-    for name in result.compared:
+    for name in result.training:
         keys = sorted({pair.key for pair in result.pairs if pair.dataset == name})
         _write(f"{output}/{name}.txt", keys)
     _write(f"{output}/pairs.jsonl", [json.dumps(dataclasses.asdict(pair)) for pair in result.pairs])
     summary = (
-        f"{len(result.pairs):,} of {sum(result.compared.values()):,} training images are near-duplicates of one of "
-        f"{result.evaluation_images:,} evaluation images"
+        f"{len(result.pairs):,} of {sum(result.training.values()):,} training images are near-duplicates of one of "
+        f"{result.evaluation:,} evaluation images"
     )
     write_page(
         f"{output}/report.html",
@@ -61,7 +61,7 @@ def write_report(
         print(
             f"{name}: {count:,} to leave out, by --config.{config.data.key(name)}.dataset.exclude_keys={output}/{name}.txt"
         )
-    for cause, count in result.unreadable.items():
+    for cause, count in result.skipped.items():
         _log.warning("%d images could not be compared: %s", count, cause)
 
 
@@ -75,14 +75,13 @@ def _write(path: str, lines: Sequence[str]) -> None:
 def _counts(result: Duplicates, counts: Counter[str]) -> Table:
     rows = [
         (f"training dataset {name}", f"{counts[name]:,} of {number:,} images")
-        for name, number in result.compared.items()
+        for name, number in result.training.items()
     ]
     rows += [
         (f"evaluation dataset {name}", f"contains {count:,} of them")
         for name, count in Counter(pair.evaluation for pair in result.pairs).items()
     ]
-    rows += [("without structure, not compared", f"{result.plain:,}")] if result.plain else []
-    rows += [(f"unreadable: {cause}", f"{count:,}") for cause, count in result.unreadable.items()]
+    rows += [(f"not compared: {cause}", f"{count:,}") for cause, count in result.skipped.items()]
     return Table((), rows, "Counts")
 
 

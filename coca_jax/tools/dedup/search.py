@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,9 @@ from coca_jax.tools.dedup import hashing
 from coca_jax.tools.dedup.hashing import Hashes
 from coca_jax.tools.dedup.images import Collection
 
-_ENTRIES = 8_192  # hashes compared at a time: with their differences they fit a core's cache
+_ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
 _ROWS = 65_536  # evaluation embeddings compared at a time
+_PLAIN = "no structure to compare"
 
 T = TypeVar("T")
 
@@ -65,17 +66,14 @@ class Duplicates:
 
     Attributes:
       pairs: at most one for each training record.
-      compared: number of training images by dataset.
-      evaluation_images: number of evaluation images.
-      plain: number of images of both kinds without structure, which were not compared.
-      unreadable: images of both kinds by cause.
+      training: number of readable training images by dataset; evaluation: number of readable evaluation images.
+      skipped: images of both kinds that hashes were not compared of, by cause.
     """
 
     pairs: list[Pair]
-    compared: dict[str, int]
-    evaluation_images: int
-    plain: int
-    unreadable: Counter[str]
+    training: Counter[str]
+    evaluation: int
+    skipped: Counter[str]
 
 
 def find_duplicates(
@@ -97,44 +95,26 @@ def find_duplicates(
     Raises:
       CocaError: no evaluation image can be read.
     """
-    unreadable: Counter[str] = Counter()
-    library = _Library(evaluation, distance, workers, embedding, unreadable)
-    pairs, compared, plain = [], {}, library.plain
+    skipped: Counter[str] = Counter()
+    library = _Library(evaluation, distance, workers, embedding, skipped)
+    pairs, counts = [], Counter({collection.name: 0 for collection in training})
     for collection in training:
-        compared[collection.name] = 0
-        for block in _read(collection, library.nearest_hash, workers, embedding, unreadable):
-            compared[collection.name] += len(block.indices)
-            plain += sum(hashes.plain for hashes, _ in block.results)
-            similar = library.nearest_embedding(block.vectors)
-            for row, (index, (_, near)) in enumerate(zip(block.indices, block.results, strict=True)):
+        for indices, results, vectors in _read(collection, library.nearest_hash, workers, embedding, skipped):
+            counts[collection.name] += len(indices)
+            skipped[_PLAIN] += sum(hashes.plain for hashes, _ in results)
+            similar = library.nearest_embedding(vectors)
+            for row, (index, (_, near)) in enumerate(zip(indices, results, strict=True)):
                 alike = similar.get(row)
-                match = near or alike
-                if match:
-                    place = library.places[match[0]]
-                    pairs.append(_pair(collection, index, place, near and near[1], alike and round(alike[1], 4)))
-    return Duplicates(pairs, compared, len(library.places), plain, unreadable)
-
-
-def _pair(
-    collection: Collection,
-    index: int,
-    place: tuple[Collection, int],
-    distance: int | None,
-    similarity: float | None,
-) -> Pair:
-    evaluation, number = place
-    key, name = collection.images.key(index), collection.images.name(index)
-    evaluation_name = evaluation.images.name(number)
-    return Pair(collection.name, index, key, name, evaluation.name, number, evaluation_name, distance, similarity)
+                number = near[0] if near else alike[0] if alike else None
+                if number is not None:
+                    record = (collection.name, index, collection.images.key(index), collection.images.name(index))
+                    distance_and_cosine = (near and near[1], alike and round(alike[1], 4))
+                    pairs.append(Pair(*record, *library.place(number), *distance_and_cosine))
+    return Duplicates(pairs, counts, len(library), +skipped)
 
 
 class _Library:
-    """The evaluation images, to be searched.
-
-    Attributes:
-      places: collection and index of each image.
-      plain: how many images have no structure.
-    """
+    """The evaluation images, to be searched."""
 
     def __init__(
         self,
@@ -142,25 +122,32 @@ class _Library:
         distance: int,
         workers: int,
         embedding: Embedding | None,
-        unreadable: Counter[str],
+        skipped: Counter[str],
     ):
         self._distance, self._embedding = distance, embedding
-        self.places: list[tuple[Collection, int]] = []
+        self._places: list[tuple[Collection, int]] = []
         hashes: list[Hashes] = []
-        vectors = []
+        parts = []
         for collection in collections:
-            for block in _read(collection, hashing.evaluation_hashes, workers, embedding, unreadable):
-                self.places += [(collection, index) for index in block.indices]
-                hashes += block.results
-                vectors.append(block.vectors)
+            for indices, results, vectors in _read(collection, hashing.evaluation_hashes, workers, embedding, skipped):
+                self._places += [(collection, index) for index in indices]
+                hashes += results
+                parts.append(vectors)
         if not hashes:
             raise CocaError("none of the evaluation images can be read: check the datasets that are compared")
-        self.plain = sum(one.plain for one in hashes)
-        used = [(image, one) for image, one in enumerate(hashes) if not one.plain]
-        self._owners = np.array([image for image, one in used for _ in one.bits], np.int64)
-        self._bits = np.concatenate([np.zeros(0, np.uint64), *(one.bits for _, one in used)])
-        self._colors = np.concatenate([hashes[0].colors[:0], *(one.colors for _, one in used)])
-        self._vectors = np.concatenate(vectors)
+        skipped[_PLAIN] += sum(one.plain for one in hashes)
+        self._vectors = np.concatenate(parts)
+        self._owners = np.repeat(np.arange(len(hashes)), [0 if one.plain else len(one.bits) for one in hashes])
+        self._bits = np.concatenate([one.bits[: 0 if one.plain else None] for one in hashes])
+        self._colors = np.concatenate([one.colors[: 0 if one.plain else None] for one in hashes])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def place(self, number: int) -> tuple[str, int, str]:
+        """Collection, index and name of an image."""
+        collection, index = self._places[number]
+        return collection.name, index, collection.images.name(index)
 
     def nearest_hash(self, image: Image.Image) -> tuple[Hashes, tuple[int, int] | None]:
         """The image's hashes; and the nearest image here with the distance in bits, None if there is none."""
@@ -169,9 +156,10 @@ class _Library:
             return hashes, None
         queries, entries, distances = within_distance(self._bits, hashes.bits, self._distance)
         same = hashing.same_colors(hashes.colors[queries], self._colors[entries])
-        candidates = zip(distances[same].tolist(), queries[same].tolist(), entries[same].tolist(), strict=True)
-        distance, _, entry = min(candidates, default=(0, 0, -1))
-        return hashes, None if entry < 0 else (int(self._owners[entry]), distance)
+        if not same.any():
+            return hashes, None
+        best = np.lexsort((entries[same], queries[same], distances[same]))[0]
+        return hashes, (int(self._owners[entries[same][best]]), int(distances[same][best]))
 
     def nearest_embedding(self, vectors: np.ndarray) -> dict[int, tuple[int, float]]:
         """For each of the vectors [n, E] that reaches the threshold: the nearest image here, and the cosine."""
@@ -180,8 +168,7 @@ class _Library:
         nearest, cosines = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf)
         for start in range(0, len(self._vectors), _ROWS):
             similar = vectors @ self._vectors[start : start + _ROWS].T
-            best = similar.argmax(axis=1)
-            top = similar[np.arange(len(best)), best]
+            best, top = similar.argmax(axis=1), similar.max(axis=1)
             nearest, cosines = np.where(top > cosines, best + start, nearest), np.maximum(cosines, top)
         rows = np.flatnonzero(cosines >= self._embedding.threshold).tolist()
         return {row: (int(nearest[row]), float(cosines[row])) for row in rows}
@@ -200,19 +187,12 @@ def within_distance(
     """
     parts = [np.zeros((3, 0), np.int64)]
     for start in range(0, len(entries), _ENTRIES):
-        distances = np.bitwise_count(queries[:, None] ^ entries[None, start : start + _ENTRIES])
-        near = np.nonzero(distances <= distance)
-        if len(near[0]):
-            parts.append(np.stack([near[0], near[1] + start, distances[near].astype(np.int64)]))
+        distances = np.bitwise_count(queries[:, None] ^ entries[start : start + _ENTRIES])
+        if distances.min(initial=65) <= distance:  # rare, and quicker to find out than which
+            rows, columns = np.nonzero(distances <= distance)
+            parts.append(np.stack([rows, columns + start, distances[rows, columns].astype(np.int64)]))
     rows, columns, values = np.concatenate(parts, axis=1)
     return rows, columns, values
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block(Generic[T]):
-    indices: list[int]  # of the n images that can be read
-    results: list[T]
-    vectors: np.ndarray  # float32 [n, E]; [n, 0] without an embedding
 
 
 def _read(
@@ -220,9 +200,9 @@ def _read(
     measure: Callable[[Image.Image], T],
     workers: int,
     embedding: Embedding | None,
-    unreadable: Counter[str],
-) -> Iterator[_Block[T]]:
-    """The results of `measure` for all images, a block at a time; counts the unreadable ones by cause."""
+    skipped: Counter[str],
+) -> Iterator[tuple[list[int], list[T], np.ndarray]]:
+    """Indices, results of `measure` and embeddings (float32 [n, E] or [n, 0]) of all images, a block at a time."""
 
     def read_block(indices: list[int]) -> tuple[list[int], list[T], list[np.ndarray], list[str]]:
         readable, results, views, causes = [], [], [], []
@@ -231,25 +211,24 @@ def _read(
                 if isinstance(record, BadRecord):
                     raise record
                 image = still(record.image)
-                if embedding:
-                    views.append(decode.resize_and_crop(image, embedding.size))
             except BadRecord as error:
                 causes.append(error.cause)
-            else:
-                readable.append(index)
-                results.append(measure(image))
+                continue
+            readable.append(index)
+            results.append(measure(image))
+            if embedding:
+                views.append(decode.resize_and_crop(image, embedding.size))
         return readable, results, views, causes
 
     blocks = common.in_blocks(read_block, range(len(collection.images)), workers, collection.name, "image")
     for readable, results, views, causes in blocks:
-        unreadable.update(causes)
+        skipped.update(causes)
         if readable:
-            vectors = embedding.embed(np.stack(views)) if embedding else np.zeros((len(readable), 0), np.float32)
-            yield _Block(readable, results, vectors)
+            yield readable, results, embedding.embed(np.stack(views)) if embedding else np.zeros((len(readable), 0))
 
 
 def still(data: bytes) -> Image.Image:
-    """The image, or a clip's middle frame: RGB, at least 128 pixels a side if it is not smaller itself.
+    """The image, or a clip's middle frame: RGB; a large JPEG may come out smaller, at least 128 pixels a side.
 
     Raises:
       BadRecord: it cannot be read.

@@ -136,3 +136,21 @@ def test_templates_that_cannot_be_read_are_named(options, message):
 )
 def test_json_that_is_no_object_is_none(text, value):
     assert fields.parse_object(text) == value
+
+
+def test_fields_that_no_row_has_are_found_whatever_the_rows_are():
+    check = fields.FieldCheck(DatasetConfig(text_fields=("a/b", "{0} {c}")))
+    for row in ({"a": [{"b": 1}]}, ["x"], deep(100_000), {"d": 1}):
+        check.add(row)
+    assert check.problem("the file") == "the file has no field 'c' (there is a, 0, d): change text_fields"
+    assert not check.add({"c": 0}).problem("the file")
+    usual = fields.FieldCheck(DatasetConfig()).add({str(i): i for i in range(99)})
+    assert "(there is 0, 1, " in usual.problem("it") and " …)" in usual.problem("it")
+    assert not usual.add({"captions": [{"text": "x"}]}).problem("it")
+
+
+def test_a_row_names_its_file_in_the_chosen_or_a_usual_field():
+    row = {"file_name": "", "image": {"bytes": b"x"}, "path": "a.jpg", "n": 7}
+    assert fields.file_name(row, DatasetConfig()) == "a.jpg"
+    assert fields.file_name(row, DatasetConfig(image_field="x/{n}.jpg")) == "x/7.jpg"
+    assert fields.file_name(row, DatasetConfig(image_field="n")) is None

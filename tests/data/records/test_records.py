@@ -13,7 +13,6 @@ from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tar as tar_records
 from coca_jax.data.records.record import BadRecord, Subset
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.open_dataset import evaluation_sets
 from coca_jax.storage import files as storage
 from tests.data import builders
 
@@ -385,9 +384,3 @@ def test_without_a_holdout_all_records_train(tmp_path, kind):
     assert len(records.open_records(kind(tmp_path, holdout=0.0), "train")) == 20
     with pytest.raises(CocaError, match=r"holdout is 0.*none is left to evaluate: set the dataset's holdout"):
         records.open_records(kind(tmp_path, holdout=0.0), "evaluation")
-    config = builders.config(**vars(kind(tmp_path, holdout=0.0)))
-    with pytest.raises(CocaError, match="none is left to evaluate"):
-        evaluation_sets(config)  # a run says so before it trains
-    scenes = builders.evaluation_dataset(format="digit_scenes", examples=30)
-    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, datasets={"scenes": scenes}))
-    assert [one.name for one in evaluation_sets(other)] == ["scenes"]

@@ -193,7 +193,7 @@ def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
     (pair,) = [pair for pair in result.pairs if pair.key == "other_color"]
     assert pair.distance is None and pair.similarity > 0.9999 and pair.evaluation_name.endswith(f"h{HELD - 1}")
     assert {f"copy_{name}" for name in COPIES} < {pair.key for pair in result.pairs}
-    assert result.unreadable == {"not an image": 2} and result.plain == 2
+    assert result.skipped == {"not an image": 2, "no structure to compare": 2}
 
 
 def test_a_checkpoint_gives_the_embeddings(config, tmp_path, monkeypatch):

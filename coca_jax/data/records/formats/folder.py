@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,7 +12,7 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats.manifest import MADE_FIELDS, SUFFIXES, Manifest, Manifests
 from coca_jax.data.records.formats.text_table import Utf8
-from coca_jax.data.records.record import BadRecord, Census, Record, RecordStore, RecordText, Subset, bad_records
+from coca_jax.data.records.record import BadRecord, Census, Record, RecordStore, RecordText, Subset, bad_records, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Strings
 from coca_jax.errors import CocaError
@@ -75,7 +75,8 @@ class FolderRecords:
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
         self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
-        self.names, self.damage = self._source.names, self._source.damage
+        self.names = self._source.names
+        self.damage: Mapping[str, int] = self._source.damage
         self._places: tuple[str, ...] = (f"{self._folder}/",)
         sizes = self._probe(self._source) if isinstance(self._source, Manifests) else []
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
@@ -92,14 +93,8 @@ class FolderRecords:
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
         names = [self.names[index] for index in indices]
-        result: list[Record | BadRecord] = []
-        for name, image, text in zip(names, self._images(names), self.read_texts(indices), strict=True):
-            if isinstance(image, BadRecord):
-                result.append(image)
-            else:
-                is_bad = isinstance(text, BadRecord)
-                result.append(text if is_bad else Record(name, image, text.captions, text.metadata))
-        return result
+        images = self._images(names)
+        return [joined(*parts) for parts in zip(names, images, self.read_texts(indices), strict=True)]
 
     def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
         result: list[RecordText | BadRecord] = []
@@ -137,7 +132,7 @@ class FolderRecords:
             return Manifests([("", Manifest(file, dataset))])
         listed = storage.list_files(self._folder)
         sidecars = _Sidecars(self._folder, listed, dataset)
-        tables = {}  # one a folder
+        tables: dict[str, File] = {}  # one a folder
         for name in reversed(_TABLES):
             tables |= {one.name[: -len(name)]: one for one in listed if one.name.rpartition("/")[2] == name}
         if tables and (dataset.label_field not in MADE_FIELDS if dataset.label_field else not len(sidecars.names)):
@@ -207,7 +202,7 @@ class _Sidecars:
     def __init__(self, folder: str, files: Sequence[File], dataset: DatasetConfig):
         """Raises CocaError if there is no image."""
         self._folder, self._dataset = folder, dataset
-        self.damage, self.examples = Counter[str](), {}
+        self.damage, self.examples = Counter[str](), dict[str, str]()
         texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
         images = []
         stored = [file for file in files if fields.is_media_file(file.name)]
@@ -232,7 +227,7 @@ class _Sidecars:
     def rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
         """The text of each image as a row; a BadRecord if it cannot be read."""
         texts = storage.read_each([_beside(f"{self._folder}/{self.names[index]}") for index in indices])
-        unread = [{}] if self._dataset.label_field else BadRecord("unreadable caption")
+        unread: list[Any] | BadRecord = [{}] if self._dataset.label_field else BadRecord("unreadable caption")
         return [unread if isinstance(text, storage.ReadError) else [{"txt": text}] for text in texts]
 
     def check(self) -> None:

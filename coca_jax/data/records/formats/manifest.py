@@ -8,6 +8,7 @@ import array
 import functools
 import hashlib
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
 MADE_FIELDS = ("stem", "folder")  # of a record's metadata, made from the name of its file
 _LARGEST = 2**36  # bytes of a manifest
 _LONGEST_LINE = 100_000  # bytes of the first line
+_DRIVE = re.compile(r"[A-Za-z]:/")  # of a Windows path
 _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of a manifest whose index is kept: others are read as fast
 
 
@@ -57,6 +59,7 @@ class Manifest:
         name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
         scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
         index = shard_index.index_of(file, name, scan, keep=file.size >= _WORTH_KEEPING)
+        assert index.keys is not None and index.ends is not None  # `_scan` makes both
         self.names, self.digest, self.damage = index.keys, index.digest, index.damage
         self._spans, self._ends = index.spans, index.ends
 
@@ -143,11 +146,11 @@ class ImageFiles:
     def relative(self, name: str) -> str | None:
         """The name relative to the folder; None if it leaves it."""
         path = name.replace("\\", "/")
-        path = path if is_remote(path) else str(PurePosixPath(path))
-        root = next((root for root in self._roots if path.startswith(root)), "")
-        path = path.removeprefix(root)
-        leaves = path.startswith("/") or ".." in path.split("/") or is_remote(path) or "\0" in path
-        return None if leaves or re.match(r"[A-Za-z]:/", path) else path
+        if "\0" in path or ".." in path.split("/"):
+            return None
+        path = path if "://" in path else posixpath.normpath(path)
+        path = path.removeprefix(next((root for root in self._roots if path.startswith(root)), ""))
+        return None if path.startswith("/") or "://" in path or _DRIVE.match(path) else path
 
 
 def _beginning(file: File) -> bytes:
@@ -225,10 +228,9 @@ class _Scanner:
         def parsed(span: tuple[int, int], where: str) -> Any:
             return self._add(fields.parse_json(self._utf8.decode(data[moved + span[0] : moved + span[1]], where)))
 
-        for start, end, *named in coco_json.rows(
-            text, self._file.path, self._dataset, parsed, self._name, self._damage
-        ):
-            yield moved + start, end - start, *named
+        rows = coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage)
+        for start, end, name, where in rows:
+            yield moved + start, end - start, name, where
 
     def _add(self, row: Any) -> Any:
         if isinstance(row, (dict, list)):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields, index_cache
 from coca_jax.data.records.formats.manifest import ImageFiles
-from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.record import BadRecord, Record, bad_records, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index
 from coca_jax.data.records.sharded import ShardedRecords
@@ -72,7 +72,7 @@ class ParquetRecords(ShardedRecords):
                 f"{file.path} cannot be read as a Parquet file ({reason}): replace it, or leave it out of train_files "
                 "and evaluation_files"
             ) from error
-        if not fields.is_template(self._dataset.image_field) and _image_column(schema, self._dataset) is None:
+        if not fields.is_template(self._dataset.image_field) and not _image_column(schema, self._dataset):
             name = repr(self._dataset.image_field) if self._dataset.image_field else "a usual name"
             raise CocaError(
                 f"{file.path} has no column of images or image files under {name} (there is "
@@ -85,7 +85,7 @@ class ParquetRecords(ShardedRecords):
     def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
         schema = self._schema(number)
         image = _image_column(schema, self._dataset)
-        has_bytes = image is not None and not _is_text(schema.field(image).type)
+        has_bytes = bool(image) and not _is_text(schema.field(image).type)
         columns = [field.name for field in schema if not _has_inner_bytes(field.type)]
         return _read(self._files[number], tuple(name for name in columns if not has_bytes or name != image), rows)
 
@@ -95,23 +95,18 @@ class ParquetRecords(ShardedRecords):
         columns = [field.name for field in schema if field.name == column or not _has_inner_bytes(field.type)]
         values = _read(file, tuple(columns), rows)
         images = self._images(file, column, values)
-        records: list[Record | BadRecord] = []
-        for row, value, image in zip(rows, values, images, strict=True):
-            if isinstance(image, BadRecord):
-                records.append(image)
-                continue
-            text = self._text({name: one for name, one in value.items() if name != column or isinstance(one, str)})
-            is_bad = isinstance(text, BadRecord)
-            key = self._key(number, index, row)
-            records.append(text if is_bad else Record(key, image, text.captions, text.metadata))
-        return records
+        for value in values:
+            if isinstance(value, dict) and not isinstance(value.get(column), str):
+                value.pop(column, None)
+        keys = (self._key(number, index, row) for row in rows)
+        return [joined(key, image, self._text(row)) for key, image, row in zip(keys, images, values, strict=True)]
 
     def _metadata(self, row: dict[str, Any]) -> dict[str, Any]:
         return fields.metadata(
             row, [name for name, value in row.items() if isinstance(value, bytes) and len(value) > _LONGEST]
         )
 
-    def _images(self, file: File, column: str | None, rows: Sequence[Any]) -> list[bytes | BadRecord]:
+    def _images(self, file: File, column: str, rows: Sequence[Any]) -> list[bytes | BadRecord]:
         """The image of each row, from its bytes or from the file that it names."""
         images: list[Any] = []
         below = ImageFiles(file.path)
@@ -188,14 +183,14 @@ def _small_group(file: File, group: int, columns: tuple[str, ...]) -> pa.Table:
         return table.read_row_group(group, list(columns), use_threads=False)
 
 
-def _image_column(schema: pa.Schema, dataset: DatasetConfig) -> str | None:
-    """The column of encoded images, or else of image files; None if there is none, or `image_field` is a template."""
+def _image_column(schema: pa.Schema, dataset: DatasetConfig) -> str:
+    """The column of encoded images, or else of image files; "" if there is none, or `image_field` is a template."""
     wanted = (dataset.image_field,) if dataset.image_field else fields.IMAGE_FIELDS
     there = [name for name in wanted if name in schema.names]
     stored = (name for name in there if _is_bytes(kind := schema.field(name).type) or _has_inner_bytes(kind))
     named = [name for name in (there if dataset.image_field else fields.FILE_FIELDS) if name in schema.names]
     files = (name for name in named if _is_text(schema.field(name).type))
-    return next(stored, None) or next(files, None)
+    return next(stored, "") or next(files, "")
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -104,24 +104,12 @@ class SeparatedValues:
         lines = _lines(file, observe)
         next(lines, None)
         for offset, line, where in lines:
-            taken = [utf8.decode(line, where)]
-            taken[0] += "" if taken[0].endswith("\n") else "\n"
-            size = len(line)
-            values = self._values(taken, where)
+            text, size = utf8.decode(line, where), len(line)
+            text = text if text.endswith("\n") else f"{text}\n"
+            values = self._values([text], where)
             if values and values[-1].endswith("\n"):  # its quotation mark is still open
-
-                def continued(taken: list[str] = taken, where: str = where) -> Iterator[str]:
-                    nonlocal size
-                    yield taken[0]
-                    for _, more, _ in lines:
-                        size += len(more)
-                        taken.append(utf8.decode(more, where))
-                        yield taken[-1]
-
-                values = self._values(continued(), where, strict=True)
-                first, *others = map(self._media_columns, taken)
-                if first & set().union(*others):
-                    raise CocaError(_unclosed(where, "more rows follow within it"))
+                values, more = self._continued(text, lines, utf8, where)
+                size += more
             if not any(value.strip() for value in values):
                 continue  # a blank line, or one of separators alone
             if len(values) != len(self.columns):
@@ -139,6 +127,26 @@ class SeparatedValues:
             return None
         return dict(zip(self.columns, values, strict=True)) if len(values) == len(self.columns) else None
 
+    def _continued(
+        self, text: str, lines: Iterator[tuple[int, bytes, str]], utf8: Utf8, where: str
+    ) -> tuple[list[str], int]:
+        """The values of a row that goes on in further lines, and the bytes of those."""
+        taken, size = [text], 0
+
+        def texts() -> Iterator[str]:
+            nonlocal size
+            yield text
+            for _, line, _ in lines:
+                size += len(line)
+                taken.append(utf8.decode(line, where))
+                yield taken[-1]
+
+        values = self._values(texts(), where, strict=True)
+        first, *others = map(self._media_columns, taken)
+        if first & set().union(*others):
+            raise CocaError(_unclosed(where, "more rows follow within it"))
+        return values, size
+
     def _reader(self, lines: Any, strict: bool = False) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.spaced, strict=strict)
 
@@ -146,7 +154,9 @@ class SeparatedValues:
         try:
             return next(self._reader(lines, strict), [])
         except csv.Error as error:
-            raise CocaError(_unclosed(where, str(error)) if strict else _no_row(where, error)) from error
+            if strict:
+                raise CocaError(_unclosed(where, str(error))) from error
+            raise CocaError(f"{where} is not a row ({error}): correct or remove it") from error
 
     def _media_columns(self, line: str) -> set[int]:
         """The columns with names of image files, if the line alone, with quotation marks as text, is a row."""
@@ -160,10 +170,6 @@ def _unclosed(where: str, why: str) -> str:
         f"{where} has a value that begins with a quotation mark and does not end with one ({why}): close it, or write "
         'the value as """like this"", he said"'
     )
-
-
-def _no_row(where: str, error: csv.Error) -> str:
-    return f"{where} is not a row ({error}): correct or remove it"
 
 
 def _lines(file: File, observe: Callable[[bytes], None]) -> Iterator[tuple[int, bytes, str]]:

@@ -7,9 +7,11 @@ import os
 import pytest
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.images.decode import decode
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import manifest
 from coca_jax.data.records.record import BadRecord
+from coca_jax.embedding_index import folder as embedding_index_folder
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from tests.data import builders
@@ -299,3 +301,47 @@ def test_the_photos_the_clips_and_the_questions(shared_data):
     assert set(builders.text(answers, 5).captions) <= set(
         (shared_data / "data/easy_vqa/answers.txt").read_text().split()
     )
+
+
+def test_images_of_every_kind_that_the_decoder_reads_are_taken_and_others_are_counted_by_suffix(tmp_path):
+    kinds = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.JPG": "JPEG", "d.avif": "AVIF", "e.apng": "PNG", "f.tiff": "TIFF"}
+    for name, kind in kinds.items():
+        (tmp_path / name).write_bytes(builders.picture(7, kind))
+        (tmp_path / name).with_suffix(".txt").write_text("seven")
+    for name in ("x.heic", "y.HEIC", "z.svg", "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).with_suffix(".txt").write_text("x")
+    store = everything(tmp_path)
+    assert keys(store) == sorted(kinds) and not {decode(one.image).getpixel((9, 9)) for one in store.read(range(6))} - {
+        (grey, grey, grey) for grey in range(5, 10)
+    }
+    assert store.damage == {".heic image (not supported)": 2, ".svg image (not supported)": 1}
+    assert store.census.names == {
+        ".heic image (not supported)": f"{tmp_path}/x.heic",
+        ".svg image (not supported)": f"{tmp_path}/z.svg",
+    }
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.heic").write_bytes(b"x")
+    with pytest.raises(CocaError, match=r"there is no image below .*only \(there is \.heic\)"):
+        everything(tmp_path / "only")
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_links_are_followed_and_hidden_names_are_left_out(tmp_path, search):
+    elsewhere, photos = tmp_path / "elsewhere", tmp_path / "photos"
+    for place in (elsewhere / "cat", photos / "dog", photos / ".hidden", photos / "dog" / ".ipynb_checkpoints"):
+        place.mkdir(parents=True)
+        (place / "1.png").write_bytes(builders.picture(1))
+    (photos / "dog" / ".2.png").write_bytes(builders.picture(1))
+    (photos / "cat").symlink_to(elsewhere / "cat")
+    (photos / "again").symlink_to(photos / "dog")  # a real folder below: once
+    (elsewhere / "cat" / "loop").symlink_to(photos)
+    (photos / "dog" / "3.png").symlink_to(elsewhere / "cat" / "1.png")
+    (photos / "dog" / "nothing.png").symlink_to(tmp_path / "nothing")
+    expected = ["cat/1.png", "dog/1.png", "dog/3.png"]
+    if search:
+        assert [entry.name for entry in embedding_index_folder._listed(photos)] == expected
+    else:
+        store = everything(photos, label_field="folder")
+        assert keys(store) == expected
+        assert {builders.text(store, i).metadata["folder"] for i in range(3)} == {"cat", "dog"}

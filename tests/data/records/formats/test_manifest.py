@@ -7,6 +7,8 @@ import pytest
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
+from coca_jax.data.records.record import BadRecord
+from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError
 from tests.data import builders
 
@@ -277,6 +279,31 @@ def test_labels_of_image_folders_come_from_where_they_are(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,label\ncat/1.png,tom\n")
     assert builders.text(opened(tmp_path, label_field="label"), 0).metadata["label"] == "tom"
     assert len(opened(tmp_path, label_field="folder")) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_label_numbers_without_a_class_name_are_bad_records(place, kind):
+    for i in range(6):
+        (place / f"{i}.jpg").write_bytes(builders.picture(i))
+    (place / "names.txt").write_text("red\ngreen\nblue\n")
+    labels = ["1", "2", "3", "0.0", "-1", "7e0"]
+    if kind == "jsonl":
+        lines = [json.dumps({"file_name": f"{i}.jpg", "label": json.loads(label)}) for i, label in enumerate(labels)]
+    else:
+        rows = [("file_name", "label"), *((f"{i}.jpg", label) for i, label in enumerate(labels))]
+        lines = [("," if kind == "csv" else "\t").join(row) for row in rows]
+    (place / f"list.{kind}").write_text("\n".join(lines))
+    names = {"class_names": str(place / "names.txt"), "label_field": "label", "prompts": ("a {} thing.",)}
+    dataset = DatasetConfig(format="folder", path=str(place / f"list.{kind}"), holdout=0.0, **names)
+    store = records.open_records(dataset, "train")
+    texts = Texts(dataset, store)
+    found = []
+    for record in store.read(range(6)):
+        try:
+            found += texts.all(record)
+        except BadRecord as error:
+            found.append("bad" if error.cause.startswith("label is ") else error.cause)
+    assert found == ["a green thing.", "a blue thing.", "bad", "bad", "bad", "bad"]
 
 
 @pytest.mark.parametrize(

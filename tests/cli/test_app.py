@@ -1,0 +1,68 @@
+"""What the commands share: home folders, help, and a standard output that nobody reads any more."""
+
+import subprocess
+import sys
+
+import pytest
+import running
+
+import coca_jax
+
+COMMANDS = ("train", "evaluate", "caption", "search", "plan")
+
+
+def ended(main: str, *arguments: str, **variables) -> tuple[int, str, str]:
+    """(status, first line, standard error) of a command whose `main` is this code; only its first line is read."""
+    code = f"from coca_jax.cli import app\nimport sys, time\n{main}\napp.run(main)"
+    with running.start([sys.executable, "-c", code, *arguments], **variables) as process:
+        line = process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    return process.returncode, line, err
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        "def main(_):\n    for i in range(1_000_000): print(i)",  # fails while it prints
+        "def main(_):\n    print(0, flush=True)\n    time.sleep(1)\n    print(1)",  # fails at the end, in a buffer
+        "def main(_):\n    print(0, flush=True)\n    time.sleep(1)\n    print(1)\n    return 2",
+    ],
+)
+def test_a_reader_that_leaves_early_ends_a_command_quietly(main):
+    assert ended(main) == (141, "0\n", "")
+
+
+def test_another_broken_pipe_is_a_bug_with_its_traceback():
+    status, _, err = ended("def main(_):\n    print(0, flush=True)\n    raise BrokenPipeError('of a socket')")
+    assert status == 1 and "Traceback" in err and "of a socket" in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_no_failure_and_lists_the_command_s_flags(command):
+    status, out, err = running.call(running.command(command, "--help"))
+    assert status == 0 and not err, err
+    assert ("--config" if command in ("train", "plan") else "--checkpoint") in out
+    assert ("--[no]distributed" in out) == (command in ("train", "evaluate"))
+
+
+def test_a_tilde_in_a_flag_is_the_home_folder_and_none_elsewhere(tmp_path):
+    (tmp_path / "own.py").write_text("from coca_jax import config\ndef get_config(): return config.default()\n")
+    main = """
+config, path = app.define_config("configs"), app.define_path("path", "A path.")
+def main(arguments):
+    print(app.config(config).data.vocabulary, path.value, *arguments[1:])
+"""
+    flags = ("--config=~/own.py", "--config.data.vocabulary=~/v.model")
+    for given, expected in (("~/x", f"{tmp_path}/x"), ("gs://b/~/x", "gs://b/~/x")):
+        status, out, err = ended(main, *flags, f"--path={given}", "a ~ b", HOME=tmp_path)
+        assert (status, out) == (0, f"{tmp_path}/v.model {expected} a ~ b\n"), err
+    status, _, err = ended(main, "--config=~/none.py", HOME=tmp_path)
+    assert status == 2 and f"{tmp_path}/none.py" in err
+
+
+def test_the_version_has_one_source():
+    setup = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=running.REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert setup.stdout.split()[-1] == coca_jax.__version__
