@@ -33,8 +33,6 @@ def check(config: Config) -> None:
         ]
     )
     _enforce(_data_rules(config.data))
-    if config.model.image.kind == "precomputed":
-        _enforce(_token_rules(config.data))
     check_evaluation(config.evaluation, config.data.sources, "evaluation.datasets")
 
 
@@ -42,12 +40,14 @@ def check_places(config: Config) -> None:
     """Refuses a config that does not say where its records lie; for programs that read them.
 
     Raises:
-      CocaError: a dataset has no path.
+      CocaError: a dataset has no path, or cannot give what the model takes.
     """
     for name, one in config.data.sources.items():
         key = f"{config.data.key(name)}.dataset"
         if not _has_place(one.dataset):
             raise CocaError(f"{key}.format = {one.dataset.format} needs a folder: pass --config.{key}.path=FOLDER")
+    if config.model.image.kind == "precomputed":
+        _enforce(_token_rules(config.data))
     check_evaluation_places(config.evaluation, "evaluation.datasets")
 
 
