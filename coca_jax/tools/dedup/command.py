@@ -13,7 +13,6 @@ from absl import flags
 
 from coca_jax.cli.app import define_path, define_paths
 from coca_jax.config import Config
-from coca_jax.errors import CocaError
 from coca_jax.tools.common import open_datasets
 from coca_jax.tools.dedup.images import Collection, evaluation_collections
 from coca_jax.tools.dedup.report import write_report
@@ -38,8 +37,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
     def run(config: Config) -> None:
-        if not output.value:
-            raise CocaError("--output is missing: name a folder for the lists of keys")
+        folder = command_line.required(output)
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
@@ -48,7 +46,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         result = find_duplicates(
             training, evaluation, distance=distance.value, workers=workers.value, embedding=embedding
         )
-        write_report(output.value, config, result, training, evaluation, shown.value)
+        write_report(folder, config, result, training, evaluation, shown.value)
 
     return run
 
