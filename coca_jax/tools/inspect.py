@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from absl import flags
 
-from coca_jax.cli.app import define_path
+from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
@@ -119,7 +119,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
-        path = command_line.required(output)
+        path = required(output)
         summary = write_samples(
             path, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
         )

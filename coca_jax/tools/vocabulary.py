@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from coca_jax.cli.app import define_path
+from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -21,7 +21,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     size = flags.DEFINE_integer("size", 0, "Pieces; 0: model.text.vocabulary_size.", 0, flag_values=values)
 
     def run(config: Config) -> None:
-        path = command_line.required(output)
+        path = required(output)
         trained = train_vocabulary(training_captions(config), size.value or config.model.text.vocabulary_size)
         trained.save(path)
         print(f"{path}: {trained.size} pieces")

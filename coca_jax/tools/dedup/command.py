@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from coca_jax.cli.app import define_path, define_paths
+from coca_jax.cli.app import define_path, define_paths, required
 from coca_jax.config import Config
 from coca_jax.tools.common import open_datasets
 from coca_jax.tools.dedup.images import Collection, evaluation_collections
@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
     def run(config: Config) -> None:
-        folder = command_line.required(output)
+        folder = required(output)
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
