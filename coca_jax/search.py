@@ -58,11 +58,11 @@ def search(index: Any, queries: Sequence[str | Path], k: int, page: str | None) 
     for query, hits in zip(queries, results, strict=True):
         print(query)
         for hit in hits:
-            print(f"{hit.score:.4f}\t{Path(index.pictures, hit.name)}")
+            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
     if page:
         from coca_jax.embedding_index.search_page import write_search_page
 
-        write_search_page(page, index.pictures, len(index), queries, results)
+        write_search_page(page, index.folder, len(index), queries, results)
         _log.info("the page is %s", page)
 
 

@@ -33,14 +33,18 @@ class _PathParser(flags.ArgumentParser):
         return os.path.expanduser(argument)
 
 
-def define_path(name: str, description: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[str | None]:
+def define_path(
+    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[str | None]:
     """A flag with a path or an address."""
-    return flags.DEFINE(_PathParser(), name, None, description, values, serializer=flags.ArgumentSerializer())
+    return flags.DEFINE(_PathParser(), name, None, description, flag_values, flags.ArgumentSerializer())
 
 
-def define_paths(name: str, description: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[list[str]]:
+def define_paths(
+    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[list[str]]:
     """A flag with a path or an address, which may be given several times."""
-    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], description, values)
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], description, flag_values)
 
 
 def define_checkpoint() -> flags.FlagHolder[str | None]:
