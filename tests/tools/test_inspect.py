@@ -60,7 +60,9 @@ def test_the_page_is_the_batch(config, vocabulary, tmp_path):
         for part in re.findall(r'"tokens">(.*?)</div>', page)
     ]
     for ids, row in zip(batch["text"].tolist(), pieces, strict=True):
-        spread = [int(number) for piece, number in row for _ in range(int((re.findall(r", (\d+) times", piece) or [1])[0]))]
+        spread = [
+            int(number) for piece, number in row for _ in range(int((re.findall(r", (\d+) times", piece) or [1])[0]))
+        ]
         assert spread == ids
         assert html.unescape(row[0][0]) == vocabulary.piece(vocabulary.bos_id)
     sources = re.findall(r">Source</th><td>(\w+)</td>", page)
