@@ -22,11 +22,12 @@ _DENSE = flags.DEFINE_integer("dense_up_to", 16_000, "The largest number of pair
 _WIDTH = flags.DEFINE_integer("width", 768, "Of the embeddings.")
 
 
-def blockwise(images: np.ndarray, texts: np.ndarray) -> None:
-    from coca_jax.evaluation.metrics.mutual_ranks import mutual_ranks
+def in_blocks(images: np.ndarray, texts: np.ndarray) -> None:
+    from coca_jax.evaluation.metrics.ranking import label_ranks
 
     labels = np.arange(len(images))[:, None]
-    mutual_ranks(images, texts, labels, labels)
+    label_ranks(images, texts, labels, labels)
+    label_ranks(texts, images, labels, labels)
 
 
 def dense(images: np.ndarray, texts: np.ndarray) -> None:

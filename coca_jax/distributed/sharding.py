@@ -122,7 +122,7 @@ def check_parameters(mesh: Mesh | AbstractMesh, params: Any, logical: Any) -> No
             )
 
 
-def shardings(mesh: Mesh, logical: Any) -> Any:
+def shardings(mesh: Mesh | AbstractMesh, logical: Any) -> Any:
     """A tree of NamedSharding for a tree of tuples of logical axes."""
     return jax.tree.map(lambda names: NamedSharding(mesh, spec(*names)), logical, is_leaf=_is_axes)
 
@@ -131,12 +131,12 @@ def _is_axes(node: Any) -> bool:
     return type(node) is tuple and all(isinstance(axis, Axis) for axis in node)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of every array of a batch: its first axis over `data` and `fsdp`."""
     return NamedSharding(mesh, spec(Axis.BATCH))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 

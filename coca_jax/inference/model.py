@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from coca_jax import objectives
 from coca_jax.config import Config
 from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
@@ -28,7 +29,6 @@ from coca_jax.inference.batching import Batcher
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
 from coca_jax.models.image_encoder import token_count
-from coca_jax.objectives import pretraining
 from coca_jax.trainer.fingerprint import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
@@ -76,7 +76,8 @@ class Coca:
           batch_size: rounded up to a multiple of the mesh's batch axes; 0: that of the run's evaluations.
         """
         self.config, self.vocabulary, self.step = config, vocabulary, step
-        self._params, self._model = params, models.build(config.model, pretraining.branches(config))
+        self._params = params
+        self._model = objectives.build(config).model
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
         self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
 

@@ -11,7 +11,7 @@ from flax.core import meta
 from coca_jax import config as config_lib
 from coca_jax.distributed.sharding import Axis, spec
 from coca_jax.models import attention, block, cache, coca, image_encoder, text_decoder
-from coca_jax.objectives import losses
+from coca_jax.objectives.losses import captioning, contrastive
 
 # Every size is its own number, so that a shape says what an axis is.
 B, N, Q, L, D, V = 4, 4, 3, 8, 16, 37
@@ -79,13 +79,16 @@ def _both(model, params, images, ids, valid):
 
 
 def _loss_of(output, ids, valid):
-    labels, mask = losses.next_tokens(ids, valid)
+    labels, mask = captioning.next_tokens(ids, valid)
     total = 0.0
     if output.temperature is not None:
-        total += losses.contrastive_loss(output.image_embedding_BE, output.text_embedding_BE, output.temperature)[0]
+        total += contrastive.contrastive_loss(output.image_embedding_BE, output.text_embedding_BE, output.temperature)[
+            0
+        ]
     for hidden in (output.hidden_BLD, output.unimodal_hidden_BLD):
         if hidden is not None:
-            total += losses.captioning_loss(hidden, output.softmax.kernel_DV, output.softmax.bias_V, labels, mask)[0]
+            sums, _ = captioning.captioning_sums(hidden, output.softmax.kernel_DV, output.softmax.bias_V, labels, mask)
+            total += jnp.sum(sums) / jnp.sum(mask)
     return total
 
 

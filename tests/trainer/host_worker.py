@@ -21,9 +21,15 @@ from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.writers import MetricsWriter, Writer
 
 
-def config(steps: int, fsdp: int = 1, tensor: int = 1) -> config_lib.Config:
+def config(steps: int, fsdp: int = 1, tensor: int = 1, ema_decay: float = 0.0) -> config_lib.Config:
     train = dict(train__steps=steps, train__checkpoint_every=3, train__log_every=1)
-    return tiny.config(optimizer__name="adamw", **train, train__mesh__fsdp=fsdp, train__mesh__tensor=tensor)
+    return tiny.config(
+        optimizer__name="adamw",
+        **train,
+        train__mesh__fsdp=fsdp,
+        train__mesh__tensor=tensor,
+        optimizer__ema_decay=ema_decay,
+    )
 
 
 def batches(c: config_lib.Config, rows: np.ndarray, start: int):

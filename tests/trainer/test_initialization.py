@@ -1,7 +1,6 @@
 import jax
 import numpy as np
 import pytest
-import tiny
 from etils import epath
 
 from coca_jax import config as config_lib
@@ -11,7 +10,7 @@ from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.models.image_encoder import resize_positions
 from coca_jax.trainer import initialization as warm_start
-from coca_jax.trainer import optimizer, state
+from coca_jax.trainer import program, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
@@ -27,8 +26,7 @@ def _config(**changes) -> config_lib.Config:
 
 
 def _plan(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.StatePlan:
-    chain = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(tiny.model(config), chain, bool(config.optimizer.ema_decay), mesh)
+    return program.build(config, mesh).plan
 
 
 def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
