@@ -34,9 +34,9 @@ class _PathParser(flags.ArgumentParser):
         return expand_home(argument)
 
 
-def define_path(name: str, description: str) -> flags.FlagHolder[str | None]:
-    """A flag with a path or an address."""
-    return flags.DEFINE(_PathParser(), name, None, description, serializer=flags.ArgumentSerializer())
+def define_path(name: str, description: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[str | None]:
+    """A flag with a path or an address, where ~ is the home folder."""
+    return flags.DEFINE(_PathParser(), name, None, description, values, serializer=flags.ArgumentSerializer())
 
 
 def define_checkpoint() -> flags.FlagHolder[str | None]:

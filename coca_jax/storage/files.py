@@ -61,10 +61,17 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def as_path(path: str | os.PathLike) -> "epath.Path":
-    """The absolute local path, or the address in a bucket, behind pathlib's interface."""
+    """The absolute local path, or the address in a bucket, behind pathlib's interface.
+
+    Raises:
+      CocaError: an address of a kind that etils does not know, which it would take for a local folder.
+    """
     from etils import epath  # comes with orbax; imported here because every command imports this file
 
-    return epath.Path(path if is_remote(path) else os.path.abspath(path))
+    place = epath.Path(path if is_remote(path) else os.path.abspath(path))
+    if is_remote(path) and not is_remote(place):
+        raise CocaError(f"{path} cannot be written to: give a local path, or an address beginning with gs:// or s3://")
+    return place
 
 
 def list_files(folder: str) -> list[File]:
@@ -279,9 +286,10 @@ def _walk(folder: str) -> list[File]:
         # Links come last, so that a folder below `folder` is listed by its own path.
         place, prefix = folders.pop() if folders else links.pop(0)
         status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:
+        identity = status.st_dev, status.st_ino
+        if identity in seen:
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         with os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):
