@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from absl import flags
 
 from coca_jax.cli import app as command_line
-from coca_jax.objectives import losses
+from coca_jax.objectives.losses import captioning as captioning_losses
+from coca_jax.objectives.losses import contrastive as contrastive_losses
 
 _SVG = flags.DEFINE_string("svg", None, "Where to write the plot.")
 _EMBEDDING = flags.DEFINE_integer("width", 768, "Width of the embeddings and of the hidden states.")
@@ -54,7 +55,7 @@ def contrastive(batch: int) -> tuple[int, int]:
     arguments = (embeddings, embeddings, jax.ShapeDtypeStruct((), jnp.float32))
 
     def ours(*inputs):
-        return losses.contrastive_loss(*inputs)[0]
+        return contrastive_losses.contrastive_loss(*inputs)[0]
 
     return temporary_bytes(ours, 3, *arguments), temporary_bytes(dense_contrastive, 3, *arguments)
 
@@ -72,7 +73,7 @@ def captioning(batch: int) -> tuple[int, int]:
     )
 
     def ours(*inputs):
-        return losses.captioning_loss(*inputs)[0]
+        return jnp.sum(captioning_losses.captioning_sums(*inputs)[0]) / jnp.sum(inputs[-1])
 
     return temporary_bytes(ours, 3, *arguments), temporary_bytes(dense_captioning, 3, *arguments)
 

@@ -59,7 +59,7 @@ def evaluate(
     from coca_jax.evaluation import results as files
     from coca_jax.evaluation.open_dataset import named_datasets
     from coca_jax.evaluation.runner import evaluate_datasets
-    from coca_jax.inference import model as inference
+    from coca_jax.inference import loading
     from coca_jax.storage.files import as_path
     from coca_jax.trainer.checkpoint import load_record
 
@@ -70,7 +70,7 @@ def evaluate(
         datasets, batch_size, gallery = _own_datasets(own, data_path, names), 0, own.evaluation.gallery
     else:
         datasets, batch_size, gallery = named_datasets(config, own.model), config.batch_size, config.gallery
-    coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
+    coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
     results = evaluate_datasets(coca, datasets, gallery, folder)
     _ = coca.digest  # computed by all processes together, for the first to write it
     if hosts.is_first():

@@ -26,7 +26,7 @@ def train(config: Config, workdir: str) -> int:
         with preemption.Preemption() as stop, prepared(config, as_path(workdir), stop) as loop:
             final = loop.run()
             with stop.immediate():
-                loop.evaluate(config.train.steps, final.evaluated_params)
+                loop.evaluate(int(final.step), final.evaluated_params)
     except preemption.Preempted:
         return preemption.EXIT_STATUS
     return 0

@@ -4,12 +4,15 @@ import math
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import AxisType
 
 from coca_jax import config as config_lib
-from coca_jax.distributed import sharding
+from coca_jax import objectives
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.models import coca
-from coca_jax.objectives import pretraining
+from coca_jax.objectives.base import Group
+from coca_jax.trainer import optimizer
 
 PAD = 0
 
@@ -29,13 +32,13 @@ def config(**changes) -> config_lib.Config:
 
 def model(config: config_lib.Config) -> coca.Coca:
     """The model of a config, with the parts that its losses need."""
-    return coca.build(config.model, pretraining.branches(config))
+    return objectives.build(config).model
 
 
 def mesh(*shape: int) -> jax.sharding.Mesh:
     """data x fsdp x tensor, of the first devices."""
     devices = jax.devices()[: math.prod(shape)]
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def batch(config: config_lib.Config, seed: int = 0) -> dict[str, np.ndarray]:
@@ -72,3 +75,15 @@ def spread_parameters(abstract):
         return (mean + rng.normal(0, 1, leaf.shape) * deviation).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(parameter, abstract)
+
+
+def largest(text: str) -> int:
+    """Elements of the largest float32 array in a compiled program."""
+    shapes = [part.split("]")[0] for part in text.split("f32[")[1:]]
+    return max(math.prod(int(n) for n in shape.split(",") if n) for shape in shapes)
+
+
+def chain(config: config_lib.OptimizerConfig, steps: int, params) -> optax.GradientTransformation:
+    """The optimiser of one group with all of these parameters."""
+    groups = {"all": Group(config.peak_learning_rate, config.weight_decay)}
+    return optimizer.build(config, steps, groups, jax.tree.map(lambda _: "all", params))

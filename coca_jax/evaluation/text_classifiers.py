@@ -12,7 +12,7 @@ from etils import epath
 
 from coca_jax.distributed import processes as hosts
 from coca_jax.evaluation.dataset import Classification
-from coca_jax.inference.model import text_classifier
+from coca_jax.inference.zero_shot import text_classifier
 
 _log = logging.getLogger(__name__)
 _WORTH_KEEPING = 10_000  # prompts, which take longer to embed than a file to read

@@ -1,1 +1,22 @@
-"""What a run trains for: the batch, the loss, and the trainable parameters."""
+"""What a run trains for: the batch, the loss, the model and the trained parameters. `build` gives a config's objective.
+
+An objective is a file here, its config dataclass, and its line in `build`.
+"""
+
+from coca_jax.config import Config
+from coca_jax.errors import CocaError
+from coca_jax.objectives.base import Objective
+from coca_jax.objectives.pretraining import Pretraining
+
+
+def build(config: Config, pad_id: int = 0) -> Objective:
+    """The objective that a config names.
+
+    Args:
+      pad_id: the vocabulary's: a constant of the compiled program.
+    """
+    match config.objective.name:
+        case "pretraining":
+            return Pretraining(config, pad_id)
+        case name:
+            raise CocaError(f"objective.name = {name}: there is no such objective")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from absl import flags
 
-from coca_jax.cli import app as command_line
+from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
@@ -113,13 +113,13 @@ def _skipped(sources: Iterable[Skipped]) -> list[Section]:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = command_line.define_path("output", "The .html file to write.", values)
+    output = define_path("output", "The .html file to write.", values)
     step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0, flag_values=values)
     count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", 1, flag_values=values)
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
-        path = command_line.required(output)
+        path = required(output)
         summary = write_samples(
             path, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
         )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from coca_jax.cli import app as command_line
+from coca_jax.cli.app import define_path
 from coca_jax.config import Config, DatasetConfig, ModelConfig
 from coca_jax.data.images import decode, video
 from coca_jax.data.images.inputs import decode_input
@@ -261,7 +261,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     sample = flags.DEFINE_integer("sample", 100_000, "Records that are read; 0: all.", 0, flag_values=values)
     workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", 1, flag_values=values)
     as_json = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.", flag_values=values)
-    html = command_line.define_path("html", "A file for a page with histograms.", values)
+    html = define_path("html", "A file for a page with histograms.", values)
 
     def run(config: Config) -> None:
         datasets = common.open_datasets(config, split.value, "stats")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from coca_jax.cli import app as command_line
+from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -17,11 +17,11 @@ from coca_jax.data.text.vocabulary import train_vocabulary
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = command_line.define_path("output", "The .model file, on a disk or in a bucket.", values)
+    output = define_path("output", "The .model file, on a disk or in a bucket.", values)
     size = flags.DEFINE_integer("size", 0, "Pieces; 0: model.text.vocabulary_size.", 0, flag_values=values)
 
     def run(config: Config) -> None:
-        path = command_line.required(output)
+        path = required(output)
         trained = train_vocabulary(training_captions(config), size.value or config.model.text.vocabulary_size)
         trained.save(path)
         print(f"{path}: {trained.size} pieces")

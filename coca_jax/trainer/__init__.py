@@ -1,1 +1,1 @@
-"""One loop for pretraining and for every adaptation; see `loop.py` for the order of things."""
+"""One loop for pretraining and for every adaptation; `loop.py` lists the order of its operations."""

@@ -9,23 +9,27 @@ together.
 """
 
 import base64
+import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
 from coca_jax import config as config_lib
+from coca_jax import objectives
 from coca_jax.config import Config
 from coca_jax.distributed.sharding import shardings
 from coca_jax.errors import CocaError
-from coca_jax.models import coca
-from coca_jax.objectives import pretraining
+from coca_jax.objectives.base import merge, split
 from coca_jax.storage.files import as_path
-from coca_jax.trainer.state import TrainState
+from coca_jax.trainer.state import StatePlan, TrainState
 
 FOLDER = "checkpoints"
 _FORMAT = 1
@@ -33,7 +37,7 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a checkpoint says of its run beside the arrays.
+    """A checkpoint's description of its run, beside the arrays.
 
     Attributes:
       config: the resolved configuration.
@@ -54,11 +58,12 @@ class Checkpoints:
       keep: how many are kept; the oldest are deleted only after a newer one is complete.
 
     Raises:
-      CocaError: the folder is in a bucket, and what reads buckets is not installed.
+      CocaError: the folder is in a bucket, and the package that reads buckets is not installed.
     """
 
     def __init__(self, folder: epath.Path, keep: int):
         _check_access(folder)
+        self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(folder / FOLDER, options=options)
 
@@ -66,7 +71,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, step: int, record: RunRecord) -> None:
-        """Starts to save; returns when `state` may be overwritten. A save of the same step is not repeated."""
+        """Starts to save; returns when `state` may be overwritten. A save of the same step is not repeated.
+
+        Raises:
+          CocaError: the folder cannot be written; so do `check` and `close`.
+        """
         if step in self._manager.all_steps():
             return
         items = {
@@ -83,21 +92,28 @@ class Checkpoints:
         }
         if state.average is not None:
             items["average"] = ocp.args.StandardSave(state.average)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, step: int, abstract: TrainState) -> TrainState:
-        """The state at `step`, laid out as `abstract` says."""
-        items = {
-            "params": ocp.args.StandardRestore(abstract.params),
-            "optimizer": ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
-        }
-        if abstract.average is not None:
-            items["average"] = ocp.args.StandardRestore(abstract.average)
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+    def restore(self, step: int, plan: StatePlan) -> TrainState:
+        """The state at `step`, laid out as planned. An average that the run has not kept so far begins at the parameters.
+
+        Raises:
+          CocaError: the checkpoint is incomplete.
+        """
+        abstract = plan.abstract
+        items = {"params": abstract.params, "optimizer": {"step": abstract.step, "state": abstract.opt_state}}
+        if abstract.average is not None and self.record(step).config.optimizer.ema_decay:
+            items["average"] = abstract.average
+        restored = _restore(self._manager, step, {name: ocp.args.StandardRestore(item) for name, item in items.items()})
+        average = restored.get("average")
+        if abstract.average is not None and average is None:
+            # A copy: the step gives the memory of both back.
+            average = jax.tree.map(jnp.copy, split(plan.objective, restored["params"])[0])
         return TrainState(
             step=restored["optimizer"]["step"],
             params=restored["params"],
-            average=restored["average"] if abstract.average is not None else None,
+            average=average,
             opt_state=restored["optimizer"]["state"],
         )
 
@@ -105,18 +121,35 @@ class Checkpoints:
         return _record(self._manager, step)
 
     def check(self) -> None:
-        """Raises what went wrong in a background save, if anything did."""
-        self._manager.check_for_errors()
+        """Raises the error of a background save, if there was one."""
+        with self._writing():
+            self._manager.check_for_errors()
 
     def close(self) -> None:
         """Waits for the save that is under way."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # tensorstore reports the system's errors as ValueErrors
+            known = re.search(r"([^:]*) \[os_error_code=", str(error))
+            if not known and not isinstance(error, OSError):
+                raise
+            reason = known[1].strip() if known else getattr(error, "strerror", None) or str(error)
+            last = self._manager.latest_step()
+            raise CocaError(
+                f"a checkpoint cannot be written to {self._folder} ({reason}): make room or permit it, and the same "
+                f"command continues from {f'step {last}' if last else 'the start'}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint for use: the parameters that evaluations use, and what is needed to run them."""
+    """A checkpoint for use: the parameters that evaluations use, and the description of their run."""
 
     record: RunRecord
     params: Any
@@ -124,81 +157,102 @@ class Restored:
 
 
 def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Restored:
-    """Restores a checkpoint from nothing but its folder.
+    """Restores a checkpoint from its folder alone.
 
     Args:
       path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket.
-      mesh: what to lay the parameters out on; by default they come to the default device.
+      mesh: the devices to lay the parameters out on; by default they come to the default device.
 
     Raises:
-      CocaError: there is no checkpoint, or it is not one that this version reads.
+      CocaError: there is no checkpoint, it is incomplete, or it was written by another version of coca_jax.
     """
-    manager, step = _open(path)
-    record = _record(manager, step)
-    params, logical = coca.abstract_parameters(coca.build(record.config.model, pretraining.branches(record.config)))
-    if mesh is None:
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        placed = jax.tree.map(lambda _: device, params)
-    else:
-        placed = shardings(mesh, logical)
-    target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed)
-    item = "average" if record.config.optimizer.ema_decay else "params"
-    restored = manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}))
-    manager.close()
-    return Restored(record, restored[item], step)
+    with _open(path) as (manager, step):
+        record = _record(manager, step)
+        objective = objectives.build(record.config)
+        params, logical = objective.abstract_parameters()
+        if mesh is None:
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            placed = jax.tree.map(lambda _: device, params)
+        else:
+            placed = shardings(mesh, logical)
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed)
+        trained, frozen = split(objective, target)
+        averaged = bool(record.config.optimizer.ema_decay)
+        items = {"average": ocp.args.StandardRestore(trained)} if averaged else {}
+        if frozen or not averaged:
+            items["params"] = ocp.args.StandardRestore(target)
+        restored = _restore(manager, step, items)
+    return Restored(record, merge(restored.get("average", {}), restored.get("params", {})), step)
 
 
 def load_record(path: str | os.PathLike) -> RunRecord:
-    """What the checkpoint that `load` would restore says beside its arrays.
+    """The description of the run, from the checkpoint that `load` would restore.
 
     Raises:
       CocaError: as `load`.
     """
-    manager, step = _open(path)
-    record = _record(manager, step)
-    manager.close()
-    return record
+    with _open(path) as (manager, step):
+        return _record(manager, step)
 
 
-def _open(path: str | os.PathLike) -> tuple[ocp.CheckpointManager, int]:
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """The folder's manager, and the number of the checkpoint that `path` names, or of the latest."""
     _check_access(as_path(path))
     root, step = _locate(as_path(path))
-    manager = ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(read_only=True))
-    step = manager.latest_step() if step is None else step
-    if step is None:
-        raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")
-    return manager, step
+    # Nothing is written; read_only=True would log three warnings at each call.
+    with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
+        step = manager.latest_step() if step is None else step
+        if step is None:
+            raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")
+        yield manager, step
 
 
 def _check_access(path: epath.Path) -> None:
     try:
-        found = not str(path).startswith("gs://") or importlib.util.find_spec("google.cloud.storage")
+        reader = not str(path).startswith("gs://") or importlib.util.find_spec("google.cloud.storage")
     except ModuleNotFoundError:  # not even a package above it
-        found = None
-    if not found:
+        reader = None
+    if not reader:
         raise CocaError(f"{path} needs the package google-cloud-storage: pip install google-cloud-storage")
 
 
 def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
-    """The folder that holds the numbered checkpoints, and the number where `path` names one."""
+    """The folder that holds the numbered checkpoints, and the number if `path` names one."""
     if not path.is_dir():
         raise CocaError(f"{path} is not a folder: give a run's folder, such as runs/quickstart")
     if path.name.isdigit() and (path / "run").is_dir():
         return path.parent, int(path.name)
     root = path / FOLDER if (path / FOLDER).is_dir() else path
-    if not any(child.name.isdigit() and (child / "run").is_dir() for child in root.iterdir()):
+    if not any(child.name.isdigit() and child.is_dir() for child in root.iterdir()):
         raise CocaError(f"{path} holds no checkpoint: give the folder that --workdir named when the model was trained")
     return root, None
 
 
+def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except (OSError, ValueError, KeyError) as error:
+        raise _incomplete(manager, step, error) from error
+
+
 def _record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
-    run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-    if run["format"] != _FORMAT:
-        raise CocaError(
-            f"the checkpoint has format {run['format']}, this version of coca_jax reads {_FORMAT}: update it"
-        )
-    return RunRecord(
-        config=config_lib.from_config_dict(run["config"]),
-        vocabulary=base64.b64decode(run["vocabulary"]),
-        data_fingerprint=run["data"]["fingerprint"],
+    run = _restore(manager, step, {"run": ocp.args.JsonRestore()})["run"]
+    try:
+        if run["format"] != _FORMAT:
+            raise CocaError(f"it has the format {run['format']}, and this version reads {_FORMAT}")
+        config = config_lib.from_config_dict(run["config"])
+        return RunRecord(config, base64.b64decode(run["vocabulary"]), run["data"]["fingerprint"])
+    except CocaError as error:
+        path = manager.directory / str(step)
+        raise CocaError(f"{path} was written by another version of coca_jax ({error}): read it with that one") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _incomplete(manager, step, error) from error
+
+
+def _incomplete(manager: ocp.CheckpointManager, step: int, error: Exception) -> CocaError:
+    reason = (str(error.args[0] if error.args else error).splitlines() or [""])[0][:200]
+    return CocaError(
+        f"the checkpoint {manager.directory / str(step)} is incomplete or damaged ({type(error).__name__}: {reason}): copy "
+        "it again as a whole, or remove this folder to use the checkpoint before it"
     )

@@ -1,4 +1,4 @@
-"""Which model it is: hex digits that change where a parameter does, and on no mesh."""
+"""A model's digest: hex digits that change if a parameter does, and are the same on every mesh."""
 
 import dataclasses
 import hashlib
@@ -14,17 +14,17 @@ from coca_jax.config import ModelConfig
 def model_digest(model: ModelConfig, params: Any, vocabulary: bytes) -> str:
     """16 hex digits of a model's shape, parameters and vocabulary.
 
-    Parameters are summed where they lie, as integers: the order of the sum, and so the mesh, does not count.
+    Parameters are summed on their devices, as integers: the order of the sum, and so the mesh, has no effect.
     """
     sums = jax.tree_util.tree_flatten_with_path(_checksums(params))[0]
-    found = hashlib.sha256(vocabulary)
-    found.update(json.dumps(dataclasses.asdict(model), sort_keys=True).encode())
+    digest = hashlib.sha256(vocabulary)
+    digest.update(json.dumps(dataclasses.asdict(model), sort_keys=True).encode())
     for path, value in sums:
-        found.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
-    return found.hexdigest()[:16]
+        digest.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
+    return digest.hexdigest()[:16]
 
 
-@jax.jit  # compiled once, though a training run asks at each of its evaluations
+@jax.jit  # compiled once for all evaluations of a run
 def _checksums(params: Any) -> Any:
     return jax.tree.map(_checksum, params)
 

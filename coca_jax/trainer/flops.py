@@ -1,8 +1,8 @@
 """Counts the floating-point operations of a program from its jaxpr, each loop's body as often as it runs.
 
 XLA's own `cost_analysis` counts a scan's body once: for a stack of 40 layers a fortieth. Counted are matrix products
-and convolutions, two operations for each multiplication with its addition; what is elementwise is a per cent or so in
-a transformer and does not run on the matrix units.
+and convolutions, two operations for each multiplication with its addition; elementwise operations are about one per
+cent of a transformer's and do not run on the matrix units.
 """
 
 import math
@@ -15,7 +15,7 @@ from jax.interpreters import partial_eval
 
 
 def count(function: Any, *arguments: Any) -> float:
-    """FLOPs of one call of a function, over all devices of the mesh that is set, without what its results do not need.
+    """FLOPs of one call of a function, over all devices of the current mesh, without operations that no result needs.
 
     Args:
       arguments: arrays or ShapeDtypeStructs.
@@ -24,13 +24,13 @@ def count(function: Any, *arguments: Any) -> float:
       ValueError: a loop with matrix products has no length known beforehand.
     """
     closed = jax.make_jaxpr(function)(*arguments)
-    # XLA drops what no result depends on; a rematerialised block holds such products.
+    # XLA drops these; a rematerialised block has some.
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return of_jaxpr(jaxpr)
 
 
 def of_jaxpr(jaxpr: core.Jaxpr) -> float:
-    """FLOPs of a jaxpr, as it stands."""
+    """FLOPs of a jaxpr, unneeded operations included."""
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -46,7 +46,7 @@ def _of_equation(equation: core.JaxprEqn) -> float:
     if name == "cond":
         return max(inside)
     if name == "while" and any(inside):
-        raise ValueError("a while loop with matrix products in it: how often it runs is not known")
+        raise ValueError("a while loop with matrix products has no length that is known beforehand")
     if name == "shard_map":  # its shapes are those of one device along these axes
         return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]) * sum(inside)
     return sum(inside)
@@ -54,15 +54,19 @@ def _of_equation(equation: core.JaxprEqn) -> float:
 
 def _of_dot(equation: core.JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    left = _shape(equation.invars[0])
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
 
 
 def _of_convolution(equation: core.JaxprEqn) -> float:
     """Each output number is a sum over the kernel's window and input channels; zeros that pad the input are counted."""
-    kernel = equation.invars[1].aval.shape
+    kernel = _shape(equation.invars[1])
     outputs = equation.params["dimension_numbers"].rhs_spec[0]
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[outputs]
+    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / kernel[outputs]
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:

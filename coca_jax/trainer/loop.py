@@ -1,18 +1,20 @@
 """The only training loop, for pretraining and for every adaptation.
 
-The order of things, for step n:
+The order of operations, for step n:
 
-  1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run
+  1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run. A guard
+     refuses implicit transfers between host and devices, each of which would stall it
   2. take the batch of step n + 1 and start its way to the devices, beside the computation
   3. read the metrics of step n - 1, which by now has run: stop if the loss is not finite, log
-  4. save, where due; a failure of an earlier background save surfaces here
-  5. evaluate, where due
-  6. leave, where preempted (also while waiting for data and during an evaluation): save first
+  4. raise the error of an earlier background save, or of a folder that another run has taken
+  5. save, if due
+  6. leave, if preempted (also while waiting for data and during an evaluation): save first
+  7. evaluate, if due
 
-The state's clock is its step: batches, randomness and schedules follow from it, so a restart continues exactly.
+Batches, randomness and schedules follow from the state's step alone, so a restart continues exactly.
 
-Several processes run this loop in step. A signal that reaches one of them goes through a vote (see `preemption`); an
-error of one (its data cannot be read) ends it without the others' help, who fall with it, back to the last checkpoint.
+Several processes run this loop in lockstep. A signal that reaches one of them goes through a vote (see `preemption`); an
+error of one (its data cannot be read) ends it alone, the others fall with it, and all restart from the last checkpoint.
 """
 
 import collections
@@ -28,7 +30,6 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.distributed import chips
-from coca_jax.distributed import processes as hosts
 from coca_jax.distributed.sharding import batch_sharding
 from coca_jax.errors import CocaError, DataError
 from coca_jax.trainer import program as programs
@@ -74,13 +75,14 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """What a run needs; `run` does it.
+    """A run's parts, and the loop over them.
 
     Attributes:
-      program: the step, its mesh, and what it is compiled with.
+      program: the step, its mesh, and the shapes that it is compiled for.
       batches: from a step to the iterator of this process's rows of the batches from that step on.
       evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
-      data_metrics: what is to be logged of the data, after so many steps.
+      check: called at each step; it raises if the run must not go on.
+      data_metrics: figures of the data for the log, after so many steps.
     """
 
     program: programs.Program
@@ -90,6 +92,7 @@ class Loop:
     writer: Writer
     preemption: Preemption
     evaluate: Callable[[int, Any], None]
+    check: Callable[[], None] = lambda: None
     data_metrics: Callable[[int], dict[str, float]] = lambda step: {}
 
     @property
@@ -97,28 +100,23 @@ class Loop:
         return self.program.config
 
     def run(self) -> TrainState:
-        """Trains from the last checkpoint, or from the start, to `train.steps`; returns the saved final state.
+        """The saved state after training from the last checkpoint, or from the start, to `train.steps`.
 
         Raises:
-          Preempted: asked to stop; the state is saved.
+          Preempted: the process received a signal; the state is saved.
           DataError: the data cannot be read; the state is saved (not with several processes).
-          CocaError: the loss is not finite; the last good checkpoint is as it was.
+          CocaError: the loss is not finite, or the folder cannot be written; the last good checkpoint is as it was.
         """
-        last = self.checkpoints.latest_step()
-        state = (
-            initial_state(self.config, self.program.plan, self.program.mesh) if last is None else self._restore(last)
-        )
-        start = last or 0
-        if start >= self.config.train.steps:
-            return state
+        start, plan = self.checkpoints.latest_step() or 0, self.program.plan
+        if start:
+            _log.info("continuing from the checkpoint at step %d", start)
+            state = self.checkpoints.restore(start, plan)
+        else:
+            state = initial_state(self.config, plan, self.program.device_mesh)
         try:
-            return self._steps(state, start)
+            return self._steps(state, start) if start < self.config.train.steps else state
         finally:
             self.checkpoints.close()
-
-    def _restore(self, step: int) -> TrainState:
-        _log.info("continuing from the checkpoint at step %d", step)
-        return self.checkpoints.restore(step, self.program.plan.abstract)
 
     def _steps(self, state: TrainState, start: int) -> TrainState:
         train = self.config.train
@@ -132,7 +130,8 @@ class Loop:
         try:
             while step < train.steps:
                 batch = batch or self._next(batches, clock)
-                state, metrics = compiled(state, batch)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = compiled(state, batch)
                 step += 1
                 pending.append((step, metrics))
                 save = step % train.checkpoint_every == 0 or step == train.steps
@@ -141,6 +140,7 @@ class Loop:
                 batch = None if save or evaluate else self._next(batches, clock)
                 self._log_all(pending, clock, but=1)
                 self.checkpoints.check()
+                self.check()
                 stop = self.preemption.poll()
                 if save or evaluate or stop:
                     self._log_all(pending, clock)  # also makes sure that no state with a broken loss is saved
@@ -154,22 +154,25 @@ class Loop:
                     clock.restart()
         except Preempted:
             self._save_now(state, step, pending, clock)
-            _log.info("asked to stop: saved at step %d, the same command continues", step)
+            _log.info("stopped by a signal: saved at step %d, the same command continues", step)
             raise
         except DataError:
-            if jax.process_count() == 1:  # the others know nothing of it, and a save takes all
+            if jax.process_count() == 1:  # the others do not know of it, and a save takes all
                 self._save_now(state, step, pending, clock)
             raise
         return state
 
     def _next(self, batches: Iterator[dict[str, np.ndarray]], clock: Clock) -> dict[str, jax.Array]:
-        """The next batch, on its way to the devices; of what the data offers, what the step takes."""
+        """The next batch, on its way to the devices: of the data's arrays, those that the objective needs."""
         waiting = time.perf_counter()
         with self.preemption.immediate():
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
-        sharding, size = batch_sharding(self.program.mesh), self.config.train.batch_size
-        return {key: hosts.global_batch(sharding, size, local[key]) for key in self.program.batch}
+        sharding, size = batch_sharding(self.program.device_mesh), self.config.train.batch_size
+        return {
+            key: jax.make_array_from_process_local_data(sharding, local[key], (size, *local[key].shape[1:]))
+            for key in self.program.batch
+        }
 
     def _compile(self) -> jax.stages.Compiled:
         started = time.perf_counter()
@@ -178,13 +181,14 @@ class Loop:
         return compiled
 
     def _log_all(self, pending: Pending, clock: Clock, but: int = 0) -> None:
-        """`_log`s the oldest of the pending steps, until so many are left."""
+        """Reads and logs the oldest of the pending steps, until only `but` of them are left."""
         while len(pending) > but:
             self._log(*pending.popleft(), clock)
 
     def _log(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
-        """Reads a step's metrics and, where due, writes them: the step's own, so that a restart cannot change a line."""
-        loss = float(metrics["loss"])
+        """Reads a step's metrics and, if due, writes them: of this step alone, so that a restart cannot change a line."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        loss = values["loss"]
         clock.steps += 1
         if not math.isfinite(loss):
             raise CocaError(
@@ -193,7 +197,6 @@ class Loop:
             )
         self.writer.progress(step)
         if step % self.config.train.log_every == 0 or step == self.config.train.steps:
-            values = {name: float(value) for name, value in metrics.items()}
             self.writer.write(step, values | self.data_metrics(step) | clock.line(self.config.train.batch_size))
 
     def _save_now(self, state: TrainState, step: int, pending: Pending, clock: Clock) -> None:
@@ -209,4 +212,4 @@ class Loop:
 def _utilisation(config: Config) -> float | None:
     """Model FLOPs utilisation of a chip that works through one pair a second; None where its peak is not known."""
     chip = chips.of_device_kind(jax.devices()[0].device_kind)
-    return chip and programs.model_flops(config) / config.train.batch_size / chip.flops
+    return None if chip is None else programs.model_flops(config) / config.train.batch_size / chip.flops

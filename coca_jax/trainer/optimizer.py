@@ -1,5 +1,6 @@
-"""optax chains, schedules, and which parameters decay."""
+"""The optimiser: learning-rate schedules, optax chains, and the parameters that decay."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,23 +9,25 @@ import optax
 import optax.contrib
 
 from coca_jax.config import OptimizerConfig
+from coca_jax.objectives.base import Group
 
 _DECAYED = ("kernel", "embedding")
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up over `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper §4.1)."""
+def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+    """Linear warm-up to `peak` over `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper
+    §4.1)."""
     warmup = round(config.warmup_fraction * steps)
     rest = max(steps - warmup, 1)
     after = {
-        "linear": optax.linear_schedule(config.peak_learning_rate, 0.0, rest),
-        "cosine": optax.cosine_decay_schedule(config.peak_learning_rate, rest),
-        "constant": optax.constant_schedule(config.peak_learning_rate),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "constant": optax.constant_schedule(peak),
     }[config.schedule]
     if not warmup:
         return after
     # From peak / warmup at step 0 rather than from 0: no step is spent without learning.
-    rise = optax.linear_schedule(config.peak_learning_rate / warmup, config.peak_learning_rate, max(warmup - 1, 1))
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
     return optax.join_schedules([rise, after], [warmup])
 
 
@@ -50,11 +53,11 @@ def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def matrix_axes(params: Any) -> Any:
-    """What Muon orthogonalises: for each kernel, which of its axes are the matrix' rows and which its columns.
+    """For each kernel, which Muon orthogonalises, the axes that are its matrix' rows and those that are its columns.
 
     Returns:
-      A tree like `params` of `optax.contrib.MuonDimensionNumbers`; None for all that is not a kernel. The axis that no
-      matrix claims is a scanned stack's: each layer is orthogonalised for itself, all of its heads together.
+      A tree like `params` of `optax.contrib.MuonDimensionNumbers`; None for all that is not a kernel. A remaining axis is
+      a scanned stack's: each layer is orthogonalised for itself, all of its heads together.
     """
 
     def axes(path: tuple[Any, ...], x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
@@ -80,16 +83,28 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimiser's chain: clip, scale, decoupled weight decay, learning rate."""
+def build(
+    config: OptimizerConfig, steps: int, groups: Mapping[str, Group], labels: Any
+) -> optax.GradientTransformation:
+    """The optimiser's chain: clip, scale, then for each group its decoupled weight decay and its learning rate.
+
+    Args:
+      labels: a tree like the trained parameters, with the name of each one's group.
+    """
     scale = {
         "adafactor": lambda: _adafactor(config),
         "adamw": lambda: optax.scale_by_adam(config.b1, config.b2),
         "muon": lambda: _muon(config),
     }[config.name]()
+    last = {
+        name: optax.chain(
+            optax.add_decayed_weights(group.weight_decay, decay_mask),
+            optax.scale_by_learning_rate(learning_rate(config, group.peak_learning_rate, steps)),
+        )
+        for name, group in groups.items()
+    }
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         scale,
-        optax.add_decayed_weights(config.weight_decay, decay_mask),
-        optax.scale_by_learning_rate(learning_rate(config, steps)),
+        optax.partition(last, labels),
     )

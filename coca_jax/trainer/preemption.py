@@ -14,17 +14,16 @@ EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command continues the ru
 
 
 class Preempted(Exception):
-    """The run was asked to stop; its state is saved (the loop saves it before it lets this pass)."""
+    """A signal stopped the run; its state is saved (the loop saves it before it lets this pass)."""
 
 
 class Preemption:
     """Notices SIGTERM and SIGINT while its context is entered.
 
-    Whoever sends SIGTERM may send it again (Slurm does) while the state is being saved: that changes nothing. A second
-    Ctrl-C leaves at once.
+    A second SIGTERM (Slurm sends several) while the state is being saved has no effect. A second Ctrl-C leaves at once.
 
-    Of several processes one alone may be told. It must not leave alone, for all compute each step together: they vote,
-    once a step, and all stop after the same one.
+    Of several processes a single one may receive the signal. It must not leave alone, for all compute each step
+    together: they vote, once a step, and all stop after the same one.
     """
 
     def __init__(self) -> None:
@@ -43,24 +42,24 @@ class Preemption:
     def poll(self) -> bool:
         """Whether all processes are to stop now; each calls this equally often.
 
-        With several, this is the outcome of the vote that the call before began: computed behind the step that was
-        dispatched then, so that nobody waits for it. Hence a request takes effect one or two calls later.
+        With several, this is the outcome of the vote that the previous call began: computed behind the step that was
+        dispatched then, so that no process waits for it. Hence a request takes effect one or two calls later.
         """
         if jax.process_count() == 1:
             return self.requested
         before, self._vote = self._vote, _vote(self.requested)
-        return before is not None and bool(before)
+        return before is not None and bool(jax.device_get(before))
 
     def check(self) -> None:
-        """Polls, and raises `Preempted` where it is time to stop."""
+        """Polls, and raises `Preempted` if it is time to stop."""
         if self.poll():
             raise Preempted
 
     @contextlib.contextmanager
     def immediate(self) -> Iterator[None]:
-        """Inside, a signal raises `Preempted` where it finds the program: for waits that hold no half-made state.
+        """Inside, a signal raises `Preempted` at once: for waits that hold no half-made state.
 
-        Not with several processes, where only a vote may: there this does nothing.
+        With several processes only a vote may stop them, and this has no effect.
         """
         if jax.process_count() > 1:
             yield
@@ -84,7 +83,7 @@ class Preemption:
 
 
 def _vote(yes: bool) -> jax.Array:
-    """Whether any process says yes: dispatched on all devices; reading the result waits for it."""
+    """Whether any process has voted yes: dispatched on all devices; reading the result waits for it."""
     mesh, any_of = _ballot()
     flags = jax.make_array_from_callback(
         (mesh.size,), NamedSharding(mesh, PartitionSpec("all")), lambda _: np.array([yes])

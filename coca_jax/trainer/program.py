@@ -1,6 +1,6 @@
 """The train step of a config and all that it is compiled with, on a mesh whose devices need not exist.
 
-Training, plans and benchmarks build it here, so what is planned is what is trained.
+Training, plans and benchmarks build it here, so that a plan describes the step that is trained.
 """
 
 import dataclasses
@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed import sharding
-from coca_jax.models import coca as models
-from coca_jax.objectives import pretraining as objective
+from coca_jax.distributed.mesh import MESH_AXES, mesh_shape
+from coca_jax.objectives.base import FROZEN, Objective, from_names, labels_of
 from coca_jax.trainer import flops, optimizer, state, step
 
 
@@ -29,14 +31,20 @@ class Program:
 
     config: Config
     mesh: Mesh | AbstractMesh
-    objective: objective.Pretraining
+    objective: Objective
     plan: state.StatePlan
     step: step.TrainStep
     batch: dict[str, jax.ShapeDtypeStruct]
 
+    @property
+    def device_mesh(self) -> Mesh:
+        """The mesh, of which the devices, or descriptions of them, exist."""
+        assert isinstance(self.mesh, Mesh)
+        return self.mesh
+
     def compile(self) -> jax.stages.Compiled:
         """The step, compiled for the mesh's devices. What the compiler raises goes through."""
-        with jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.device_mesh):
             return step.compile_step(self.step, self.plan.abstract, self.batch)
 
 
@@ -49,46 +57,34 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> Program
     Raises:
       CocaError: they do not fit each other.
     """
-    train = config.train
-    sharding.check_batch_size(mesh, train.batch_size, train.microbatches)
-    model = models.build(config.model, objective.branches(config))
-    optimiser = optimizer.build(config.optimizer, train.steps)
+    sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
+    objective = objectives.build(config, pad_id)
     # A search builds many programs that differ in what the state does not depend on.
     whole = _replaced(config, mesh=MeshConfig(), microbatches=1)
     plan = _plan(dataclasses.replace(whole, model=dataclasses.replace(config.model, remat="none")), mesh)
-    plan = dataclasses.replace(plan, model=model, optimizer=optimiser)
-    pretraining = objective.Pretraining(model, config.objective.pretraining, pad_id, objective.sources(config))
-    return Program(
-        config, mesh, pretraining, plan, step.train_step(config, pretraining, optimiser), abstract_batch(config, mesh)
-    )
+    plan = dataclasses.replace(plan, objective=objective)
+    placed = sharding.batch_sharding(mesh)
+    batch = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed) for key, x in objective.batch().items()}
+    return Program(config, mesh, objective, plan, step.train_step(config, objective, plan.optimizer), batch)
 
 
 @functools.lru_cache(maxsize=8)
 def _plan(config: Config, mesh: Mesh | AbstractMesh) -> state.StatePlan:
-    optimiser = optimizer.build(config.optimizer, config.train.steps)
-    model = models.build(config.model, objective.branches(config))
-    return state.plan(model, optimiser, bool(config.optimizer.ema_decay), mesh)
+    objective = objectives.build(config)
+    return state.plan(objective, optimizer_of(config, objective), bool(config.optimizer.ema_decay), mesh)
 
 
-def abstract_batch(config: Config, mesh: Mesh | AbstractMesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of what the step takes of the batches that `data.pipeline` makes."""
-    image, rows = config.model.image, config.train.batch_size
-    if image.kind == "precomputed":
-        pictures = ((rows, image.tokens, config.model.width), np.float32)
-    else:
-        frames = max(source.dataset.frames for source in config.data.sources.values())
-        pictures = ((rows, *(frames,) * bool(frames), image.size, image.size, 3), np.uint8)
-    placed = sharding.batch_sharding(mesh)
-    shapes = {"image": pictures, "text": ((rows, config.model.text.length), np.int32)}
-    if objective.sources(config):
-        shapes["source"] = ((rows,), np.int32)
-    return {key: jax.ShapeDtypeStruct(*shape, sharding=placed) for key, shape in shapes.items()}
+def optimizer_of(config: Config, objective: Objective) -> optax.GradientTransformation:
+    """The optimiser of the objective's trained parameters."""
+    labels = labels_of(objective, objective.abstract_parameters()[0])
+    trained = from_names({name: label for name, label in labels.items() if label != FROZEN})
+    return optimizer.build(config.optimizer, config.train.steps, objective.groups, trained)
 
 
 def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
-    """The mesh that `sharding.make_mesh` would choose for so many devices, without the devices."""
-    shape = sharding.mesh_shape(config.train.mesh, config.model, devices)
-    return AbstractMesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * len(sharding.MESH_AXES))
+    """The mesh that `make_mesh` would choose for so many devices, without the devices."""
+    shape = mesh_shape(config.train.mesh, config.model, devices)
+    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -1,19 +1,16 @@
-"""Writers of a run's numbers: `metrics.jsonl`, TensorBoard, a progress bar or plain lines, and `model_info.txt`."""
+"""Writers of a run's figures: `metrics.jsonl`, TensorBoard, and a progress bar or plain lines."""
 
 import contextlib
 import json
 import logging
-import math
 import pathlib
 import sys
 import tempfile
 import time
 from typing import Any, TextIO
 
-import jax
 from etils import epath
 
-from coca_jax.distributed.sharding import spec
 from coca_jax.storage.files import is_remote, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -24,38 +21,38 @@ _UPLOAD_SECONDS = 60  # between two copies of the growing files to a bucket
 
 
 class Writer:
-    """Writes nothing: what all processes of a run but the first have."""
+    """The writer of all processes of a run but the first: it writes nothing."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of numbers at `step`."""
+        """Writes one line of figures at `step`."""
 
     def write_evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of an evaluation: a line in `evaluations.jsonl`."""
+        """Writes the figures of an evaluation: a line in `evaluations.jsonl`."""
 
     def progress(self, step: int) -> None:
         """Moves the bar to `step`."""
 
     def flush(self) -> None:
-        """Returns when all that was written lies in the run's folder."""
+        """Returns when all written lines lie in the run's folder."""
 
     def close(self) -> None:
-        """Flushes, and gives everything back."""
+        """Flushes, and closes all files."""
 
 
 class MetricsWriter(Writer):
-    """Writes log lines to `metrics.jsonl` and evaluations to `evaluations.jsonl`, both to TensorBoard where asked.
+    """Writes log lines to `metrics.jsonl` and evaluations to `evaluations.jsonl`, and optionally both to TensorBoard.
 
-    Log lines also go to the terminal: into a progress bar, or as plain lines where there is none.
+    Log lines also go to the terminal: above a progress bar, or as plain lines where standard error is not a terminal.
 
-    After a restart from step s the lines of later steps are removed first: they are about to be computed again, and the
-    file then reads as if nothing had happened.
+    After a restart from step s the lines of later steps are removed first: they are computed again, and the file is then
+    that of an undisturbed run.
 
-    Nothing can be appended to an object of a bucket. Where the folder is one, the files grow in a temporary folder here,
-    and are copied as a whole once a minute and by `flush`: the loop calls it before it saves, so that no line is lost
-    that a restart would not write again.
+    Objects of a bucket cannot be appended to. If the folder is in one, the files grow in a local temporary folder, and
+    are copied as a whole once a minute and by `flush`: the loop calls it before it saves, so that every line that a
+    restart would not write again is in the bucket.
     """
 
-    def __init__(self, folder: epath.Path, *, start_step: int, steps: int, tensorboard: bool):
+    def __init__(self, folder: epath.Path, start_step: int, steps: int, tensorboard: bool):
         self._folder, self._uploaded = folder, time.monotonic()
         self._stack = contextlib.ExitStack()
         self._local = pathlib.Path(folder)
@@ -67,7 +64,7 @@ class MetricsWriter(Writer):
         )
         self._tensorboard = None
         if tensorboard:
-            from tensorboardX import SummaryWriter  # imported only where a run asks for it
+            from tensorboardX import SummaryWriter  # imported only if used: it is slow
 
             self._tensorboard = SummaryWriter(str(self._local / "tensorboard"), purge_step=start_step + 1)
         self._bar = _progress_bar(self._stack, start_step, steps) if sys.stderr.isatty() else None
@@ -117,7 +114,7 @@ class MetricsWriter(Writer):
 
 
 def _progress_bar(stack: contextlib.ExitStack, start_step: int, steps: int) -> Any:
-    """A bar that `stack` closes; until then log lines are written above it, not into it."""
+    """A bar that `stack` closes; until then log lines are written above it."""
     import tqdm
     import tqdm.contrib.logging
 
@@ -127,8 +124,8 @@ def _progress_bar(stack: contextlib.ExitStack, start_step: int, steps: int) -> A
 
 
 def _reopen(path: pathlib.Path, rows: list[dict[str, float]], start_step: int) -> TextIO:
-    kept = [row for row in rows if row["step"] <= start_step]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+    lines = [json.dumps(row) + "\n" for row in rows if row["step"] <= start_step]
+    write_atomically(path, "".join(lines))
     return path.open("a")
 
 
@@ -138,12 +135,12 @@ def _append(file: TextIO, step: int, values: dict[str, float]) -> None:
 
 
 def read_history(folder: epath.Path) -> list[dict[str, float]]:
-    """The log lines and evaluations of a run; empty where it has none."""
+    """The log lines and evaluations of a run; empty if it has none."""
     return read_rows(folder / METRICS) + read_rows(folder / EVALUATIONS)
 
 
 def read_rows(path: epath.Path) -> list[dict[str, float]]:
-    """The rows of a JSON-lines file, without a last line that a kill left unfinished; empty where there is no file."""
+    """The rows of a JSON-lines file, without a last line that a kill left unfinished; empty if there is no file."""
     rows = []
     if path.exists():
         for line in path.read_text().splitlines():
@@ -154,27 +151,6 @@ def read_rows(path: epath.Path) -> list[dict[str, float]]:
     return rows
 
 
-def write_model_info(path: epath.Path, params: Any, logical: Any) -> None:
-    """Every parameter's name, shape, logical axes, mesh axes and size, and the totals, as a table for people."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    axes = jax.tree.leaves(logical, is_leaf=lambda node: isinstance(node, tuple))
-    rows = [("name", "shape", "logical axes", "sharding", "parameters")]
-    totals: dict[str, int] = {}
-    for (keys, leaf), names in zip(leaves, axes, strict=True):
-        size = math.prod(leaf.shape)
-        name = "/".join(key.key for key in keys)
-        totals[keys[0].key] = totals.get(keys[0].key, 0) + size
-        rows.append((name, _list(leaf.shape), _list(n.value for n in names), _list(spec(*names)), f"{size:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", *(f"{part}: {size:,}" for part, size in totals.items()), f"total: {sum(totals.values()):,}"]
-    write_atomically(path, "\n".join(lines) + "\n")
-
-
-def _list(items: Any) -> str:
-    return "(" + ", ".join(str(item) for item in items) + ")"
-
-
 def _summary(values: dict[str, float]) -> str:
-    shown = ("loss", "contrastive_loss", "captioning_loss", "pairs_per_second", "data_wait")
+    shown = ("loss", *(name for name in values if name.endswith("_loss")), "pairs_per_second", "data_wait")
     return "  ".join(f"{name} {values[name]:.4g}" for name in shown if name in values)

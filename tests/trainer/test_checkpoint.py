@@ -1,6 +1,9 @@
 """Checkpoints: written on one mesh, read on any other, on a disk or in a bucket."""
 
+import json
 import math
+import resource
+import shutil
 
 import jax
 import numpy as np
@@ -9,22 +12,22 @@ import tiny
 from jax.sharding import AxisType
 from trainer import host_worker
 
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
+from coca_jax.errors import CocaError
 from coca_jax.storage.files import as_path
-from coca_jax.trainer import checkpoint, optimizer, state
+from coca_jax.trainer import checkpoint, program, state
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
 def plan_on(*shape: int) -> state.StatePlan:
-    config = host_worker.config(steps=10)
+    config = host_worker.config(steps=10, ema_decay=0.9)
     devices = jax.devices()[: math.prod(shape)]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
-    optimiser = optimizer.build(config.optimizer, config.train.steps)
-    return state.plan(tiny.model(config), optimiser, True, mesh)
+    mesh = jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return program.build(config, mesh).plan
 
 
 def record() -> RunRecord:
-    return RunRecord(host_worker.config(steps=10), b"a vocabulary", "data")
+    return RunRecord(host_worker.config(steps=10, ema_decay=0.9), b"a vocabulary", "data")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_a_checkpoint_of_1x8_is_read_on_any_mesh(saved, shape):
     folder, original = saved
     plan = plan_on(*shape)
     checkpoints = Checkpoints(folder, keep=1)
-    restored = checkpoints.restore(checkpoints.latest_step(), plan.abstract)
+    restored = checkpoints.restore(checkpoints.latest_step(), plan)
     checkpoints.close()
     assert jax.tree.structure(restored) == jax.tree.structure(original)
     for new, old, wanted in zip(*map(jax.tree.leaves, (restored, original, plan.abstract)), strict=True):
@@ -62,4 +65,121 @@ def test_load_gives_the_parameters_on_one_device_or_on_a_mesh(saved):
 
 
 def plan_mesh(*shape: int) -> jax.sharding.Mesh:
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+# Copies in part, other versions, and folders that cannot be written
+
+
+def _without(part):
+    path = part.parent / "elsewhere"
+    part.rename(path)
+    return lambda: path.rename(part)
+
+
+def _cut(part):
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    return lambda: part.write_bytes(whole)
+
+
+def test_a_checkpoint_copied_in_part_is_one_sentence(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "copy")
+    step = tmp_path / "copy" / "checkpoints" / "7"
+    data = max((step / "average" / "ocdbt.process_0" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    for damage, part in [
+        (_without, "run"),
+        (_without, "run/metadata"),
+        (_cut, "run/metadata"),
+        (_without, "average"),
+        (_without, "average/manifest.ocdbt"),
+        (_cut, str(data.relative_to(step))),
+    ]:
+        mend = damage(step / part)
+        with pytest.raises(CocaError) as caught:
+            checkpoint.load(tmp_path / "copy")
+            pytest.fail(f"{part} was not missed")
+        mend()
+        assert f"the checkpoint {step} is incomplete or damaged (" in str(caught.value), part
+        assert "copy it again as a whole" in str(caught.value) and "\n" not in str(caught.value), part
+    assert checkpoint.load(tmp_path / "copy").record == record()
+
+
+def _changed_record(saved, tmp_path, change) -> str:
+    """The folder of a copy whose description of the run is changed."""
+    shutil.copytree(saved[0], tmp_path / "copy")
+    path = tmp_path / "copy" / "checkpoints" / "7" / "run" / "metadata"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    return str(tmp_path / "copy")
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_takes_its_default(saved, tmp_path):
+    def change(run):
+        del run["config"]["optimizer"]["clip_norm"], run["config"]["objective"]
+
+    assert checkpoint.load_record(_changed_record(saved, tmp_path, change)) == record()
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda run: run["config"]["train"].update(colour="red"), "config.train has no key 'colour'"),
+        (lambda run: run.update(format=9), "it has the format 9, and this version reads 1"),
+    ],
+)
+def test_another_versions_checkpoint_is_one_sentence(saved, tmp_path, change, reason):
+    folder = _changed_record(saved, tmp_path, change)
+    with pytest.raises(CocaError) as caught:
+        checkpoint.load_record(folder)
+    assert "was written by another version of coca_jax (" in str(caught.value) and reason in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # also raised where it is awaited
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tmp_path):
+    plan, folder = plan_on(1, 1, 1), as_path(tmp_path)
+    state, checkpoints = plan.init(0), Checkpoints(folder, keep=1)
+    checkpoints.save(state, 1, record())
+    checkpoints.check()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoints._manager.wait_until_finished()
+    with pytest.raises(
+        CocaError, match=rf"cannot be written to {folder} \(File too large\): make room .* from step 1$"
+    ):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a full disk: no larger file can be written
+            checkpoints.save(state, 2, record())
+            checkpoints.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.load(folder).step == 1
+
+
+# The average of a run that is continued with another optimizer.ema_decay
+
+
+@pytest.fixture
+def without_average():
+    config = host_worker.config(steps=10)
+    return program.build(config, tiny.mesh(1, 1, 1)).plan, RunRecord(config, b"a vocabulary", "data")
+
+
+def test_an_average_that_is_switched_on_begins_at_the_parameters(tmp_path, without_average):
+    plan, plain = without_average
+    checkpoints = Checkpoints(as_path(tmp_path), keep=1)
+    checkpoints.save(plan.init(3), 7, plain)
+    restored = checkpoints.restore(7, plan_on(1, 1, 1))
+    checkpoints.close()
+    for x, average in zip(jax.tree.leaves(restored.params), jax.tree.leaves(restored.average), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(average))
+        assert x.unsafe_buffer_pointer() != average.unsafe_buffer_pointer()  # the step gives back both
+
+
+def test_an_average_that_is_switched_off_is_dropped(saved, without_average):
+    folder, original = saved
+    checkpoints = Checkpoints(folder, keep=1)
+    restored = checkpoints.restore(7, without_average[0])
+    checkpoints.close()
+    assert restored.average is None
+    jax.tree.map(np.testing.assert_array_equal, restored.evaluated_params, original.params)

@@ -11,10 +11,10 @@ import pytest
 import tiny
 
 from coca_jax import config as config_lib
+from coca_jax import objectives
 from coca_jax.distributed import sharding
-from coca_jax.models import coca
-from coca_jax.objectives import pretraining as objective
-from coca_jax.trainer import optimizer, state, step
+from coca_jax.objectives.base import Objective
+from coca_jax.trainer import program, state, step
 
 BATCH, STEPS = 16, 5
 
@@ -40,19 +40,20 @@ def _by_name(tree) -> dict[str, np.ndarray]:
 def _start() -> state.TrainState:
     """The state at step 0, made on one device."""
     config, mesh = _config(), tiny.mesh(1, 1, 1)
-    chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
+    objective = objectives.build(config, tiny.PAD)
+    chain = _keeps_gradients(program.optimizer_of(config, objective))
     with jax.set_mesh(mesh):
-        return jax.tree.map(np.asarray, state.plan(tiny.model(config), chain, False, mesh).init(config.train.seed))
+        return jax.tree.map(np.asarray, state.plan(objective, chain, False, mesh).init(config.train.seed))
 
 
 @functools.cache
 def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
     """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
     config, mesh = _config(train__microbatches=microbatches), tiny.mesh(*shape)
-    model = tiny.model(config)
-    chain = _keeps_gradients(optimizer.build(config.optimizer, config.train.steps))
-    plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.objective.pretraining, tiny.PAD), chain)
+    objective = objectives.build(config, tiny.PAD)
+    chain = _keeps_gradients(program.optimizer_of(config, objective))
+    plan = state.plan(objective, chain, False, mesh)
+    function = step.train_step(config, objective, chain)
     with jax.set_mesh(mesh):
         sharding.check_batch_size(mesh, BATCH, microbatches)
         batch = jax.device_put(tiny.batch(config), sharding.batch_sharding(mesh))
@@ -95,21 +96,19 @@ def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, 
 def test_every_mesh_starts_alike():
     config, mesh = _config(), tiny.mesh(2, 2, 2)
     with jax.set_mesh(mesh):
-        found = state.plan(tiny.model(config), optimizer.build(config.optimizer, 10), False, mesh).init(0)
+        found = program.build(config, mesh).plan.init(0)
     jax.tree.map(np.testing.assert_array_equal, found.params, _start().params)
 
 
 # What the step constrains
 
 
-def _step_constraints(**changes) -> tuple[collections.Counter, coca.Coca]:
+def _step_constraints(**changes) -> tuple[collections.Counter, Objective]:
     config, mesh = _config(**changes), tiny.mesh(2, 2, 2)
-    model, chain = tiny.model(config), optimizer.build(config.optimizer, 10)
-    plan = state.plan(model, chain, False, mesh)
-    function = step.train_step(config, objective.Pretraining(model, config.objective.pretraining, tiny.PAD), chain)
+    built = program.build(config, mesh, tiny.PAD)
     with jax.set_mesh(mesh):
-        jaxpr = jax.make_jaxpr(function)(plan.abstract, tiny.batch(config)).jaxpr
-    return collections.Counter(map(tuple, tiny.constraints(jaxpr))), model
+        jaxpr = jax.make_jaxpr(built.step)(built.plan.abstract, tiny.batch(config)).jaxpr
+    return collections.Counter(map(tuple, tiny.constraints(jaxpr))), built.objective
 
 
 ROWS = ("data", "fsdp")
@@ -146,11 +145,11 @@ def test_every_constraint_of_the_step_is_there(remat):
 
 
 def test_microbatches_and_the_sum_of_gradients_are_laid_out():
-    found, model = _step_constraints(train__microbatches=2)
+    found, objective = _step_constraints(train__microbatches=2)
     assert found[(None, ROWS, None, None, None)] == 1  # images in parts
     # Text, three masks and labels in parts, and both embeddings' cotangents; joined, the two embeddings.
     assert found[(None, ROWS, None)] == 5 + 2 and found[(ROWS, None)] == 2
-    _, logical = coca.abstract_parameters(model)
+    _, logical = objective.abstract_parameters()
     names = jax.tree.leaves(logical, is_leaf=lambda node: type(node) is tuple)
     sums = collections.Counter(tuple(sharding.spec(*axes)) for axes in names)
     assert all(found[spec] >= count for spec, count in sums.items())
@@ -159,9 +158,9 @@ def test_microbatches_and_the_sum_of_gradients_are_laid_out():
 
 def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
     config = _config()
-    model = tiny.model(config)
-    loss = jax.jit(objective.Pretraining(model, config.objective.pretraining, tiny.PAD).loss)
-    arguments = (coca.abstract_parameters(model)[0], tiny.batch(config), jax.random.key(0))
+    objective = objectives.build(config, tiny.PAD)
+    loss = jax.jit(objective.loss)
+    arguments = (objective.abstract_parameters()[0], tiny.batch(config), jax.random.key(0))
 
     def found():
         return collections.Counter(map(tuple, tiny.constraints(loss.trace(*arguments).jaxpr.jaxpr)))
@@ -173,7 +172,7 @@ def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
 
 
 def test_a_mesh_that_a_parameter_does_not_fit_is_refused_before_anything_compiles():
-    model = tiny.model(_config(model__width=24, model__heads=2))
+    objective = objectives.build(_config(model__width=24, model__heads=2))
     with pytest.raises(sharding.CocaError, match=re.escape("image_encoder/layers/blocks/attention/key/")) as caught:
-        state.plan(model, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
+        state.plan(objective, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
     assert "has heads = 2, which does not divide over tensor = 4: set train.mesh.tensor" in str(caught.value)

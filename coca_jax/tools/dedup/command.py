@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from coca_jax.cli import app as command_line
+from coca_jax.cli.app import define_path, define_paths, required
 from coca_jax.config import Config
 from coca_jax.tools.common import open_datasets
 from coca_jax.tools.dedup.images import Collection, evaluation_collections
@@ -21,15 +21,15 @@ from coca_jax.tools.dedup.search import Embedding, find_duplicates
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = command_line.define_path("output", "The folder to write into.", values)
-    against = flags.DEFINE_multi_string(
-        "against", [], "More evaluation images: a folder, or a config file with held-out records.", flag_values=values
+    output = define_path("output", "The folder to write into.", values)
+    against = define_paths(
+        "against", "More evaluation images: a folder, or a config file with held-out records.", values
     )
     own = flags.DEFINE_bool("own", True, "Compare with the config's own held-out records.", flag_values=values)
     distance = flags.DEFINE_integer(
         "distance", 8, "Bits of 64 in which hashes of near-duplicates may differ.", 0, 64, flag_values=values
     )
-    checkpoint = command_line.define_path("checkpoint", "Compare by this model's embeddings, too.", values)
+    checkpoint = define_path("checkpoint", "Compare by this model's embeddings, too.", values)
     similarity = flags.DEFINE_float(
         "similarity", 0.95, "The cosine of embeddings of near-duplicates, at least.", 0.0, 1.0, flag_values=values
     )
@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
     def run(config: Config) -> None:
-        folder = command_line.required(output)
+        folder = required(output)
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]

@@ -4,7 +4,7 @@ from sklearn import metrics as sklearn_metrics
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.metrics import classes
-from coca_jax.inference import model as inference
+from coca_jax.inference.zero_shot import text_classifier
 
 
 def _embed(texts):
@@ -14,7 +14,7 @@ def _embed(texts):
 
 def test_classifier_is_the_normalised_mean_over_templates():
     labels, templates = ["dog", "{cat}", "a <b>"], ["a {}", "picture of {} {x}"]
-    found = inference.text_classifier(_embed, labels, templates)
+    found = text_classifier(_embed, labels, templates)
     mean = np.mean([_embed([f"a {label}", f"picture of {label} {{x}}"]) for label in labels], axis=1)
     np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
     assert found.dtype == np.float32
@@ -23,7 +23,7 @@ def test_classifier_is_the_normalised_mean_over_templates():
 @pytest.mark.parametrize("labels, templates", [([], ["a {}"]), (["dog"], []), (["dog"], ["a dog"])])
 def test_unusable_prompts_are_refused_in_one_sentence(labels, templates):
     with pytest.raises(CocaError):
-        inference.text_classifier(_embed, labels, templates)
+        text_classifier(_embed, labels, templates)
 
 
 def predictions(scores, targets, first=None) -> classes.ClassPredictions:

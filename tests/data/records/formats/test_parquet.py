@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import parquet
 from coca_jax.data.records.record import BadRecord
+from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage import remote
@@ -148,7 +150,9 @@ def test_images_and_captions_are_found_in_their_columns(tmp_path, columns, optio
         [columns], schema if columns.get("image") == {"bytes": None, "path": "b.png"} else None
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    (record,) = opened(tmp_path, **options).read([0])
+    store = opened(tmp_path, **options)
+    (record,) = store.read([0])
+    assert builders.text(store, 0).metadata == record.metadata
     assert (record.image, record.captions) == (image, texts)
     assert not {"thumbnail", "more", "vector"} & set(record.metadata) or columns.keys() & {"picture"}
 
@@ -220,8 +224,11 @@ def test_a_damaged_row_group_spoils_its_own_rows_alone(tmp_path, way):
 
 
 def test_fingerprints_follow_the_rows_and_not_their_place(tmp_path):
-    for place, numbers in (("x", range(5)), ("y/z", range(5)), ("other", range(1, 6))):
-        write(tmp_path / place / "a.parquet", rows(numbers))
+    for place, words in (("x", "ab"), ("y/z", "ab"), ("other", "cd")):
+        table = pa.Table.from_pylist([{"image": b"x", "text": word} for word in words])
+        (tmp_path / place).mkdir(parents=True)
+        pq.write_table(table, tmp_path / place / "a.parquet")
+    assert os.path.getsize(tmp_path / "x/a.parquet") == os.path.getsize(tmp_path / "other/a.parquet")
     x, y, other = (opened(tmp_path / place).fingerprint for place in ("x", "y/z", "other"))
     assert x == y != other
 
@@ -254,3 +261,13 @@ def test_large_row_groups_do_not_fill_the_memory(tmp_path):
     store.read_texts(range(60))  # reads no image
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+def test_batches_of_labelled_rows_have_the_files_own_class_names(tmp_path):
+    write(tmp_path / "a.parquet", rows(range(40)), names=["dark", "light"])
+    labels = {"label_field": "label", "prompts": ("a {} thing.",)}
+    config = builders.config(format="parquet", path=str(tmp_path), **labels)
+    vocabulary = train_vocabulary(["a dark thing.", "a light thing."] * 20, 40)
+    batch = Pipeline(config, vocabulary).batch(3)
+    texts = [f"a {('dark', 'light')[shade % 2]} thing." for shade in builders.shades(batch)]
+    assert vocabulary.decode(batch["text"]) == texts

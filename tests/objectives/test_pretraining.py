@@ -8,18 +8,25 @@ import pytest
 import tiny
 
 from coca_jax import config as config_lib
+from coca_jax import objectives
 from coca_jax.distributed import sharding
-from coca_jax.objectives import pretraining as objective
+from coca_jax.objectives import accumulation
 from coca_jax.trainer import program
 
 SOURCE = np.array([1, 0, 1, 1, 0, 1, 1, 0], np.int32)
 
 
+def _mixed(count: int, **changes) -> config_lib.Config:
+    """A config with so many sources, named a and b."""
+    mixture = {name: config_lib.SourceConfig() for name in "ab"[:count]}
+    return dataclasses.replace(tiny.config(**changes), data=config_lib.DataConfig(mixture=mixture))
+
+
 @pytest.fixture(scope="module")
 def trained():
     """An objective with two sources, its loss compiled, parameters, a batch of eight."""
-    config = tiny.config(objective__pretraining__contrastive_weight=0.0)
-    several = objective.Pretraining(tiny.model(config), config.objective.pretraining, tiny.PAD, ("a", "b"))
+    config = _mixed(2, objective__pretraining__contrastive_weight=0.0)
+    several = objectives.build(config, tiny.PAD)
     params = jax.tree.map(np.asarray, program.build(config, tiny.mesh(1, 1, 1)).plan.init(0).params)
     loss = jax.jit(lambda batch: several.loss(params, batch, jax.random.key(0))[1])
     return several, loss, params, tiny.batch(config) | {"source": SOURCE}
@@ -42,15 +49,13 @@ def test_parts_and_meshes_give_the_same(trained):
     expected, mesh = loss(batch), tiny.mesh(2, 2, 1)
     with jax.set_mesh(mesh):
         placed = jax.device_put(batch, sharding.batch_sharding(mesh))
-        _, found = jax.jit(several.gradients(2))(params, placed, jax.random.key(0))
+        _, found = jax.jit(accumulation.gradients(several, 2))(params, {}, placed, jax.random.key(0))
     for name in ("captioning_loss", "captioning_loss/a", "captioning_loss/b"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("count, weight, names", [(0, 2.0, ()), (1, 2.0, ()), (2, 2.0, ("a", "b")), (2, 0.0, ())])
 def test_only_mixtures_whose_captions_are_learned_have_them(count, weight, names):
-    config = tiny.config(objective__pretraining__captioning_weight=weight)
-    mixture = {name: config_lib.SourceConfig() for name in "ab"[:count]}
-    config = dataclasses.replace(config, data=config_lib.DataConfig(mixture=mixture))
-    assert objective.sources(config) == names
-    assert ("source" in program.abstract_batch(config, program.abstract_mesh(config, 1))) == bool(names)
+    objective = objectives.build(_mixed(count, objective__pretraining__captioning_weight=weight))
+    assert objective.sources == names
+    assert ("source" in objective.batch()) == bool(names)

@@ -1,0 +1,133 @@
+"""The contract of an objective: the batch that it needs, its loss, its model, and a label for every parameter."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import traverse_util
+
+from coca_jax.errors import CocaError
+from coca_jax.models import coca
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+# A nested dict's leaves by their names, such as "poolers/contrastive/queries", and the inverse.
+by_name = functools.partial(traverse_util.flatten_dict, sep="/")
+from_names = functools.partial(traverse_util.unflatten_dict, sep="/")
+
+FROZEN = "frozen"  # the label of parameters that get no gradient, no optimiser state, no average and no weight decay
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Settings of the optimiser for the parameters of one label."""
+
+    peak_learning_rate: float
+    weight_decay: float
+
+
+class Objective(abc.ABC):
+    """What a run trains for.
+
+    The loss of a batch is a sum over its rows, divided by totals of the whole batch (`partial_loss`), plus optionally a
+    loss that couples the rows with each other (`coupled_loss`, of the few arrays that `coupled` computes). Written so,
+    `accumulation.gradients` computes the whole batch's gradient from its parts.
+
+    Attributes:
+      model: the module that the loss applies, with only the parts that the objective needs.
+      groups: each label of trained parameters with its settings.
+      labels: from the beginning of a parameter's name, such as "image_encoder" or "poolers/contrastive" ("" fits all),
+        to `FROZEN` or a group. The first entry that fits counts.
+      new_parameters: beginnings of names that a run or import, from which parameters are taken, may lack: a head.
+      unused_parameters: beginnings of names that it may have beyond this model's.
+    """
+
+    model: coca.Coca
+    groups: Mapping[str, Group]
+    labels: Mapping[str, str]
+    new_parameters: tuple[str, ...] = ()
+    unused_parameters: tuple[str, ...] = ()
+
+    @abc.abstractmethod
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the arrays of a global batch, by name.
+
+        Raises:
+          CocaError: the config's data cannot give such a batch.
+        """
+
+    @abc.abstractmethod
+    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Any]:
+        """The sum over the rows of a prepared batch, or of a part of it, divided by the whole batch's totals.
+
+        Returns:
+          The scalar, metrics that likewise add up over the parts, and what `coupled` returns for these rows.
+        """
+
+    def prepare(self, batch: Batch, key: jax.Array) -> tuple[Batch, Any]:
+        """The batch with all that is random or reaches over rows settled, so that it can be split, and its totals."""
+        return batch, ()
+
+    def coupled(self, params: Any, batch: Batch) -> Any:
+        """The input of `coupled_loss`: arrays [B, …] and scalars that depend on the parameters alone; None if unused."""
+        return None
+
+    def coupled_loss(self, coupled: Any) -> tuple[jax.Array, Metrics]:
+        """The scalar loss that couples the rows of the whole batch, and its metrics."""
+        raise NotImplementedError
+
+    def loss(self, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The scalar loss of a whole batch, and its metrics."""
+        batch, totals = self.prepare(batch, key)
+        loss, metrics, coupled = self.partial_loss(params, batch, totals)
+        if coupled is not None:
+            coupled_loss, more = self.coupled_loss(coupled)
+            loss, metrics = loss + coupled_loss, metrics | more
+        return loss, {"loss": loss, **metrics}
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh float32 parameters as a plain nested dict."""
+        return coca.init(self.model, key)
+
+    def abstract_parameters(self) -> tuple[Any, Any]:
+        """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes."""
+        return coca.abstract_parameters(self.model)
+
+
+def begins_with(name: str, beginning: str) -> bool:
+    """Whether whole parts of a name, up to a slash or its end, equal `beginning`; "" fits every name."""
+    return not beginning or f"{name}/".startswith(f"{beginning}/")
+
+
+def labels_of(objective: Objective, params: Any) -> dict[str, str]:
+    """Each parameter's label, by its name.
+
+    Raises:
+      CocaError: a parameter has no label, or a label that is neither `FROZEN` nor a group.
+    """
+    labels = {}
+    for name in by_name(params):
+        labels[name] = next((label for part, label in objective.labels.items() if begins_with(name, part)), "")
+        if labels[name] not in (FROZEN, *objective.groups):
+            problem = f"the label {labels[name]!r}, which is no group" if labels[name] else "no label"
+            raise CocaError(
+                f"the parameter {name} has {problem}: give it {FROZEN!r} or one of {', '.join(objective.groups)} in the "
+                f"labels of {type(objective).__name__}"
+            )
+    return labels
+
+
+def split(objective: Objective, params: Any) -> tuple[Any, Any]:
+    """The trained and the frozen ones of a tree of parameters (or of what belongs to them), as two nested dicts."""
+    leaves, labels = by_name(params), labels_of(objective, params)
+    trained = {name: leaf for name, leaf in leaves.items() if labels[name] != FROZEN}
+    return from_names(trained), from_names({name: leaf for name, leaf in leaves.items() if name not in trained})
+
+
+def merge(trained: Any, frozen: Any) -> Any:
+    """The inverse of `split`; where both have a parameter, the trained one's value counts."""
+    return from_names(by_name(frozen) | by_name(trained))
