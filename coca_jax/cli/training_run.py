@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,6 +61,8 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
+        threading.excepthook = _log_in_a_line
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the traceback of each error that it raises
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
@@ -113,6 +116,12 @@ def _evaluate(
             write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
 
     return evaluate
+
+
+def _log_in_a_line(failure: threading.ExceptHookArgs) -> None:
+    """Logs what ended a background thread; Orbax raises it once more, with its traceback, when the thread is awaited."""
+    thread = failure.thread.name if failure.thread else "a thread"
+    _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
 
 
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:
