@@ -4,11 +4,11 @@
     python benchmarks/generate.py --variant=large --batches=1 --dtype=bfloat16
     python benchmarks/generate.py --batches=64 --repeats=1 --uncached_steps=1
 
-Every caption has as many tokens as the model has positions for (random parameters would end them anywhere). A step
-without a cache reads all positions, as a compiled program must: so a few steps are timed and taken times their number.
-Seconds are of the wall clock; in brackets the processor's, of all cores, which other programs disturb less. Image
-encoding counts on both sides, once an image. open_clip's model of the same shape (coca_base, random parameters; it
-needs transformers below 4.57) is timed once, over whole captions, for --open_clip_batches alone: it takes minutes.
+Every caption fills the model's positions (with random parameters EOS would come anywhere). A step without a cache reads
+all positions, as a compiled program must: a few steps are timed, and their time is multiplied. Seconds are wall-clock
+time; in brackets processor time over all cores, which other programs disturb less. Image encoding is included on both
+sides, once an image. open_clip's model of the same shape (coca_base, random parameters; it needs transformers below
+4.57) is timed once, over whole captions, only for --open_clip_batches: it takes minutes.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ _BATCHES = flags.DEFINE_list("batches", ["1", "16", "64"], "Images at once.")
 _BEAMS = flags.DEFINE_list("beams", ["0", "6"], "0: greedy.")
 _TOKENS = flags.DEFINE_integer("tokens", 64, "Positions of a caption, BOS among them.")
 _UNCACHED_STEPS = flags.DEFINE_integer("uncached_steps", 2, "Steps without a cache that are timed; 0: none.")
-_OPEN_CLIP_BATCHES = flags.DEFINE_list("open_clip_batches", ["1"], "Of the batches, those that open_clip captions too.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "The fastest of so many runs counts.")
+_OPEN_CLIP_BATCHES = flags.DEFINE_list("open_clip_batches", ["1"], "The batches that open_clip captions too.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of runs, of which the fastest counts.")
 
 _IDS = dict(bos_id=3, eos_id=1, pad_id=0)
 
@@ -58,17 +58,18 @@ def _cached(model: coca.Coca, options: GenerationOptions, params: Any, images: j
 
 def _decode_all(model: coca.Coca, ids_BL: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array, at: jax.Array):
     """Both decoder halves over all positions; logits [B, 1, V] of the token after position `at`."""
-    hidden_BLD = model.multimodal(model.unimodal(ids_BL, valid_BL).tokens_BLD, valid_BL, tokens_BQD)
-    return model.next_logits(jax.lax.dynamic_slice_in_dim(hidden_BLD, at, 1, axis=1))
+    output = model.multimodal(model.unimodal(ids_BL, valid_BL).hidden_BLD, valid_BL, tokens_BQD)
+    return model.next_logits(jax.lax.dynamic_slice_in_dim(output.hidden_BLD, at, 1, axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _uncached(model: coca.Coca, options: GenerationOptions, params: Any, images: jax.Array, steps: int) -> jax.Array:
-    """The first `steps` tokens, chosen by the same code, the decoder's work done anew for each; [B, T]."""
+    """The first `steps` tokens [B, T], chosen by the same code, with the decoder recomputed for each."""
     special, length, batch = Special(**_IDS), model.config.text.length, images.shape[0]
     tokens_BQD = model.apply({"params": params}, images, method="encode_image").tokens_BQD
     bos_B1 = jnp.full((batch, 1), special.bos_id, jnp.int32)
-    state = loop._start(model, bos_B1, jnp.ones(batch, jnp.int32), options, special).replace(cache=None)
+    state = loop._start(model, bos_B1, jnp.ones(batch, jnp.int32), options, special)
+    state = dataclasses.replace(state, cache=None)
     streams = state.tokens_BKT.shape[1]
     tokens_BQD = jnp.repeat(tokens_BQD, streams, axis=0)
 
@@ -83,7 +84,7 @@ def _uncached(model: coca.Coca, options: GenerationOptions, params: Any, images:
 
 
 def _seconds(function: Any, *args: Any, repeats: int = 0) -> tuple[np.ndarray, Any]:
-    """Wall-clock and processor seconds, each the least of the repetitions; and the result."""
+    """Wall-clock and processor seconds, each the minimum over the repetitions; and the result."""
     runs = []
     for _ in range(repeats or _REPEATS.value):
         start = np.array([time.perf_counter(), time.process_time()])
@@ -101,9 +102,7 @@ def _measure(model: coca.Coca, params: Any, batch: int, beams: int) -> str:
     size, steps, few = model.config.image.size, model.config.text.length - 1, _UNCACHED_STEPS.value
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
     options = GenerationOptions(beams=beams, min_tokens=steps, max_tokens=steps)
-    prepared = jax.jit(functools.partial(coca.generation_parameters, config=model.config))(
-        params
-    )  # as `Coca` keeps them
+    prepared = jax.jit(functools.partial(coca.generation_parameters, config=model.config))(params)  # as in inference
     cached, ids = _seconds(_cached.lower(model, options, prepared, images).compile(), prepared, images)
     del prepared
     row = [f"{f'{beams} beams' if beams else 'greedy'}, batch {batch}", f"{batch / cached[0]:.2f}", _show(cached)]
@@ -133,7 +132,7 @@ def _open_clip() -> Any:
 
         if hasattr(transformers.generation, "BeamSearchScorer"):
             return open_clip
-        print("open_clip is left out: it generates with transformers below 4.57 alone", file=sys.stderr)
+        print("open_clip is left out: it needs transformers below 4.57 to generate", file=sys.stderr)
     return None
 
 
@@ -144,7 +143,7 @@ def _open_clip_seconds(open_clip: Any, batch: int, beams: int) -> np.ndarray:
     model = open_clip.create_model("coca_base").eval()
     size = model.visual.image_size
     images = torch.rand(batch, 3, *(size if isinstance(size, tuple) else (size, size)))
-    # Beyond the positions of its text tower it cannot go; EOS is held off until then.
+    # The maximum is the number of its text tower's positions; EOS is suppressed until then.
     kind = (
         dict(generation_type="beam_search", num_beams=beams, num_beam_groups=1)
         if beams

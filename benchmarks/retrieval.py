@@ -1,9 +1,9 @@
-"""Retrieval's ranks in blocks against the whole matrix of scores: time and memory for growing numbers of pairs.
+"""Time and memory of retrieval's ranks, computed blockwise and from the whole matrix of scores.
 
     python benchmarks/retrieval.py
     python benchmarks/retrieval.py --pairs=1000,4000,16000,64000 --dense_up_to=16000
 
-Each figure comes from a process of its own: memory is what its peak grows by, on the host.
+Each figure comes from its own process; memory is the growth of its peak on the host.
 """
 
 import concurrent.futures
@@ -18,15 +18,16 @@ from absl import flags
 from coca_jax.cli import app as command_line
 
 _PAIRS = flags.DEFINE_list("pairs", ["1000", "4000", "16000"], "Numbers of images, each with one text.")
-_DENSE = flags.DEFINE_integer("dense_up_to", 16_000, "The most pairs whose whole matrix is made.")
+_DENSE = flags.DEFINE_integer("dense_up_to", 16_000, "The largest number of pairs whose whole matrix is computed.")
 _WIDTH = flags.DEFINE_integer("width", 768, "Of the embeddings.")
 
 
 def in_blocks(images: np.ndarray, texts: np.ndarray) -> None:
-    from coca_jax.evaluation.metrics.mutual_ranks import mutual_ranks
+    from coca_jax.evaluation.metrics.ranking import label_ranks
 
     labels = np.arange(len(images))[:, None]
-    mutual_ranks(images, texts, labels, labels)
+    label_ranks(images, texts, labels, labels)
+    label_ranks(texts, images, labels, labels)
 
 
 def dense(images: np.ndarray, texts: np.ndarray) -> None:
@@ -37,8 +38,8 @@ def dense(images: np.ndarray, texts: np.ndarray) -> None:
     ranking.ranks(scores.T, right.T)
 
 
-def measured(form: Callable, pairs: int, width: int) -> tuple[float, int]:
-    """(seconds, bytes): the first run in this process compiles, the second one counts."""
+def measure(form: Callable, pairs: int, width: int) -> tuple[float, int]:
+    """Seconds of the second run (the first one compiles), and bytes by which the process' peak grew."""
     images, texts = np.random.default_rng(0).standard_normal((2, pairs, width), np.float32)
     form(images[:16], texts[:16])  # imports
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -51,14 +52,14 @@ def measured(form: Callable, pairs: int, width: int) -> tuple[float, int]:
 
 def main(arguments: list[str]) -> None:
     command_line.reject_positional_arguments(arguments)
-    print(f"{'pairs':>8} {'in blocks':>22} {'dense':>22}")
+    print(f"{'pairs':>8} {'blockwise':>22} {'dense':>22}")
     for pairs in map(int, _PAIRS.value):
         cells = []
-        for form in (in_blocks, dense):
+        for form in (blockwise, dense):
             if form is dense and pairs > _DENSE.value:
                 continue
             with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                seconds, size = process.submit(measured, form, pairs, _WIDTH.value).result()
+                seconds, size = process.submit(measure, form, pairs, _WIDTH.value).result()
             cells.append(f"{seconds:>8.2f} s {size / 2**20:>7,.0f} MiB")
         print(f"{pairs:>8,} " + " ".join(f"{cell:>22}" for cell in cells), flush=True)
 

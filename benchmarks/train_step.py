@@ -18,7 +18,8 @@ from ml_collections import config_flags
 
 from coca_jax.cli import app as command_line
 from coca_jax.config import Config, ObjectiveConfig
-from coca_jax.distributed import chips, sharding
+from coca_jax.distributed import chips
+from coca_jax.distributed.mesh import make_mesh, mesh_shape
 from coca_jax.trainer import program
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
@@ -47,7 +48,7 @@ def measure(config: Config, steps: int) -> Measurement:
     Raises:
       CocaError: config and devices do not fit together.
     """
-    mesh = sharding.make_mesh(config.train.mesh, config.model)
+    mesh = make_mesh(config.train.mesh, config.model)
     built = program.build(config, mesh)
     batch = {name: jax.device_put(value, built.batch[name].sharding) for name, value in random_batch(built).items()}
     with jax.set_mesh(mesh):
@@ -95,7 +96,7 @@ def show(title: str, config: Config, measured: Measurement) -> None:
     devices, chip = jax.device_count(), chips.of_device_kind(jax.devices()[0].device_kind)
     pairs = config.train.batch_size / measured.seconds
     achieved = measured.model_flops / measured.seconds / devices
-    data, fsdp, tensor = sharding.mesh_shape(config.train.mesh, config.model, devices)
+    data, fsdp, tensor = mesh_shape(config.train.mesh, config.model, devices)
     rows = {
         "devices": f"{devices} x {jax.devices()[0].device_kind}, data {data} x fsdp {fsdp} x tensor {tensor}",
         "parameters": f"{measured.parameters:,}",

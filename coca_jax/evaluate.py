@@ -1,4 +1,4 @@
-r"""Evaluates a checkpoint: on the held-out sets of its run, or on any sets of a file of configs/eval/.
+r"""Evaluates a checkpoint: on the held-out records of its run, or on the datasets of a file of configs/eval/.
 
     python -m coca_jax.evaluate --checkpoint=runs/quickstart
     python -m coca_jax.evaluate --checkpoint=RUN --config=configs/eval/coco.py --config.datasets.coco.dataset.path=FOLDER
@@ -10,6 +10,7 @@ TensorBoard; both print a table. On several devices the model is spread over all
 """
 
 import typing
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from absl import flags
@@ -19,7 +20,7 @@ from coca_jax.cli import app as command_line
 from coca_jax.config import Config, EvaluationConfig
 
 if typing.TYPE_CHECKING:
-    from coca_jax.evaluation.dataset import EvaluationSet
+    from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
 
 _CHECKPOINT = command_line.define_checkpoint()
 _CONFIG = command_line.define_config("configs/eval")
@@ -38,51 +39,48 @@ def evaluate(
     *,
     config: EvaluationConfig | None = None,
     name: str = "",
-    sets: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
 ) -> None:
     """Evaluates `checkpoint` and writes the results into the folder `output`.
 
     Args:
       checkpoint: a run's folder or one of its checkpoints.
-      output: it is made.
+      output: created if there is none.
       data_path: where the run's data lies now.
-      config: what to evaluate instead of the run's own sets.
+      config: the datasets to evaluate instead of the run's own.
       name: of that config, for the files' names.
-      sets: the names of those sets that are wanted; empty: all.
+      names: of the run's own datasets to evaluate; empty: all.
 
     Raises:
-      CocaError: something is missing; or some sets failed, after the results of the others are written.
+      CocaError: something is missing; or some datasets failed, after the results of the others are written.
     """
     from coca_jax.distributed import processes as hosts
     from coca_jax.errors import CocaError
-    from coca_jax.evaluation import results, run
-    from coca_jax.evaluation.open_dataset import named_sets
-    from coca_jax.inference import model as inference
+    from coca_jax.evaluation import results as files
+    from coca_jax.evaluation.open_dataset import named_datasets
+    from coca_jax.evaluation.runner import evaluate_datasets
+    from coca_jax.inference import loading
     from coca_jax.storage.files import as_path
     from coca_jax.trainer.checkpoint import load_record
 
-    # The sets first: what is missing must not show after a large model was loaded.
-    own = load_record(checkpoint).config
-    size, folder = own.model.image.size, as_path(output)
+    # The datasets first: what is missing must not show after a large model was loaded.
+    own, folder = load_record(checkpoint).config, as_path(output)
+    datasets: Sequence[EvaluationDataset | PendingDataset]
     if config is None:
-        found, gallery, batch_size = _own_sets(own, data_path, sets), own.evaluation.gallery, 0
-        run.check_same_sets(found)
+        datasets, batch_size, gallery = _own_datasets(own, data_path, names), 0, own.evaluation.gallery
     else:
-        found = named_sets(config, size)
-        gallery, batch_size = config.gallery, config.batch_size
-    coca = inference.load(checkpoint, all_devices=True, batch_size=batch_size)
-    evaluated = run.evaluate_sets(coca, found, gallery, folder if config else None)
-    _ = coca.digest  # made by all processes together, for the first to write it
+        datasets, batch_size, gallery = named_datasets(config, own.model), config.batch_size, config.gallery
+    coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
+    results = evaluate_datasets(coca, datasets, gallery, folder)
+    _ = coca.digest  # computed by all processes together, for the first to write it
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        of_run = as_path(_run_folder(checkpoint))
-        run.write_results(folder, coca, evaluated, of_run.name, name=name, checkpoint=str(of_run))
-        metrics = run.flat_metrics(evaluated)
+        run = as_path(_run_folder(checkpoint))
+        files.write_results(folder, coca, results, run.name, name=name, checkpoint=str(run))
         if config is not None:
-            results.write_tensorboard(folder, coca.step, metrics)
-        chance = {key: value for one in evaluated for key, value in one.chance.items()}
-        print(results.table(metrics, chance), flush=True)
-    failed = [one for one in evaluated if one.failed]
+            files.write_tensorboard(folder, coca.step, files.flat_metrics(results))
+        print(files.results_table(results), flush=True)
+    failed = [one for one in results if one.failed]
     if failed:
         hosts.check_same("written", "the hosts do not agree")  # the first is done: none leaves before
         raise CocaError(
@@ -90,28 +88,30 @@ def evaluate(
         )
 
 
-def _own_sets(config: Config, data_path: str | None, wanted: tuple[str, ...]) -> "list[EvaluationSet]":
-    """The held-out sets of a run's own config; those that are wanted, or all."""
+def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...]) -> "list[EvaluationDataset]":
+    """The evaluation datasets of a run's own config; those of the names, or all."""
     import dataclasses
 
     from coca_jax.errors import CocaError
-    from coca_jax.evaluation.open_dataset import evaluation_sets
+    from coca_jax.evaluation.open_dataset import run_datasets
 
     if data_path:
-        config = dataclasses.replace(
-            config,
-            data=dataclasses.replace(config.data, dataset=dataclasses.replace(config.data.dataset, path=data_path)),
+        dataset = dataclasses.replace(config.data.dataset, path=data_path)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))
+    datasets = run_datasets(config)
+    known = ", ".join(dataset.name for dataset in datasets)
+    if not datasets:
+        raise CocaError(
+            "all records of the run train, and none is held out: name datasets with --config=configs/eval/…"
         )
-    found = evaluation_sets(config)
-    names = [held_out.name for held_out in found]
-    for name in wanted:
-        if name not in names:
-            raise CocaError(f"the run has no held-out set {name!r}: it has {', '.join(names)}; --config names others")
-    return [held_out for held_out in found if not wanted or held_out.name in wanted]
+    for name in names:
+        if name not in {dataset.name for dataset in datasets}:
+            raise CocaError(f"the run has no evaluation dataset {name!r}: it has {known}; --config names others")
+    return [dataset for dataset in datasets if not names or dataset.name in names]
 
 
 def _run_folder(checkpoint: str) -> str:
-    """The run's folder, where one of its checkpoints may be named: nothing of ours belongs into those."""
+    """The run's folder, of which one checkpoint may be named: results do not belong into that."""
     from coca_jax.trainer.checkpoint import FOLDER
 
     parts = checkpoint.rstrip("/").split("/")
@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> None:
     name = PurePath(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem if config else ""
     with command_line.among_hosts(_DISTRIBUTED):
         output = _OUTPUT.value or _run_folder(checkpoint)
-        evaluate(checkpoint, output, _DATA_PATH.value, config=config, name=name, sets=names)
+        evaluate(checkpoint, output, _DATA_PATH.value, config=config, name=name, names=names)
 
 
 if __name__ == "__main__":

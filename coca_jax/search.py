@@ -23,7 +23,7 @@ from coca_jax.errors import CocaError
 _CHECKPOINT = command_line.define_checkpoint()
 _IMAGES = command_line.define_path("images", "The folder of images, with the folders in it.")
 _INDEX = command_line.define_path("index", "Where the index is kept; by default .coca_index among the images.")
-_IMAGE = flags.DEFINE_multi_string("image", [], "An image to look for others like it; may be given several times.")
+_IMAGE = command_line.define_paths("image", "An image to look for others like it; may be given several times.")
 _K = flags.DEFINE_integer("k", 10, "How many images to find for each query.", lower_bound=1)
 _PAGE = command_line.define_path("page", "Writes the results as a page to look at into this HTML file.")
 _NAMED = 5  # unreadable files
@@ -58,17 +58,17 @@ def search(index: Any, queries: Sequence[str | Path], k: int, page: str | None) 
     for query, hits in zip(queries, results, strict=True):
         print(query)
         for hit in hits:
-            print(f"{hit.score:.4f}\t{Path(index.pictures, hit.name)}")
+            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
     if page:
         from coca_jax.embedding_index.search_page import write_search_page
 
-        write_search_page(page, index.pictures, len(index), queries, results)
+        write_search_page(page, index.folder, len(index), queries, results)
         _log.info("the page is %s", page)
 
 
 def main(arguments: list[str]) -> None:
     checkpoint = command_line.required(_CHECKPOINT)
-    queries: list[str | Path] = [*arguments[1:], *(Path(image).expanduser() for image in _IMAGE.value)]
+    queries: list[str | Path] = [*arguments[1:], *map(Path, _IMAGE.value)]
     if not _IMAGES.value and not _INDEX.value:
         raise CocaError("--images is missing: name the folder of images, or with --index an index that is there")
     if not queries:

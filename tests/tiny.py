@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 
 from coca_jax import config as config_lib
 from coca_jax import objectives
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.models import coca
 from coca_jax.objectives.base import Group
 from coca_jax.trainer import optimizer
@@ -38,7 +38,7 @@ def model(config: config_lib.Config) -> coca.Coca:
 def mesh(*shape: int) -> jax.sharding.Mesh:
     """data x fsdp x tensor, of the first devices."""
     devices = jax.devices()[: math.prod(shape)]
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def batch(config: config_lib.Config, seed: int = 0) -> dict[str, np.ndarray]:

@@ -19,7 +19,6 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from coca_jax.config import Config, EvaluationConfig, evaluation_from_config_dict, from_config_dict
-from coca_jax.config.conversion import expand_home
 from coca_jax.errors import CocaError
 
 _log = logging.getLogger("coca_jax")
@@ -31,12 +30,21 @@ class _PathParser(flags.ArgumentParser):
     """Paths whose leading ~ means the home folder, also after a flag's =, where shells leave it as it is."""
 
     def parse(self, argument: str) -> str:
-        return expand_home(argument)
+        return os.path.expanduser(argument)
 
 
-def define_path(name: str, description: str) -> flags.FlagHolder[str | None]:
+def define_path(
+    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[str | None]:
     """A flag with a path or an address."""
-    return flags.DEFINE(_PathParser(), name, None, description, serializer=flags.ArgumentSerializer())
+    return flags.DEFINE(_PathParser(), name, None, description, flag_values, flags.ArgumentSerializer())
+
+
+def define_paths(
+    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[list[str]]:
+    """A flag with a path or an address, which may be given several times."""
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], description, flag_values)
 
 
 def define_checkpoint() -> flags.FlagHolder[str | None]:
@@ -87,19 +95,15 @@ def config(flag: flags.FlagHolder[Any], *, reads_data: bool = True) -> Config:
     Raises:
       CocaError: the flag is missing, the file cannot be read, or its values are refused.
     """
-    with _named_config_file():
-        values = required(flag)
-        hasattr(values, "model")  # ml_collections raises the error of a missing file at the first access
-        return from_config_dict(values, reads_data=reads_data)
+    return from_config_dict(required(flag), reads_data=reads_data)
 
 
 def evaluation_config(flag: flags.FlagHolder[Any], names: Sequence[str]) -> EvaluationConfig:
     """The same for a file of `configs/eval/`, of which only the datasets of these names are kept; no names: all."""
-    with _named_config_file():
-        values = required(flag)
-        if not hasattr(values, "datasets"):
-            raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
-        return evaluation_from_config_dict(values, names)
+    values = required(flag)
+    if not hasattr(values, "datasets"):
+        raise CocaError("--config names no evaluation: give a file of configs/eval/, such as configs/eval/coco.py")
+    return evaluation_from_config_dict(values, names)
 
 
 @contextlib.contextmanager
@@ -177,36 +181,27 @@ def _handler(prefix: str = "") -> logging.Handler:
 
 def _parse(arguments: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(arguments)
+        positional = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS:
+            hasattr(flags.FLAGS.config, "model")  # config_flags keeps an error of opening the file for the first access
+        return positional
     except SystemExit:  # absl has printed the help, and leaves with 1
         sys.exit(0)
     except CocaError as error:  # raised by a config file
         fail(error)
-    except OSError:  # how config_flags reports a missing file whose keys a flag overrides
-        fail(_unreadable_config())
+    except OSError:  # raised by config_flags
+        paths = [argument.split("=", 1)[1] for argument in sys.argv if re.match("--?config=", argument)]
+        fail(f"the configuration file {' '.join(paths)} cannot be read: check --config")
     except flags.Error as error:
         fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
         fail(_unknown_key(str(error)))
 
 
-@contextlib.contextmanager
-def _named_config_file() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        raise _unreadable_config() from None
-
-
 def _with_home(argument: str) -> str:
     """The argument; in --config=~/FILE, which config_flags opens as it is written, with the home folder."""
     flag, equals, path = argument.partition("=")
-    return flag + equals + expand_home(path) if flag in ("--config", "-config") else argument
-
-
-def _unreadable_config() -> CocaError:
-    paths = [argument.split("=", 1)[1] for argument in sys.argv if re.match("--?config=", argument)]
-    return CocaError(f"the configuration file {' '.join(paths)} cannot be read: check --config")
+    return flag + equals + os.path.expanduser(path) if flag in ("--config", "-config") else argument
 
 
 def _unknown_key(message: str) -> str:

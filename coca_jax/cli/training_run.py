@@ -19,8 +19,10 @@ from coca_jax.data.text.corpus import training_captions
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model, train_vocabulary
 from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.run import RunEvaluation, flat_metrics, write_results
+from coca_jax.evaluation.results import flat_metrics, write_results
+from coca_jax.evaluation.runner import RunEvaluation
 from coca_jax.inference.model import Coca
 from coca_jax.trainer import preemption, program
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
@@ -57,7 +59,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
       CocaError: config, data, folder and devices do not fit together, or the folder is in use or cannot be written.
     """
     objectives.build(config).batch()  # refuses data of the wrong kind before any is read
-    mesh = sharding.make_mesh(config.train.mesh, config.model)
+    mesh = make_mesh(config.train.mesh, config.model)
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
@@ -105,7 +107,7 @@ def _evaluate(
     def evaluate(step: int, params: Any) -> None:
         coca = Coca(config, params, vocabulary, step, mesh=mesh, between_batches=stop.check)
         results = evaluation(coca)
-        if not results:
+        if results is None:
             return
         _ = coca.digest  # made by all processes together, for the first to write it
         writer.write_evaluation(step, flat_metrics(results))

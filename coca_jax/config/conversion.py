@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
-import math
 import os
 import re
+import sys
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -84,9 +84,7 @@ def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
         contradiction.
     """
     config = _build(Config(), _as_dict(values), "config")
-    checks.check(config)
-    if reads_data:
-        checks.check_places(config)
+    checks.check(config, reads_data=reads_data)
     return config
 
 
@@ -103,22 +101,15 @@ def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> Evalu
     config = _build(EvaluationConfig(), _as_dict(values), "config")
     for name in names:
         if name not in config.datasets:
-            raise CocaError(f"the config has no evaluation dataset {name!r}: {_instead(name, config.datasets)}")
+            near = difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0)
+            instead = (
+                f"did you mean {near[0]!r}? There are {', '.join(config.datasets)}" if near else "it has none at all"
+            )
+            raise CocaError(f"the config has no evaluation dataset {name!r}: {instead}")
     kept = {name: config.datasets[name] for name in names or config.datasets}
     config = dataclasses.replace(config, datasets=kept)
-    checks.check_evaluation(config, {}, "datasets")
-    checks.check_evaluation_places(config, "datasets")
+    checks.check_evaluation(config, (), "datasets")
     return config
-
-
-def _instead(name: str, names: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-    return f"did you mean {near[0]!r}? There are {', '.join(names)}" if near else "it has none at all"
-
-
-def expand_home(text: str) -> str:
-    """A path whose leading ~ (or ~name) is the home folder; an address, or any other text, as it is."""
-    return os.path.expanduser(text)
 
 
 def _as_dict(values: Any) -> Any:
@@ -165,7 +156,9 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
             raise CocaError(f'{name} is {value!r}: write a tuple of strings such as ("a", "b")')
         value = tuple(value)
     elif wanted is float and type(value) in (int, float):
-        value = _finite(value, name)
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # not a number is not in there either
+            raise CocaError(f"{name} = {value} must be a finite number")
+        value = float(value)
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
     if "choices" in metadata and not set(value if strings else (value,)) <= set(metadata["choices"]):
@@ -177,15 +170,5 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
         raise CocaError(f"{name} = {value} must be {allowed}")
     if metadata.get("path"):
-        return tuple(map(expand_home, value)) if strings else expand_home(value)
+        return tuple(map(os.path.expanduser, value)) if strings else os.path.expanduser(value)
     return value
-
-
-def _finite(value: float, name: str) -> float:
-    try:
-        converted = float(value)
-    except OverflowError:
-        converted = math.inf
-    if not math.isfinite(converted):
-        raise CocaError(f"{name} = {value} must be a finite number")
-    return converted

@@ -48,7 +48,7 @@ class MeshConfig:
     """Devices along each mesh axis; their product is the number of devices."""
 
     data: int = count(0, 0)  # copies of the model; 0: all devices that the other axes leave
-    fsdp: int = count(0, 0)  # devices that share one copy; 0: chosen, see sharding.mesh_shape
+    fsdp: int = count(0, 0)  # devices that share one copy; 0: chosen, see distributed/mesh.py
     tensor: int = count(1)
 
 

@@ -1,4 +1,4 @@
-"""What a chip can do at most: public figures, for utilisation where a chip is here and plans where it is not."""
+"""Peak figures of accelerator chips, from their vendors: for utilisation, and for plans without the chip."""
 
 import dataclasses
 
@@ -9,15 +9,18 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Attributes:
-    flops: peak dense bfloat16 FLOP/s.
-    hbm: bytes that a program can use of the chip's memory.
-    hbm_bandwidth: bytes/s.
-    network_bandwidth: bytes/s that a chip can send to its neighbours over all its fast links together (TPU: ICI,
-      NVIDIA: NVLink), one way.
-    kinds: how jax' `device_kind` begins for it.
-    torus: axes of the network between TPU chips; 0: a switch.
-    slices: what Cloud TPU calls a slice of so many `units` (of chips, or of cores, two a chip): "v4-4096".
+    """Figures of a chip.
+
+    Attributes:
+      flops: peak dense bfloat16 FLOP/s.
+      hbm: bytes that a program can use of the chip's memory.
+      hbm_bandwidth: bytes/s.
+      network_bandwidth: bytes/s that a chip can send to its neighbours over all its fast links together (TPU: ICI,
+        NVIDIA: NVLink), one way.
+      kinds: prefixes of jax' `device_kind` for it.
+      torus: axes of the network between TPU chips; 0: a switch.
+      slices: prefix of Cloud TPU's names of slices, which a number of chips, or cores, follows: "v4-4096".
+      units: chips or cores a chip that such a name counts: 1, or 2 if it counts cores.
     """
 
     name: str
@@ -32,7 +35,7 @@ class Chip:
 
 
 # TPUs: docs.cloud.google.com/tpu/docs/{v4,v5p,v5e,v6e}, read 2026-11, whose "bidirectional" network figures are halved.
-# `hbm` is what libtpu 0.0.42 names as available when a program does not fit, some less than the printed sizes.
+# `hbm` is the available memory that libtpu 0.0.42 reports when a program does not fit, less than the printed sizes.
 # H100 and H200 SXM: NVIDIA's data sheets; without sparsity, NVLink's 900 GB/s being both ways. Between nodes of 8 GPUs
 # the network is slower: 50 GB/s each in a DGX H100.
 _CHIPS = (
@@ -46,10 +49,10 @@ _CHIPS = (
 
 
 def chip(name: str) -> Chip:
-    """The chip of that name.
+    """The chip of a name.
 
     Raises:
-      CocaError: there is none.
+      CocaError: the name is unknown.
     """
     for known in _CHIPS:
         if known.name == name.lower():
@@ -58,6 +61,6 @@ def chip(name: str) -> Chip:
 
 
 def of_device_kind(kind: str) -> Chip | None:
-    """The chip that jax calls `kind`, such as "TPU v5 lite" or "NVIDIA H100 80GB HBM3"; None: no figures are known."""
+    """The chip of jax' `device_kind`, such as "TPU v5 lite" or "NVIDIA H100 80GB HBM3"; None if it is unknown."""
     known = [(prefix, chip) for chip in _CHIPS for prefix in chip.kinds if kind.startswith(prefix)]
     return max(known, key=lambda pair: len(pair[0]))[1] if known else None

@@ -1,7 +1,7 @@
-"""Several processes that train or evaluate one model together: how they meet, agree and part.
+"""Several processes that train or evaluate one model together: joining, agreement, leaving.
 
-A function that communicates is called by every process, in the same order; with one process none of them costs
-anything. Process 0 is the one that writes what is not sharded, and that speaks.
+A function that communicates is called by every process, in the same order; with one process it costs nothing. Process 0
+writes what is not sharded, and logs.
 """
 
 import concurrent.futures
@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,30 +22,30 @@ from jax.sharding import Sharding
 
 from coca_jax.errors import CocaError
 
-# A process that says nothing for so long is dead: the others are ended (jax.distributed aborts them, status 134), and
-# the launcher starts all again. On CPUs a broken connection tells them at once.
-HEARTBEAT_SECONDS = 60
+# A process without a heartbeat for this long counts as dead: jax.distributed aborts the others (status 134), and the
+# launcher restarts all. On CPUs a broken connection ends them at once.
+_HEARTBEAT_SECONDS = 60
 _JOINING_SECONDS = 300  # how much later than the first process the last one may start
-_WORKING_SECONDS = 60  # after which process 0 tells those that wait for it that it is still at work
+_WORKING_SECONDS = 60  # between the signs of life of process 0 to those that wait for it
 _ADDRESS, _COUNT, _INDEX = VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join() -> None:
     """Makes this process one of several; to be called once, before anything else uses jax.
 
-    On TPU pods (GKE's too), and under Slurm and Open MPI, jax finds the others itself. Elsewhere the environment says
-    where they are: `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+    On TPU pods (GKE's too), and under Slurm and Open MPI, jax finds the others itself. Elsewhere the environment names
+    them: `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
 
     Raises:
-      CocaError: the variables are incomplete or make no sense, or the others cannot be reached.
+      CocaError: the variables are incomplete or contradictory, or the others cannot be reached.
     """
-    where = _from_environment()
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # CPUs have several, and use none by default
-    # jax's own preemption service takes SIGTERM for itself; `trainer.preemption` does its work.
+    arguments = _from_environment()
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # by default there is no implementation on CPUs
+    # jax's own preemption service would handle SIGTERM, which `trainer.preemption` does here.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **where, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            **arguments, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
         )
     except ValueError as error:
         raise CocaError(
@@ -59,25 +60,23 @@ def join() -> None:
         ) from None
 
 
-def _from_environment() -> dict[str, str | int]:
-    """The arguments of jax.distributed.initialize; what is missing in it, jax finds out itself."""
+def _from_environment() -> dict[str, Any]:
+    """Arguments of jax.distributed.initialize; jax detects those that are missing."""
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not given.keys() & {_COUNT, _INDEX}:
-        return {}  # jax reads the address itself, where a cluster's own is to be overridden
+        return {}  # jax itself reads an address that overrides the cluster's
     missing = [name for name in VARIABLES if name not in given]
     if missing:
         verb = "is" if len(given) == 1 else "are"
         raise CocaError(f"{' and '.join(given)} {verb} set but not {missing[0]}: set all three")
     address, count, index = (given[name] for name in VARIABLES)
     if not re.fullmatch(r".+:\d+", address):
-        raise CocaError(f"{_ADDRESS}={address} is no address: write host:port of process 0, such as 10.0.0.1:8476")
+        raise CocaError(f"{_ADDRESS}={address} is not an address: write host:port of process 0, such as 10.0.0.1:8476")
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-        raise CocaError(f"{_INDEX}={index} of {_COUNT}={count} cannot be: processes count from 0 to {int(count) - 1}")
+        raise CocaError(
+            f"{_INDEX}={index} of {_COUNT}={count} is impossible: processes count from 0 to {int(count) - 1}"
+        )
     return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
-
-
-def is_joined() -> bool:
-    return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
@@ -86,52 +85,54 @@ def is_first() -> bool:
 
 
 def name() -> str:
+    """This process in log lines, such as "process 2 of 4"."""
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
 def leave() -> None:
-    """Parts from the others once all are ready to: process 0 takes the service that they all need with it."""
-    if is_joined():
+    """Disconnects from the others once all have called it: the service that they all need ends with process 0."""
+    if jax.distributed.is_initialized():
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("leave")
         jax.distributed.shutdown()
 
 
 def abandon(status: int) -> None:
-    """Ends this process of several at once, without waiting for others that may be stuck or gone."""
+    """Exits at once, without waiting for other processes, which may be stuck or gone."""
     if is_first():
-        time.sleep(2)  # lets those that fail for the same reason say so, before they lose the service
+        time.sleep(2)  # lets processes that fail for the same reason report it before they lose the service
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` gives on process 0, the only one that calls it, in a thread.
+    """The result of `make` on process 0, the only one that calls it, in a thread.
 
-    It may take hours: on CPUs a process that waits in one collective for 30 minutes gives up.
+    `make` may take hours, but on CPUs no collective may wait for more than 30 minutes: until it is done, process 0
+    broadcasts a sign of life each minute.
 
     Raises:
-      CocaError: on every process, where `make` raises one.
+      CocaError: on every process, if `make` raises one.
     """
     if jax.process_count() == 1:
         return make()
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    making = [pool.submit(_answer, make)] if is_first() else []
+    futures = [pool.submit(_result, make)] if is_first() else []
     pool.shutdown(wait=False)
     done = False
     while not done:
-        ended = concurrent.futures.wait(making, _WORKING_SECONDS).done  # at once, where there is nothing to wait for
-        done = bool(multihost_utils.broadcast_one_to_all(np.int32(len(ended))))
-    answer = making[0].result() if making else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
-    answer = multihost_utils.broadcast_one_to_all(np.frombuffer(answer or bytes(size), np.uint8)).tobytes()
-    if answer[:1] == b"-":
-        raise CocaError(answer[1:].decode())
-    return answer[1:]
+        finished = concurrent.futures.wait(futures, _WORKING_SECONDS).done  # returns at once without futures
+        done = bool(multihost_utils.broadcast_one_to_all(np.int32(len(finished))))
+    result = futures[0].result() if futures else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(result))))
+    result = multihost_utils.broadcast_one_to_all(np.frombuffer(result or bytes(size), np.uint8)).tobytes()
+    if result[:1] == b"-":
+        raise CocaError(result[1:].decode())
+    return result[1:]
 
 
-def _answer(make: Callable[[], bytes]) -> bytes:
+def _result(make: Callable[[], bytes]) -> bytes:
     try:
         return b"+" + make()
     except CocaError as error:
@@ -139,30 +140,30 @@ def _answer(make: Callable[[], bytes]) -> bytes:
 
 
 def check_same(value: str, message: str) -> None:
-    """Raises CocaError with `message` on every process, where not all have the same `value`."""
+    """Raises CocaError with `message` on every process if they do not all have the same `value`."""
     if jax.process_count() == 1:
         return
-    own = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-    if (multihost_utils.process_allgather(own) != own).any():
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    if (multihost_utils.process_allgather(digest) != digest).any():
         raise CocaError(message)
 
 
-def from_each(own: bytes) -> list[bytes]:
-    """What each process gives, in their order."""
+def from_each(data: bytes) -> list[bytes]:
+    """The `data` of all processes, in their order."""
     if jax.process_count() == 1:
-        return [own]
-    sizes = multihost_utils.process_allgather(np.int32(len(own))).reshape(-1)
+        return [data]
+    sizes = multihost_utils.process_allgather(np.int32(len(data))).reshape(-1)
     if not sizes.any():
         return [b""] * len(sizes)
-    padded = np.frombuffer(own.ljust(sizes.max(), b"\0"), np.uint8)
+    padded = np.frombuffer(data.ljust(sizes.max(), b"\0"), np.uint8)
     return [row[:size].tobytes() for row, size in zip(multihost_utils.process_allgather(padded), sizes, strict=True)]
 
 
 def check_shared(folder: epath.Path) -> None:
-    """Makes the folder, and checks that it is the same one for all processes.
+    """Makes the folder, and checks that all processes see the same one.
 
     Raises:
-      CocaError: on every process, where some do not see what process 0 writes.
+      CocaError: on every process, if some do not see the files that process 0 writes.
     """
     if jax.process_count() == 1:
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,26 +187,14 @@ def _write_token(folder: epath.Path) -> bytes:
     return token.encode()
 
 
-@functools.lru_cache(maxsize=16)  # a run has few batch sizes, and asks at each step
+@functools.lru_cache(maxsize=16)  # called at each step, for few batch sizes
 def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
-    """Which rows of a batch the devices of this process hold, ascending.
+    """The rows of a batch that the devices of this process hold, ascending.
 
-    Neighbouring processes need not hold neighbouring rows (a mesh follows the machine's wiring), and with a tensor axis
+    Their data make the global array by `jax.make_array_from_process_local_data`. Neighbouring processes need not hold neighbouring rows (a mesh follows the machine's wiring), and with a tensor axis
     across processes several hold the same ones.
     """
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
     rows = np.unique(np.concatenate([np.arange(batch_size)[index] for index in parts]))
     rows.flags.writeable = False
     return rows
-
-
-def global_batch(sharding: Sharding, batch_size: int, local: np.ndarray) -> jax.Array:
-    """The global array [batch_size, …] of which each process gives its `local_rows`, [rows, …]."""
-    rows = local_rows(sharding, batch_size)
-
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(batch_size)
-        first = int(np.searchsorted(rows, start))
-        return local[first : first + stop - start]
-
-    return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)

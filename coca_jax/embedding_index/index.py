@@ -1,4 +1,4 @@
-"""An index of pictures: `coca.index(images)`, `index.search("a red three")`."""
+"""An index of images, searched with texts and images: `coca.index(images)`, `index.search("a red three")`."""
 
 import dataclasses
 import itertools
@@ -6,22 +6,27 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import chex
 import numpy as np
 
 from coca_jax.embedding_index import files
-from coca_jax.embedding_index.files import Entry
+from coca_jax.embedding_index.arguments import as_list, is_one_image, whole_number
+from coca_jax.embedding_index.files import Entry, Rows
 from coca_jax.embedding_index.nearest import nearest
 from coca_jax.errors import CocaError
 
-_AT_ONCE = 1_024  # pictures taken from an iterable at a time
-_MOST_PARTS = 8  # that a search goes through one by one
+_BATCH = 1_024  # images taken from an iterable at a time
+_MOST_PARTS = 8  # that a search reads one by one
 
 
 class Model(Protocol):
-    """What an index needs of `coca_jax.inference.model.Coca`."""
+    """The part of `coca_jax.inference.model.Coca` that an index uses."""
 
-    digest: str  # of its parameters and vocabulary
     step: int
+
+    @property
+    def digest(self) -> str:
+        """Identifies parameters and vocabulary."""
 
     def embed_images(self, images: Any) -> np.ndarray:
         """N images -> float32 [N, E], L2-normalised."""
@@ -32,130 +37,133 @@ class Model(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A picture that was found, and its cosine similarity to the query."""
+    """The name of an image in a search's results, and its cosine similarity to the query."""
 
     name: str
     score: float
 
 
 class Index:
-    """Pictures' embeddings, searched exactly with the model that made them.
+    """Embeddings of images, searched exactly with the model that made them.
 
     Attributes:
-      model: the one that made the embeddings.
-      entries: the pictures, in the order of the embeddings.
-      pictures: the folder that their names are of, "" where there is none.
+      model: the model that made the embeddings.
+      entries: the images, in the order of the embeddings.
+      folder: the folder that their names are relative to, "" if they are not files of a folder.
     """
 
-    def __init__(self, model: Model, entries: Sequence[Entry], parts: Sequence[np.ndarray], pictures: str = ""):
-        """Takes embeddings as they are: arrays [n, E], one row an entry in all."""
-        self.entries, self.pictures = list(entries), pictures
+    def __init__(self, model: Model, entries: Sequence[Entry], parts: Sequence[np.ndarray | Rows], folder: str = ""):
+        """Wraps embeddings: arrays [n, E] with one row an entry in all."""
+        self.entries, self.folder = list(entries), folder
         self.model, self._parts = model, list(parts)
 
     @classmethod
     def of(cls, model: Model, images: Iterable[Any], names: Iterable[str] | None = None) -> "Index":
-        """An index of these images: see `add`."""
+        """An index of images; arguments and errors as `add`."""
         index = cls(model, [], [])
         index.add(images, names)
         return index
 
     @classmethod
-    def load(cls, model: Model, folder: str | os.PathLike) -> "Index":
+    def load(cls, model: Model, place: str | os.PathLike) -> "Index":
         """The index in a folder, its embeddings memory-mapped.
 
         Raises:
           CocaError: there is none, it is damaged, or another model made it.
         """
-        stored = files.read(folder)
+        stored = files.read(place)
         if stored.digest != model.digest:
             raise CocaError(
-                f"the index in {folder} was made by another checkpoint (step {stored.step:,}) than this one (step "
-                f"{model.step:,}): load that one, or remove the folder and index the pictures again"
+                f"the index in {place} was made by another checkpoint (step {stored.step:,}) than this one (step "
+                f"{model.step:,}): load that one, or remove the folder and index the images again"
             )
-        return cls(model, stored.entries, [stored.embeddings], stored.pictures)
+        return cls(model, stored.entries, [stored.embeddings], stored.folder)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def add(self, images: Iterable[Any], names: Iterable[str] | None = None) -> None:
-        """Adds pictures behind those that are there.
+        """Appends images.
 
         Args:
-          images: as `Coca.embed_images` takes them, or any iterable of such pictures, which is worked through in parts.
-          names: one for each; by default a path's text, and for other pictures their place in the index.
+          images: as `Coca.embed_images` takes them; an iterable is processed in parts.
+          names: one for each; by default a path's text, and for other images their position in the index.
 
         Raises:
-          CocaError: a picture cannot be read (it is named), or there are more or fewer names than pictures. Nothing is
+          CocaError: an image cannot be read (the error names it), or the numbers of names and images differ. Nothing is
             added then.
         """
-        if isinstance(images, (str, os.PathLike)):
-            raise CocaError("images are given as a list: put the one picture into a list")
-        added, entries, names = [], [], None if names is None else iter(names)
+        given = None if names is None else [str(name) for name in as_list(names, "names", "name")]
+        parts: list[np.ndarray] = []
+        entries: list[Entry] = []
         for batch in _batches(images):
-            added.append(self.model.embed_images(batch))
-            count, place = len(added[-1]), len(self) + len(entries)
-            own = list(itertools.islice(_names(batch, count, place) if names is None else names, count))
-            if len(own) < count:
-                raise CocaError(f"there are only {len(entries) + len(own)} names: give one for each picture")
-            entries += [Entry(str(name)) for name in own]
-        if names is not None and next(names, None) is not None:
-            raise CocaError(f"there are more names than the {len(entries)} pictures: give one for each picture")
-        self.append(entries, added or [self.model.embed_images([])])
+            parts.append(self.model.embed_images(batch))
+            for row in range(len(parts[-1])):
+                is_path = isinstance(batch, list) and isinstance(batch[row], (str, os.PathLike))
+                name = os.fspath(batch[row]) if is_path else str(len(self) + len(entries))
+                entries.append(Entry(name))
+            if given is not None and len(given) < len(entries):
+                raise CocaError(f"there are only {len(given)} names for more images: give one for each image")
+        if given is not None and len(given) != len(entries):
+            raise CocaError(f"there are {len(given)} names for {len(entries)} images: give one for each image")
+        self.append(entries if given is None else [Entry(name) for name in given], parts)
 
     def append(self, entries: Sequence[Entry], parts: Sequence[np.ndarray]) -> None:
-        """Adds pictures that are embedded already, [n, E] in parts.
+        """Adds images with their embeddings, [n, E] in parts.
 
         Raises:
-          CocaError: an embedding is not a number.
+          CocaError: an embedding is not finite.
         """
+        parts = list(parts) or [self.model.embed_images([])]
+        chex.assert_rank(parts, 2)
         if not all(np.isfinite(part).all() for part in parts):
-            raise CocaError("the model gives embeddings that are no numbers: its training has failed, use another step")
+            raise CocaError("the model gives embeddings that are not finite: its training has failed, use another step")
         self.entries += entries
         self._parts += parts
 
     def keep(self, rows: np.ndarray) -> None:
-        """Leaves only these rows, ascending; of what lies on a disk nothing is read."""
-        kept, start = [], 0
+        """Removes all rows but these, ascending; reads nothing of the parts on a disk."""
+        parts: list[np.ndarray | Rows] = []
+        start = 0
         for part in self._parts:
             own = rows[(rows >= start) & (rows < start + len(part))] - start
             if len(own) == len(part):
-                kept.append(part)
+                parts.append(part)
             else:
-                kept.append(part[own] if type(part) is np.ndarray else files.Kept(part, own))
+                parts.append(part[own] if type(part) is np.ndarray else Rows(part, own))
             start += len(part)
-        self.entries, self._parts = [self.entries[row] for row in rows], kept
+        self.entries, self._parts = [self.entries[row] for row in rows], parts
 
     def search(self, query: Any, k: int = 10) -> list:
-        """The k most similar pictures, the best first; of equal ones the earlier comes first.
+        """The k most similar images, the best first; of equal ones the earlier comes first.
 
         Args:
-          query: a text, a picture (an array, a PIL image, a `pathlib.Path`), or a list of such.
-          k: how many to find.
+          query: a text, an image (an array, a PIL image, a `pathlib.Path`), or an iterable of these.
+          k: number of results.
 
         Returns:
-          `Hit`s; for a list a list of them for each query.
+          `Hit`s; for an iterable a list of them for each query.
 
         Raises:
-          CocaError: a text is too long, or a picture cannot be read (they are named).
+          CocaError: a text exceeds the model's positions, or an image cannot be read (the error names it).
         """
-        if k < 1:
-            raise CocaError(f"a search for {k} pictures finds none: ask for at least one")
-        several = isinstance(query, (list, tuple))
-        queries = list(query) if several else [query]
+        k = whole_number(k, "k", 1)
+        one = isinstance(query, str) or is_one_image(query)
+        queries = [query] if one else as_list(query, "the query", "text or image")
         if len(self._parts) > _MOST_PARTS:  # many small additions
-            self._parts[1:] = [np.concatenate(self._parts[1:])]
-        indices, scores = nearest(self._embedded(queries), self._parts, k)
-        found = [
+            self._parts[1:] = [np.concatenate([np.asarray(part[:]) for part in self._parts[1:]])]
+        indices, scores = nearest(self._embed(queries), self._parts, k)
+        results = [
             [Hit(self.entries[index].name, float(score)) for index, score in zip(*rows, strict=True)]
             for rows in zip(indices, scores, strict=True)
         ]
-        return found if several else found[0]
+        return results[0] if one else results
 
-    def save(self, folder: str | os.PathLike, dtype: str = "float32") -> None:
-        """Writes the index into a folder, in the place of the one that may be there. Of several processes one must.
+    def save(self, place: str | os.PathLike, dtype: str = "float32") -> None:
+        """Writes the index into a folder, or replaces the index there. Of several processes one must call it.
 
         Args:
-          folder: on a disk.
+          place: a folder on a disk.
           dtype: "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
             0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
 
@@ -164,18 +172,18 @@ class Index:
         """
         model = self.model
         files.write(
-            folder, self._parts, self.entries, digest=model.digest, step=model.step, pictures=self.pictures, dtype=dtype
+            place, self._parts, self.entries, digest=model.digest, step=model.step, folder=self.folder, dtype=dtype
         )
 
     @property
     def dtype(self) -> str:
-        """That of the embeddings that were loaded or came first."""
+        """The type of the embeddings that were loaded or added first."""
         return self._parts[0].dtype.name
 
-    def _embedded(self, queries: Sequence[Any]) -> np.ndarray:
-        """float32 [Q, E]"""
+    def _embed(self, queries: Sequence[Any]) -> np.ndarray:
+        """Embeddings of texts and images, float32 [Q, E]."""
         is_text = np.array([isinstance(query, str) for query in queries], bool)
-        texts = self.model.embed_texts([query for query in queries if isinstance(query, str)])
+        texts = self.model.embed_texts([str(query) for query in queries if isinstance(query, str)])
         vectors = np.zeros((len(queries), texts.shape[1]), np.float32)
         vectors[is_text] = texts
         if not is_text.all():
@@ -183,17 +191,12 @@ class Index:
         return vectors
 
 
-def _batches(images: Iterable[Any]) -> Iterator[Any]:
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        yield images  # one picture, or many as image tokens: the model knows
+def _batches(images: Any) -> Iterator[Any]:
+    """Lists of at most _BATCH images; an array that may be one image, or the tokens of many, unchanged."""
+    if is_one_image(images):
+        yield images if hasattr(images, "shape") else [images]
         return
-    rest = iter(images)
-    while batch := list(itertools.islice(rest, _AT_ONCE)):
+    lazy = isinstance(images, Iterable) and not isinstance(images, (set, frozenset))
+    rest = iter(images if lazy else as_list(images, "images", "image"))
+    while batch := list(itertools.islice(rest, _BATCH)):
         yield batch
-
-
-def _names(batch: Any, count: int, place: int) -> Iterator[str]:
-    """Paths, and for other pictures their places in the index."""
-    for row in range(count):
-        is_path = isinstance(batch, list) and isinstance(batch[row], (str, os.PathLike))
-        yield os.fspath(batch[row]) if is_path else str(place + row)

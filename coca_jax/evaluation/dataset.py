@@ -1,44 +1,57 @@
-"""What a data set offers to its evaluations: held-out examples, and what counts as right on them."""
+"""Evaluation datasets: held-out examples with their ground truth, whose images are read when they are needed."""
 
+import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+import logging
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from coca_jax.config import EvaluationDatasetConfig
+from coca_jax.config import DatasetConfig, EvaluationDatasetConfig, ModelConfig
+from coca_jax.data.images.inputs import decode_input, input_dtype, input_shape
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
+
+_log = logging.getLogger(__name__)
+_CACHE_BYTES = 256 * 1024 * 1024  # of decoded images, so that a second task on the same rows reads nothing
+_SHOWN = 3  # items of a long field in a repr
 
 
-class Pictures(Protocol):
-    """Pictures in an order, indexed as an array is and read when asked for; an array is one.
+class Images(Protocol):
+    """Images in an order, indexed as an array is, and read when they are asked for; an array is one.
 
     Attributes:
-      shape: [M, H, W, 3], or [M, frames, H, W, 3] for clips.
+      shape: [M, H, W, 3]; [M, frames, H, W, 3] for clips; [M, tokens, width] for precomputed tokens.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [n, …]; one that cannot be read is black, and `unreadable` names it from then on, if there."""
+        """The images, [n, …]; an unreadable one is zeros, and from then on its row is in `unreadable`, if there."""
+        ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Classification:
-    """A zero-shot classification over some of the set's images.
+    """A zero-shot classification of some of the dataset's images.
 
     Attributes:
-      name: "digit", "color": the metric is `<set>/zero_shot_<name>`.
-      labels: the classes' names, put into the templates.
+      name: "digit", "color": the metric is `<dataset>/zero_shot_<name>`.
+      labels: the class names, put into the templates.
       templates: prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble).
-      indices: which images of the set take part, [M].
+      indices: which images of the dataset take part, [M].
       targets: the right class of each of them, [M]; or the right ones, [M, K], filled up with -1.
-      synonyms: for each class several names, of which `labels` shows the first; empty where each has but one.
+      synonyms: for each class several names, of which `labels` shows the first; empty if each has but one.
       candidates: the classes that can be answered, ascending; None: all.
-      members: for each class the names of the several things that it comprises, whose probabilities are added up; empty:
-        each class is one thing, by its label or its synonyms.
+      members: for each class the names of the several things that it comprises, whose probabilities are added up;
+        empty: each class is one thing, by its label or its synonyms.
     """
 
     name: str
@@ -50,46 +63,167 @@ class Classification:
     candidates: np.ndarray | None = None
     members: Sequence[Sequence[str]] = ()
 
+    def __repr__(self) -> str:
+        return short_repr(self)
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationSet:
-    """Held-out pairs.
+    @property
+    def candidate_classes(self) -> np.ndarray:
+        """The classes that can be answered, ascending: int [C]."""
+        return np.arange(len(self.labels)) if self.candidates is None else self.candidates
+
+    @property
+    def candidate_texts(self) -> list[tuple[str, ...]]:
+        """For each candidate its names, or those of its members."""
+        several = self.members or self.synonyms
+        return [tuple(several[i]) if several else (self.labels[i],) for i in self.candidate_classes]
+
+    @property
+    def prompted_names(self) -> list[tuple[str, ...]]:
+        """The rows of the classification's text classifier: each class' names, or each distinct member of any class."""
+        if self.members:
+            return [(name,) for name in dict.fromkeys(name for own in self.candidate_texts for name in own)]
+        return [tuple(own) for own in self.synonyms] or [(label,) for label in self.labels]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class EvaluationDataset:
+    """Held-out examples with ground truth.
 
     Attributes:
       name: the prefix of the metrics' keys.
-      images: uint8 [M, H, W, 3], at the model's resolution, without augmentation; or what reads them.
-      captions: for each image, its true captions (at least one); the first is the one shown beside the picture.
-      meaning: a caption's canonical form, None for a text that has none (not of the set's language).
-        Two texts say the same where their canonical forms are equal; it decides right answers in retrieval and captioning.
+      config: the tasks, and how each is measured.
+      images: [M, …] at the model's resolution, without augmentation; or what reads them.
+      captions: for each image its true captions; the first is shown beside the image. Empty strings: there are none.
+      grammar: parses a caption to its meaning, None for a text outside of the dataset's language; None: free text.
       classifications: zero-shot classifications of these images.
-      sentences: a few texts whose top retrieved images the report shows.
-      long_text: what happens to texts longer than the model reads: "error", or "truncate".
-      asked: what to evaluate and how, of a set with a config of its own; None: all that the model can do, as plainly.
+      queries: a few texts whose top retrieved images the report shows.
       image_ids: the images' numbers on COCO's and NoCaps' servers; empty: they have none.
-      unreadable: records that were left out before, counted by cause; those found while reading are counted on top.
+      unreadable: records that were left out before, counted by cause; those that fail while they are read are counted
+        on top.
     """
 
     name: str
-    images: np.ndarray | Pictures
+    config: EvaluationDatasetConfig
+    images: Images
     captions: Sequence[Sequence[str]]
-    meaning: Callable[[str], Hashable | None]
+    grammar: Callable[[str], Hashable | None] | None = None
     classifications: Sequence[Classification] = ()
-    sentences: Sequence[str] = ()
-    long_text: str = "error"
-    asked: EvaluationDatasetConfig | None = None
+    queries: Sequence[str] = ()
     image_ids: Sequence[int] = ()
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def meaning(self, text: str) -> Hashable:
+        """A key that two texts share iff they are equivalent: the same parse, or free texts but for case and spaces."""
+        parsed = self.grammar(text) if self.grammar else None
+        # Tagged, so that a parse that happens to be a string never equals a free text.
+        return ("text", " ".join(text.casefold().split())) if parsed is None else ("meaning", parsed)
+
 
 @dataclasses.dataclass(frozen=True)
-class UnopenedSet:
-    """A set of which no record was read yet: of many sets, one at a time need be open.
+class PendingDataset:
+    """An evaluation dataset of which no record was read yet: of many, one at a time need be open.
 
     Attributes:
-      name, asked: as the set's own.
-      open: reads what its records say; raises CocaError where they are not as the config has it.
+      name, config: as the dataset's own.
+      open: reads the texts of its records; raises CocaError if they are not as the config has it.
     """
 
     name: str
-    asked: EvaluationDatasetConfig
-    open: Callable[[], EvaluationSet]
+    config: EvaluationDatasetConfig
+    open: Callable[[], EvaluationDataset] = dataclasses.field(repr=False)
+
+
+def short_repr(value: Any) -> str:
+    """The repr of a dataclass with arrays as their shapes and the first items of long sequences."""
+
+    def short(item: Any) -> str:
+        if isinstance(item, np.ndarray):
+            return f"{item.dtype}{list(item.shape)}"
+        if isinstance(item, (list, tuple)):
+            more = f", … {len(item):,} items" if len(item) > _SHOWN else ""
+            return f"({', '.join(map(short, item[:_SHOWN]))}{more})"
+        return getattr(item, "__qualname__", None) or repr(item)
+
+    fields = (f"{field.name}={short(getattr(value, field.name))}" for field in dataclasses.fields(value))
+    return f"{type(value).__name__}({', '.join(fields)})"
+
+
+class SelectedImages:
+    """Some rows of images, as images of their own; nothing is read before it is asked for."""
+
+    def __init__(self, images: Images, rows: np.ndarray):
+        self._images, self._rows = images, rows
+        self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self._images[self._rows[rows]]
+
+
+class StoredImages:
+    """The images of some records of a store, read and decoded when they are asked for: they need not fit into memory.
+
+    Attributes:
+      shape, dtype: of the array that all images would make.
+      unreadable: the cause for each row that turned out to be unreadable in this process.
+    """
+
+    def __init__(self, store: RecordStore, indices: np.ndarray, model: ModelConfig, dataset: DatasetConfig):
+        """Takes the records `indices` of `store`, a split of `dataset`, as inputs of the model."""
+        self.shape, self.dtype = (len(indices), *input_shape(model, dataset.frames)), input_dtype(model)
+        self.unreadable: dict[int, str] = {}
+        self._store, self._indices, self._model, self._dataset = store, indices, model, dataset
+        self._cache: dict[int, np.ndarray] = {}
+        self._capacity = max(1, _CACHE_BYTES // max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize))
+        self._pinned = False
+
+    def __repr__(self) -> str:
+        return f"StoredImages({list(self.shape)} of {self._dataset.path})"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        wanted = np.asarray(rows).tolist()
+        images = {row: self._cache[row] for row in wanted if row in self._cache}
+        missing = sorted(set(wanted) - images.keys())
+        images |= zip(missing, self._read(missing), strict=True)
+        self._cache |= images
+        for row in list(self._cache)[: max(0, len(self._cache) - self._capacity)]:  # the oldest first
+            del self._cache[row]
+        return np.stack([images[row] for row in wanted]) if wanted else np.zeros((0, *self.shape[1:]), self.dtype)
+
+    def preload(self) -> None:
+        """Reads all images and keeps them, if they fit into the cache: for a dataset that is evaluated many times."""
+        if len(self) <= self._capacity:
+            self._pinned = True
+            self[np.arange(len(self))]
+
+    def release(self) -> None:
+        """Gives back the cache's memory, unless the images were preloaded."""
+        if not self._pinned:
+            self._cache.clear()
+
+    def _read(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
+        records = self._store.read([int(self._indices[row]) for row in rows])
+        with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow needs no GIL
+            for row, image in zip(rows, pool.map(self._decode, records), strict=True):
+                if isinstance(image, BadRecord):
+                    self.unreadable[row] = image.cause
+                    name = self._store.name(int(self._indices[row]))
+                    _log.warning("held-out record %s left out: %s", name, image)
+                    image = np.zeros(self.shape[1:], self.dtype)
+                yield image
+
+    def _decode(self, record: Record | BadRecord) -> np.ndarray | BadRecord:
+        if isinstance(record, BadRecord):
+            return record
+        try:
+            return decode_input(record.image, self._model, self._dataset)
+        except BadRecord as error:
+            return error

@@ -1,98 +1,59 @@
-"""The few pictures of a set that a report shows, with what the model says of them."""
+"""The galleries of a report: examples of a dataset, and its mistakes, with the texts that the model gave their images."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import Pictures
+from coca_jax.evaluation.dataset import EvaluationDataset
+from coca_jax.evaluation.predict import Predictions
+from coca_jax.evaluation.tasks.base import ImageTexts, shown_images
+from coca_jax.pages.blocks import Block, Card, CardLine, Gallery
 
 _MISTAKES = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One held-out picture and what the model says of it; a part that the model cannot do is None.
+def galleries(
+    dataset: EvaluationDataset, predictions: Predictions, texts: Sequence[ImageTexts], count: int
+) -> list[Block]:
+    """`count` images spread evenly over the dataset, the same in every report, and mistakes among the others.
 
-    Attributes:
-      image: uint8 [H, W, 3]; of a clip the middle frame.
-      caption: its first true caption.
-      generated: the caption that the model writes, and whether it says the same as a true one.
-      retrieved: the caption that it ranks first in the pool, and whether that one is right.
+    Args:
+      dataset, predictions: as for `Task.compute`.
+      texts: of the tasks; the first is shown first, and the first that can be wrong decides about mistakes.
+      count: of examples; 0 gives no examples.
     """
-
-    image: np.ndarray
-    caption: str
-    generated: str | None = None
-    generated_right: bool | None = None
-    retrieved: str | None = None
-    retrieved_right: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """A sentence and the examples whose images rank first for it.
-
-    Attributes:
-      examples: the best first; `right`: which of them say the same as the sentence.
-      matching: how many images of the whole set do.
-    """
-
-    sentence: str
-    examples: Sequence[Example]
-    right: Sequence[bool]
-    matching: int
-
-
-class Gallery:
-    """Makes examples of places among the pictures that could be read; only theirs are read again.
-
-    Attributes:
-      generated, generated_right, retrieved, retrieved_right: see `Example`, of each picture; None: there is none.
-    """
-
-    def __init__(self, images: np.ndarray | Pictures, rows: np.ndarray, captions: Sequence[Sequence[str]]):
-        self._images, self._rows, self._captions = images, rows, captions
-        self.generated: Sequence[str] | None = None
-        self.generated_right: np.ndarray | None = None
-        self.retrieved: Sequence[str] | None = None
-        self.retrieved_right: np.ndarray | None = None
-
-    def examples(self, places: Sequence[int] | np.ndarray) -> list[Example]:
-        places = np.asarray(places, np.int64)
-        pictures = self._images[self._rows[places]]
-        if pictures.ndim == 5:
-            pictures = pictures[:, pictures.shape[1] // 2]
-        return [self._example(place, picture) for place, picture in zip(places.tolist(), pictures, strict=True)]
-
-    def _example(self, place: int, picture: np.ndarray) -> Example:
-        example = Example(picture, self._captions[place][0])
-        if self.generated is not None:
-            example = dataclasses.replace(
-                example, generated=self.generated[place], generated_right=bool(self.generated_right[place])
-            )
-        if self.retrieved is not None:
-            example = dataclasses.replace(
-                example, retrieved=self.retrieved[place], retrieved_right=bool(self.retrieved_right[place])
-            )
-        return example
-
-    def mistakes(self, besides: Sequence[int]) -> list[Example]:
-        """The nearest misses first: a caption with one wrong word tells more than a broken one."""
-        said, right = self.generated, self.generated_right
-        if said is None:
-            said, right = self.retrieved, self.retrieved_right
-        if said is None:
-            return []
-        hidden = sorted(set(range(len(said))).difference(besides))
-        wrong = [place for place in hidden if not right[place]]
-        wrong.sort(key=lambda place: -_shared_words(said[place], self._captions[place][0]))
-        return self.examples(wrong[:_MISTAKES])
+    images = len(predictions.rows)
+    examples = sorted({int(i) for i in np.linspace(0, images - 1, min(images, count))}) if count > 0 else []
+    judged = next((one for one in texts if one.right is not None), None)
+    wrong: list[int] = []
+    if judged is not None and judged.right is not None:
+        wrong = [place for place in sorted(set(range(images)).difference(examples)) if not judged.right[place]]
+        # The nearest misses first: a text with one wrong word shows more than a broken one.
+        truths = [dataset.captions[row][0] for row in predictions.rows]
+        wrong.sort(key=lambda place: -_shared_words(judged.texts[place], truths[place]))
+    blocks: list[Block] = []
+    for title, detail, places in (
+        ("Examples", "Held-out images, evenly spread over the dataset.", examples),
+        ("Mistakes", "The wrong answers that come closest to the truth.", wrong[:_MISTAKES]),
+    ):
+        rows = predictions.rows[places]
+        cards = [
+            _card(image, dataset.captions[row][0], place, texts)
+            for image, row, place in zip(shown_images(dataset, rows), rows, places, strict=True)
+        ]
+        blocks += [Gallery(title, cards, detail)] if cards else []
+    return blocks
 
 
-def spread(size: int, count: int) -> list[int]:
-    """At most `count` indices below `size`, evenly spaced: the same pictures in every report of one set."""
-    return sorted({int(i) for i in np.linspace(0, size - 1, min(size, count))}) if size and count > 0 else []
+def _card(image: np.ndarray | None, truth: str, place: int, texts: Sequence[ImageTexts]) -> Card:
+    lines = [CardLine("truth", truth)]
+    for i, one in enumerate(texts):
+        mark = None if one.right is None else bool(one.right[place])
+        if i == 0:
+            lines.insert(0, CardLine(one.label, one.texts[place] or "(nothing)", mark=mark, quiet=False))
+        else:  # the truth stands above: a text that equals it need not be read twice
+            lines.append(CardLine(one.label, "" if one.texts[place] == truth else one.texts[place], mark=mark))
+    return Card(image, lines, truth)
 
 
 def _shared_words(a: str, b: str) -> float:

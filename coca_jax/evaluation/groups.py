@@ -1,11 +1,12 @@
-"""Figures of several sets together: the mean of a group, and ImageNet-C's mean corruption error."""
+"""Metrics of several datasets together: the mean of a group, and ImageNet-C's mean corruption error."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import EvaluationSet, UnopenedSet
-from coca_jax.evaluation.suite import EvaluationResult
+from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
+from coca_jax.pages.blocks import Table, Text
 from coca_jax.presets.imagenet import ALEXNET_ERRORS, SEVERITIES
 
 _COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreadable")  # metrics that have no mean
@@ -13,32 +14,37 @@ _ACCURACY = "zero_shot_class"  # of which the corruption error is
 
 
 def group_results(
-    sets: Sequence[EvaluationSet | UnopenedSet], results: Sequence[EvaluationResult]
-) -> list[EvaluationResult]:
-    """For each group the mean of every figure that all its sets have, and what only the group as a whole has.
+    datasets: Sequence[EvaluationDataset | PendingDataset], results: Sequence[DatasetResult]
+) -> list[DatasetResult]:
+    """For each group the mean of every metric that all its datasets have, and those of the group as a whole.
 
-    A group has no result where one of its sets failed: the mean of the others would pass for that of all.
+    A group has no result if one of its datasets failed: the mean of the others would pass for that of all.
     """
-    groups: dict[str, list[EvaluationResult]] = {}
-    for held_out, result in zip(sets, results, strict=True):
-        if held_out.asked is not None and held_out.asked.group:
-            groups.setdefault(held_out.asked.group, []).append(result)
+    groups: dict[str, list[DatasetResult]] = {}
+    for dataset, result in zip(datasets, results, strict=True):
+        if dataset.config.group:
+            groups.setdefault(dataset.config.group, []).append(result)
     whole = {group: members for group, members in groups.items() if not any(one.failed for one in members)}
     return [_group_result(group, members) for group, members in whole.items()]
 
 
-def _group_result(group: str, members: Sequence[EvaluationResult]) -> EvaluationResult:
+def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult:
     rows: dict[str, dict[str, float]] = {}
     for one in members:
         rows[one.name] = {key.removeprefix(f"{one.name}/"): value for key, value in one.metrics.items()}
     first, *others = rows.values()
     shared = [key for key in first if key not in _COUNTS and all(key in row for row in others)]
-    found = {key: float(np.mean([row[key] for row in rows.values()])) for key in shared}
+    means = {key: float(np.mean([row[key] for row in rows.values()])) for key in shared}
     errors = {name.removeprefix(f"{group}_"): 1 - row[_ACCURACY] for name, row in rows.items() if _ACCURACY in row}
     if all(f"{kind}_{severity}" in errors for kind in ALEXNET_ERRORS for severity in SEVERITIES):
-        found["mean_corruption_error"] = mean_corruption_error(errors)
-    found["sets"] = len(members)
-    return EvaluationResult(group, {f"{group}/{key}": value for key, value in found.items()}, {})
+        means["mean_corruption_error"] = mean_corruption_error(errors)
+    table = Table((), [(key.replace("_", " "), metric_text(key, value)) for key, value in means.items()], "Means")
+    return DatasetResult(
+        name=group,
+        metrics={f"{group}/{key}": value for key, value in {**means, "datasets": len(members)}.items()},
+        blocks=[Text(f"The mean of {len(members):,} datasets.", "lead"), table],
+        is_group=True,
+    )
 
 
 def mean_corruption_error(errors: Mapping[str, float]) -> float:

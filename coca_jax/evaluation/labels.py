@@ -1,13 +1,17 @@
-"""Classes of a held-out set: from the labels that its records have to a `Classification`."""
+"""Zero-shot classifications of a dataset: from the labels in its records' metadata to class names, synonyms, candidates."""
 
+import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from coca_jax.config import EvaluationDatasetConfig
+from coca_jax.data.records import fields
+from coca_jax.data.records.open import open_records
+from coca_jax.data.records.record import BadRecord, RecordStore, each_text
 from coca_jax.data.text import class_names as class_files
 from coca_jax.data.text.class_names import Names
 from coca_jax.errors import CocaError
@@ -16,10 +20,49 @@ from coca_jax.evaluation.dataset import Classification
 _log = logging.getLogger(__name__)
 
 
-def labels_in(value: Any) -> tuple[str, ...]:
-    """What a record's metadata says of its class: a name, a number, or several of them; empty where it says nothing."""
+def classifications(
+    name: str, config: EvaluationDatasetConfig, store: RecordStore, metadata: Sequence[Mapping[str, Any]]
+) -> tuple[Classification, ...]:
+    """One classification for each of `classification.fields`, or that by `label_field`; none if no task needs one.
+
+    Args:
+      name: of the dataset, for errors.
+      config: of the dataset.
+      store: its records.
+      metadata: of those that are evaluated.
+
+    Raises:
+      CocaError: see `classification`; or no record describes the classes.
+    """
+    if not {"classification", "likelihood_classification"}.intersection(config.tasks):
+        return ()
+    keys = config.classification
+    names = {field: field for field in keys.fields} or {config.dataset.label_field: "class"}
+    others = _other_labels(config, names) if keys.candidate_files and not config.dataset.class_names else {}
+    members = _members(name, config, [field for field in names if field != keys.described_by])
+    results = []
+    for field, spoken in names.items():
+        labels = [record_labels(fields.lookup(row, field)) for row in metadata]
+        known = store.class_names if field == config.dataset.label_field else None
+        try:
+            results.append(
+                classification(
+                    spoken, labels, config, known=known, others=others.get(field, ()), members=members.get(field)
+                )
+            )
+        except CocaError as error:
+            raise CocaError(f"{name}: {error}") from None
+    return tuple(results)
+
+
+def record_labels(value: Any) -> tuple[str, ...]:
+    """The labels that a metadata value holds: a name, a number, or several of them; none if it is empty.
+
+    >>> record_labels([3, "cat", None])
+    ('3', 'cat')
+    """
     if isinstance(value, (list, tuple, np.ndarray)):
-        return tuple(label for one in value for label in labels_in(one))
+        return tuple(label for one in value for label in record_labels(one))
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return () if value is None or value == "" else (str(value),)
@@ -28,7 +71,7 @@ def labels_in(value: Any) -> tuple[str, ...]:
 def classification(
     name: str,
     labels: Sequence[tuple[str, ...]],
-    asked: EvaluationDatasetConfig,
+    config: EvaluationDatasetConfig,
     *,
     known: Sequence[str] | None = None,
     others: Iterable[str] = (),
@@ -38,110 +81,159 @@ def classification(
 
     Args:
       name: of the classification.
-      labels: of each of the M records, as `labels_in` gives them.
-      asked: where names, numbers and prompts come from.
-      known: the classes' names by number, where the store knows them.
-      others: labels of other records, which are candidates too where nothing else says what the classes are.
-      members: by label, the names of what a class comprises; None: each class is one thing.
+      labels: of each of the M records, as `record_labels` gives them.
+      config: where names, numbers and prompts come from.
+      known: the class names by number, if the store has them.
+      others: labels of other records, which are candidates too if nothing else lists the classes.
+      members: by label, the names of the things that a class comprises; None: each class is one thing.
 
     Raises:
       CocaError: a file is missing or of another form, no record has a class, or the labels do not fit the names.
     """
     distinct = sorted({label for own in labels for label in own})
     if not distinct:
-        raise CocaError(f"no record has a class for {name!r}: change label_field or classify of the set")
-    names, numbers = _classes(distinct, asked, known, others)
+        raise CocaError(f"no record has a class for {name!r}: change dataset.label_field or classification.fields")
+    names, numbers = _classes(distinct, config, known, others)
     targets = [sorted({number for label in own for number in numbers.get(label, ())}) for own in labels]
     indices = np.flatnonzero([bool(own) for own in targets])
     if not len(indices):
         raise CocaError(
             f"none of the labels ({', '.join(distinct[:3])} …) is a class of "
-            f"{asked.dataset.class_names or 'the set'}: change class_names or class_ids"
+            f"{config.dataset.class_names or 'the dataset'}: change dataset.class_names or classification.class_ids"
         )
     if len(indices) < len(labels):
-        _log.info("%s: %d of %d records have a class that is asked for", name, len(indices), len(labels))
+        _log.info("%s: %d of %d records have one of the classes", name, len(indices), len(labels))
     table = np.full((len(indices), max(len(targets[i]) for i in indices)), -1, np.int64)
     for row, i in zip(table, indices, strict=True):
         row[: len(targets[i])] = targets[i]
-    several = any(len(own) > 1 for own in names)
     return Classification(
         name=name,
         labels=[own[0] for own in names],
-        templates=class_files.templates(asked.dataset.prompts),
+        templates=class_files.templates(config.dataset.prompts),
         indices=indices,
         targets=table[:, 0] if table.shape[1] == 1 else table,
-        synonyms=names if several else (),
-        candidates=np.unique(table[table >= 0]) if asked.classification.class_subset else None,
-        members=() if members is None else _members(name, names, numbers, members),
+        synonyms=names if any(len(own) > 1 for own in names) else (),
+        candidates=np.unique(table[table >= 0]) if config.classification.class_subset else None,
+        members=() if members is None else _members_by_class(name, names, numbers, members),
     )
 
 
-def _members(
+def check_class_files(config: EvaluationDatasetConfig) -> None:
+    """Checks the files of a dataset's class names, class numbers and prompts.
+
+    Raises:
+      CocaError: one is missing, or of another form.
+    """
+    if config.dataset.class_names:
+        names = class_files.class_names(config.dataset.class_names)
+        if config.classification.class_ids:
+            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(
+                config.classification.class_ids
+            )
+    class_files.templates(config.dataset.prompts)
+
+
+def _members_by_class(
     name: str, names: Sequence[Names], numbers: Mapping[str, tuple[int, ...]], members: Mapping[str, Names]
 ) -> list[Names]:
-    """What each class comprises; one that no label describes comprises itself."""
-    found = list(names)
+    """The members of each class; one that no label describes comprises itself."""
+    table = list(names)
     for label, own in members.items():
         for number in numbers.get(label, ()):
-            found[number] = own
+            table[number] = own
     alone = [names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own]]
     if alone:
         _log.warning(
-            "%s: no training record says which members %s has: its own label stands for it",
+            "%s: no training record names the members of %s: its own label stands for it",
             name,
             " or ".join(sorted(alone)[:3]),
         )
-    return found
+    return table
 
 
 def _classes(
-    distinct: Sequence[str], asked: EvaluationDatasetConfig, known: Sequence[str] | None, others: Iterable[str]
+    distinct: Sequence[str], config: EvaluationDatasetConfig, known: Sequence[str] | None, others: Iterable[str]
 ) -> tuple[list[Names], dict[str, tuple[int, ...]]]:
-    """The classes' names, and the numbers of the classes that a label stands for."""
-    given = class_files.class_names(asked.dataset.class_names) if asked.dataset.class_names else None
-    if given is None and known:
-        given = [(name,) for name in known]
-    if given is None:
+    """The class names, and the numbers of the classes that a label stands for."""
+    file, ids = config.dataset.class_names, config.classification.class_ids
+    names = class_files.class_names(file) if file else None
+    if names is None and known:
+        names = [(name,) for name in known]
+    if names is None:
         every = sorted({*distinct, *others})
         # Names of files and folders have _ for spaces.
         return [(label.replace("_", " "),) for label in every], {label: (i,) for i, label in enumerate(every)}
-    if isinstance(given, dict):
-        if asked.classification.class_ids:  # ObjectNet: only the classes that its other file knows, by their names
-            known_there = class_files.keys(asked.classification.class_ids)
-            given = {label: names for label, names in given.items() if known_there & {label, *names}}
-        return list(given.values()), {label: (i,) for i, label in enumerate(given)}
-    return given, _numbers(distinct, given, asked)
+    if isinstance(names, dict):
+        if ids:  # ObjectNet: only the classes that its other file knows, by their names
+            kept = class_files.keys(ids)
+            names = {label: own for label, own in names.items() if kept & {label, *own}}
+        return list(names.values()), {label: (i,) for i, label in enumerate(names)}
+    return names, _numbers(distinct, names, file or "the dataset", ids)
 
 
-def _numbers(distinct: Sequence[str], names: list[Names], asked: EvaluationDatasetConfig) -> dict[str, tuple[int, ...]]:
-    source = asked.dataset.class_names or "the set"
-    if asked.classification.class_ids:
-        numbers = class_files.class_numbers(asked.classification.class_ids)
+def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str) -> dict[str, tuple[int, ...]]:
+    if ids:
+        numbers = class_files.class_numbers(ids)
     elif all(label.isdecimal() for label in distinct):
         numbers = {label: (int(label),) for label in distinct}
-    elif {label for label in distinct} <= {name for own in names for name in own}:
-        numbers = {
-            name: (i,) for i, own in reversed(list(enumerate(names))) for name in own
-        }  # of equal names the first
+    elif set(distinct) <= {name for own in names for name in own}:
+        # Of equal names the first.
+        numbers = {name: (i,) for i, own in reversed(list(enumerate(names))) for name in own}
     elif len(distinct) == len(names):  # folders of all classes, whose order is that of their names
         numbers = {label: (i,) for i, label in enumerate(distinct)}
         if not all(re.fullmatch(r"n\d{8}", label) for label in distinct):  # ImageNet's own, whose lists have this order
-            pairs = ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3]))
             _log.warning(
-                "the labels in their sorted order are taken for the classes of %s (%s, …): name class_ids if "
-                "that is wrong",
+                "the labels in their sorted order are taken for the classes of %s (%s, …): set "
+                "classification.class_ids if that is wrong",
                 source,
-                pairs,
+                ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3])),
             )
     else:
         raise CocaError(
-            f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s "
-            f"{len(names)} classes: name a file (or folder of class folders) with the number of each as class_ids"
+            f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s {len(names)} classes: "
+            "set classification.class_ids to a file (or folder of class folders) with the number of each"
         )
     highest = max((number for own in numbers.values() for number in own), default=0)
     if highest >= len(names):
         raise CocaError(
-            f"a label has the class number {highest}, but {source} names {len(names)} classes: name the "
-            "list that belongs to the set"
+            f"a label has the class number {highest}, but {source} names {len(names)} classes: set dataset.class_names to "
+            "the list that belongs to the dataset"
         )
     return numbers
+
+
+def _other_labels(config: EvaluationDatasetConfig, names: Iterable[str]) -> dict[str, set[str]]:
+    """For each field the labels among the records of `candidate_files`."""
+    dataset = dataclasses.replace(config.dataset, evaluation_files=config.classification.candidate_files)
+    labels: dict[str, set[str]] = {field: set() for field in names}
+    for row in _metadata(dataclasses.replace(config, dataset=dataset), "evaluation"):
+        for field, own in labels.items():
+            own.update(record_labels(fields.lookup(row, field)))
+    return labels
+
+
+def _members(name: str, config: EvaluationDatasetConfig, classified: Sequence[str]) -> dict[str, dict[str, Names]]:
+    """For each field, by its labels: the values of `described_by` among the training records with that label."""
+    described_by = config.classification.described_by
+    if not described_by or not classified:
+        return {}
+    members: dict[str, dict[str, set[str]]] = {field: {} for field in classified}
+    for row in _metadata(config, "train"):
+        values = {label.replace("_", " ") for label in record_labels(fields.lookup(row, described_by))}
+        for field, own in members.items():
+            for label in record_labels(fields.lookup(row, field)) if values else ():
+                own.setdefault(label, set()).update(values)
+    if not any(members.values()):
+        raise CocaError(
+            f"{name}: no training record of {config.dataset.path} has both {described_by!r} and a class: change "
+            "classification.described_by"
+        )
+    return {field: {label: tuple(sorted(values)) for label, values in own.items()} for field, own in members.items()}
+
+
+def _metadata(config: EvaluationDatasetConfig, split: str) -> Iterator[Mapping[str, Any]]:
+    """The metadata of other records of the dataset."""
+    # With a label field, records without captions count too.
+    label = config.dataset.label_field or next(iter(config.classification.fields), "")
+    store = open_records(dataclasses.replace(config.dataset, class_names="", only=(), label_field=label), split)
+    return (text.metadata for _, text in each_text(store, range(len(store))) if not isinstance(text, BadRecord))

@@ -1,149 +1,287 @@
-"""The held-out sets of a run and those that an evaluation names, with what is asked of them."""
+"""Evaluation datasets opened from a run's own data config, and from the evaluations that a config names."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from coca_jax.config import Config, EvaluationConfig, EvaluationDatasetConfig
-from coca_jax.data.digit_scenes import language as scene_language
-from coca_jax.data.digit_scenes import scenes as digit_scenes
-from coca_jax.data.digit_scenes.scenes import Scene
+from coca_jax.config import (
+    CaptioningConfig,
+    Config,
+    DatasetConfig,
+    EvaluationConfig,
+    EvaluationDatasetConfig,
+    ModelConfig,
+)
+from coca_jax.data.records import fields
+from coca_jax.data.records.open import check_place, open_records
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
+from coca_jax.data.text.captions import Texts
+from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError, DataError
-from coca_jax.evaluation import held_out
-from coca_jax.evaluation.dataset import Classification, EvaluationSet, UnopenedSet
+from coca_jax.evaluation import labels
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, PendingDataset, StoredImages
+from coca_jax.evaluation.digit_scenes import open_digit_scenes
 
 _log = logging.getLogger(__name__)
-_SCENES = 1_000  # of a set that does not say how many
-_SINGLES, _DOUBLES = 0.30, 0.37  # shares of the pool with one digit and with two; the rest has three
-_MOST_SINGLES = 600  # of 800 distinct ones
+_NAME = "name"  # metadata by which a run's own records are classified, if all of them have it
+_QUERIES = 6
 
 
-def evaluation_sets(config: Config) -> list[EvaluationSet]:
-    """The held-out sets of a run's data, one for each source of a mixture that has any, and `config.evaluation.datasets`.
+def run_datasets(config: Config) -> list[EvaluationDataset]:
+    """The held-out records of a run's sources, and the datasets of `config.evaluation`, all open.
+
+    They are opened before training, so that errors do not show hours later, and evaluated many times.
 
     Raises:
-      CocaError: the records cannot be found, or no held-out picture can be read.
+      CocaError: records cannot be found, no held-out image can be read, or the hosts see different records.
     """
-    size, examples = config.model.image.size, config.evaluation.examples
-    found, errors = [], []
+    opened: list[EvaluationDataset] = []
+    errors: list[CocaError] = []
     for name, source in config.data.sources.items():
-        if config.evaluation.datasets and not source.dataset.holds_out:
-            continue  # all of it trains, and others are evaluated
+        if not source.dataset.holds_out:
+            _log.info("%s is not evaluated: all of its records train, since its holdout is 0", name)
+            continue
         try:
-            if source.dataset.format == "digit_scenes":
-                found.append(scenes(examples, size, name))
-            else:
-                found.append(held_out.own_set(name, source.dataset, examples, size))
+            dataset = _open(name, _own_config(config, source.dataset), config.model, own=True)
         except CocaError as error:
-            if not config.data.mixture or isinstance(error, DataError):  # a bucket is lost, not a set
+            if not config.data.mixture or isinstance(error, DataError):  # an outage, not a dataset without records
                 raise
             errors.append(error)
             _log.warning("%s is trained on and not evaluated: %s", name, error)
-    if errors and not found:
+            continue
+        opened.append(dataset)
+    if errors and not opened:
         raise errors[0]
-    found = [dataclasses.replace(one, long_text=config.data.long_text) for one in found]
-    # Open from now on: what is wrong with them must not show hours later, and they are evaluated many times.
-    more = named_sets(config.evaluation, size, "evaluation.datasets")
-    return found + [one.open() for one in more]
+    opened += [one.open() for one in named_datasets(config.evaluation, config.model, "evaluation.datasets")]
+    check_same_datasets(opened)
+    return opened
 
 
-def named_sets(config: EvaluationConfig, size: int, where: str = "datasets") -> list[UnopenedSet]:
-    """The datasets of an `EvaluationConfig`, `size` pixels a side; `where` is their place in the config.
+def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
+    """The datasets of an `EvaluationConfig`, of which no record is read yet.
+
+    Args:
+      config: the evaluations.
+      model: whose inputs the images become.
+      where: the place of the datasets in the config.
 
     Raises:
-      CocaError: what one of them names cannot be found.
+      CocaError: the place of a dataset's records or a file of its classes is missing.
     """
     class_files_read: set[tuple[str, ...]] = set()
-    for name, asked in config.datasets.items():
-        if asked.dataset.format != "digit_scenes":
-            held_out.check(name, asked, where)
-            named = (asked.dataset.class_names, asked.classification.class_ids, *asked.dataset.prompts)
-            if named not in class_files_read:  # of 75 sets with the same files, once
-                held_out.check_class_files(asked)
-            class_files_read.add(named)
-    return [
-        UnopenedSet(name, asked, functools.partial(_named, name, asked, size, where))
-        for name, asked in config.datasets.items()
-    ]
+    pending = []
+    for name, one in config.datasets.items():
+        if one.dataset.format != "digit_scenes":
+            with _named_errors(name, one, where):
+                check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
+            files = (one.dataset.class_names, one.classification.class_ids, *one.dataset.prompts)
+            if files not in class_files_read:  # of 75 datasets with the same files, once
+                labels.check_class_files(one)
+            class_files_read.add(files)
+        pending.append(PendingDataset(name, one, functools.partial(_open, name, one, model, where=where)))
+    return pending
 
 
-def _named(name: str, asked: EvaluationDatasetConfig, size: int, where: str) -> EvaluationSet:
-    if asked.dataset.format == "digit_scenes":
-        return scenes(asked.examples or _SCENES, size, name, asked)
-    return held_out.named_set(name, asked, size, where)
-
-
-def scenes(
-    examples: int, size: int, name: str = "digit_scenes", asked: EvaluationDatasetConfig | None = None
-) -> EvaluationSet:
-    """`examples` held-out digit scenes of pairwise distinct canonical forms, `size` pixels a side."""
-    pool = _distinct_scenes(examples, size)
-    singles = np.array([i for i, scene in enumerate(pool) if scene.form.layout == "single"], np.int64)
-    shown = [pool[i].form.things[0] for i in singles]
-    digits, colors = scene_language.DIGITS, scene_language.COLORS
-    classifications = (
-        Classification(
-            name="digit",
-            labels=digits,
-            templates=[
-                f"a {s} {c} {{}} in the {p}"
-                for s in scene_language.SIZES
-                for c in colors
-                for p in scene_language.PLACES
-            ],
-            indices=singles,
-            targets=np.array([digits.index(thing.digit) for thing in shown], np.int64),
-        ),
-        Classification(
-            name="color",
-            labels=colors,
-            templates=[
-                f"a {s} {{}} {d} in the {p}"
-                for s in scene_language.SIZES
-                for d in digits
-                for p in scene_language.PLACES
-            ],
-            indices=singles,
-            targets=np.array([colors.index(thing.color) for thing in shown], np.int64),
-        ),
+def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
+    """Raises CocaError on every process if not all see the same held-out records."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        digest.update(json.dumps([dataset.name, dataset.images.shape, list(dataset.image_ids)]).encode())
+        digest.update(json.dumps([list(own) for own in dataset.captions]).encode())
+        for task in dataset.classifications:
+            digest.update(json.dumps([task.name, list(task.labels)]).encode())
+            digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
+    hosts.check_same(
+        digest.hexdigest(), "the hosts see different held-out records: give all of them the same evaluation files"
     )
-    return EvaluationSet(
+
+
+def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConfig:
+    """The evaluation of a run's own source: every task, with scores by references unless its captions have a grammar."""
+    # The numbers of images are for servers, which know none of a run's own images.
+    captioning = CaptioningConfig(image_id="")
+    if dataset.format == "digit_scenes":  # its grammar tells right captions from wrong ones
+        captioning = dataclasses.replace(captioning, scores=())
+    return EvaluationDatasetConfig(
+        dataset=dataset,
+        tasks=("video_retrieval",) if dataset.frames else ("retrieval", "classification", "captioning"),
+        examples=config.evaluation.examples,
+        long_text=config.data.long_text,
+        captioning=captioning,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Texts:
+    """The chosen records without their images."""
+
+    indices: np.ndarray
+    captions: list[tuple[str, ...]]
+    metadata: list[Mapping[str, Any]]
+    unreadable: Counter[str]
+
+
+def _open(
+    name: str, config: EvaluationDatasetConfig, model: ModelConfig, *, where: str = "datasets", own: bool = False
+) -> EvaluationDataset:
+    """Reads the texts of the held-out records.
+
+    Args:
+      name, config: of the dataset.
+      model: whose inputs the images become.
+      where: the place of the datasets in the config, for errors.
+      own: whether these are the held-out records of a training run: then the texts of classes are training's prompts,
+        records with names are classified by them, and the images are read now if they fit into memory.
+
+    Raises:
+      CocaError: the records or the files of their classes cannot be found or understood; if the config has a command
+        that gets the records, the error names it.
+    """
+    if config.dataset.format == "digit_scenes":
+        return open_digit_scenes(name, config, model.image.size)
+    # Captions for a server need none of their own.
+    for_server = config.tasks == ("captioning",) and not config.captioning.scores
+    label_field = config.captioning.image_id if for_server else config.dataset.label_field
+    class_names = config.dataset.class_names if own else ""
+    source = dataclasses.replace(config.dataset, label_field=label_field, class_names=class_names)
+    with contextlib.nullcontext() if own else _named_errors(name, config, where):
+        store = open_records(source, "evaluation")
+    reader = Texts(source, store) if own or not source.label_field else None
+    texts = _read_texts(store, source, config.examples, reader)
+    image_ids = _image_ids(name, texts, config, required=for_server)
+    captions = texts.captions
+    if own and reader is not None:
+        classifications = _own_classifications(config, texts.metadata, reader)
+    else:
+        texts.unreadable.update(store.damage)
+        classifications = labels.classifications(name, config, store, texts.metadata)
+    if for_server:
+        captions = [("",)] * len(captions)
+    elif source.label_field and classifications and not own:
+        captions = _class_names(captions, classifications[0])
+    ranked = "retrieval" in config.tasks and (own or not source.label_field)
+    images = StoredImages(store, texts.indices, model, source)
+    if own:
+        images.preload()
+        if len(images.unreadable) == len(images):
+            raise CocaError(_none_readable(len(images), source, Counter(images.unreadable.values())))
+    return EvaluationDataset(
         name=name,
-        images=np.stack([scene.image for scene in pool]),
-        captions=[_captions(scene) for scene in pool],
-        meaning=scene_language.meaning,
-        classifications=classifications if len(singles) else (),
-        sentences=(
-            "a large red three in the middle",
-            "a small blue seven in the top left",
-            "a large green four above a small yellow nine",
-            "a small pink zero to the left of a large cyan five",
-            "a row of a small orange one, a large purple eight and a small red two",
-            "a large yellow six above a small blue two on the left and a small green eight on the right",
-        ),
-        long_text=asked.long_text if asked else "error",
-        asked=asked,
+        config=config,
+        images=images,
+        captions=captions,
+        classifications=classifications,
+        queries=_spread(captions) if ranked else (),
+        image_ids=image_ids,
+        unreadable=texts.unreadable,
     )
 
 
-def _captions(scene: Scene) -> list[str]:
-    """All that can be said of the scene, the one chosen by its index first."""
-    return [scene.caption, *(text for text in digit_scenes.phrasings(scene) if text != scene.caption)]
+def _own_classifications(
+    config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, Any]], reader: Texts
+) -> tuple[Classification, ...]:
+    """By the labels of training, or by name; none unless each record has one class, and not all the same."""
+    field = config.dataset.label_field
+    names = [tuple(reader.labels(row)) if field else labels.record_labels(row.get(_NAME)) for row in metadata]
+    if len(set(names)) < 2 or any(len(own) != 1 for own in names):
+        return ()
+    prompts = reader.prompts or config.dataset.prompts
+    named = dataclasses.replace(config, dataset=dataclasses.replace(config.dataset, class_names="", prompts=prompts))
+    # Of few records not all classes occur, but all are candidates.
+    return (labels.classification(field or _NAME, names, named, others=reader.class_names),)
 
 
-def _distinct_scenes(examples: int, size: int) -> list[Scene]:
-    singles = min(round(_SINGLES * examples), _MOST_SINGLES)
-    doubles = round(_DOUBLES * examples)
-    wanted = {1: singles, 2: doubles, 3: examples - singles - doubles}
-    seen, pool, index = set(), [], 0
-    while len(pool) < examples:
-        scene = digit_scenes.scene(index, "evaluation", size)
-        index += 1
-        count = len(scene.form.things)
-        if wanted[count] and scene.form not in seen:
-            wanted[count] -= 1
-            seen.add(scene.form)
-            pool.append(scene)
-    return pool
+@contextlib.contextmanager
+def _named_errors(name: str, config: EvaluationDatasetConfig, where: str) -> Iterator[None]:
+    """Makes errors name the dataset, its own keys of the config, and how to get the records."""
+    try:
+        yield
+    except CocaError as error:
+        get = f" (this gets the records: {config.download})" if config.download else ""
+        message = str(error).replace("--config.data.", f"--config.{where}.{name}.")
+        raise CocaError(f"{name}: {message}{get}") from None
+
+
+def _read_texts(store: RecordStore, source: DatasetConfig, examples: int, reader: Texts | None) -> _Texts:
+    """The texts of records that are spread evenly over the store; without a reader these are their labels."""
+    wanted = min(examples, len(store)) if examples else len(store)
+    chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
+    unreadable: Counter[str] = Counter()
+    indices, captions, metadata = [], [], []
+    for index, text in each_text(store, chosen.tolist()):
+        try:
+            if isinstance(text, BadRecord):
+                raise text
+            own = reader.all(text) if reader else _labels(text, source.label_field)
+        except BadRecord as error:
+            unreadable[error.cause] += 1
+            _log.warning("held-out record %s left out: %s", store.name(index), error)
+            continue
+        indices.append(index)
+        captions.append(own)
+        metadata.append(text.metadata)
+    if not indices:
+        raise CocaError(_none_readable(len(chosen), source, unreadable))
+    return _Texts(np.array(indices, np.int64), captions, metadata, unreadable)
+
+
+def _labels(text: RecordText, label_field: str) -> tuple[str, ...]:
+    own = labels.record_labels(fields.lookup(text.metadata, label_field))
+    if not own:
+        raise BadRecord("no label")
+    return (", ".join(own),)
+
+
+def _none_readable(count: int, source: DatasetConfig, causes: Counter[str]) -> str:
+    ((cause, times),) = causes.most_common(1)
+    return f"none of the {count} held-out records of {source.path} can be read ({times:,} {cause}): replace them"
+
+
+def _class_names(captions: Sequence[tuple[str, ...]], task: Classification) -> list[tuple[str, ...]]:
+    """Class names instead of their numbers, for images that have nothing but a label."""
+    named, targets = list(captions), task.targets.reshape(len(task.indices), -1)
+    for row, target in zip(task.indices.tolist(), targets[:, 0].tolist(), strict=True):
+        named[row] = (task.labels[target],)
+    return named
+
+
+def _image_ids(name: str, texts: _Texts, config: EvaluationDatasetConfig, required: bool) -> list[int]:
+    """The images' numbers; empty if not every one has its own.
+
+    Raises:
+      CocaError: they are `required`, since a file of captions is all that the config asks for.
+    """
+    key = config.captioning.image_id
+    if not key:
+        return []
+    values = [fields.lookup(row, key) for row in texts.metadata]
+    missing = values.count(None) + (texts.unreadable["no label"] if required else 0)
+    bad = [value for value in values if value is not None and not str(value).isdecimal()]
+    twice = [value for value, count in Counter(map(str, values)).items() if count > 1]
+    if not (missing or bad or twice):
+        return [int(value) for value in values]
+    if missing:
+        why = f"{missing:,} records have no {key!r}"
+    else:
+        why = f"{bad[0]!r} is no whole number" if bad else f"{twice[0]} is the number of several images"
+    if required:
+        raise CocaError(
+            f"{name}: captions cannot be written for a server, for {why}: give each image its own number and name that "
+            "metadata as captioning.image_id"
+        )
+    if missing < len(values) and "captioning" in config.tasks:
+        _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)
+    return []
+
+
+def _spread(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    chosen = np.unique(np.linspace(0, len(captions) - 1, _QUERIES).round().astype(int))
+    return tuple(captions[i][0] for i in chosen)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.sections import result_section
-from coca_jax.evaluation.suite import EvaluationResult
-from coca_jax.pages.blocks import Block, Columns, Facts, Section
+from coca_jax.evaluation.tasks.base import DatasetResult
+from coca_jax.pages.blocks import Block, Columns, Facts, Section, Text
 from coca_jax.pages.charts import Line, column, line_chart, number, percent
 from coca_jax.pages.page import write_page
 
@@ -16,7 +15,7 @@ _LOSSES = [
     Line("captioning", "captioning_loss", "line-2"),
     Line("weighted sum", "loss", "line-3"),
 ]
-_EVALUATIONS = [  # keys of a history row below `<set>/`
+_EVALUATIONS = [  # keys of a history row below `<dataset>/`
     Line("image to text R@1", "image_to_text_r1", "line-1"),
     Line("captions right", "caption_equivalent", "line-2"),
     Line("text to image R@1", "text_to_image_r1", "line-3"),
@@ -27,28 +26,35 @@ def write_report(
     path: str | os.PathLike,
     *,
     title: str,
-    results: Sequence[EvaluationResult],
+    results: Sequence[DatasetResult],
     history: Sequence[Mapping],
-    info: Mapping[str, str],
+    facts: Mapping[str, str],
 ) -> None:
     """Writes the page, atomically.
 
     Args:
       path: of the HTML file.
       title: its heading.
-      results: of each evaluated set; any part of them may be empty.
+      results: of each evaluated dataset; any part of them may be empty.
       history: the rows of metrics.jsonl; of two rows of one step the later counts
         (a run that went back to its checkpoint).
-      info: further facts of the model and the run, by label.
+      facts: further facts of the model and the run, by label.
     """
     rows = _by_step(history)
-    results = sorted(results, key=lambda result: f"{result.name}/sets" not in result.metrics)  # means of groups first
-    sections = [result_section(result) for result in results]
+    results = sorted(results, key=lambda result: not result.is_group)
+    sections = [_section(result) for result in results]
     if rows:
         sections.append(Section("Training", "training", _training(rows, [result.name for result in results])))
-    if info:
-        sections.append(Section("Model and run", "run", [Facts(info)]))
+    if facts:
+        sections.append(Section("Model and run", "run", [Facts(facts)]))
     write_page(path, kind="evaluation report", title=title, sections=sections)
+
+
+def _section(result: DatasetResult) -> Section:
+    name = result.name.replace("_", " ")
+    anchor = "dataset-" + "".join(c if c.isalnum() else "-" for c in result.name)
+    blocks = [Text(f"Not evaluated: {result.failed}.", "lead")] if result.failed else result.blocks
+    return Section(name[:1].upper() + name[1:], anchor, blocks)
 
 
 def _by_step(history: Sequence[Mapping]) -> list[Mapping]:

@@ -1,33 +1,82 @@
-"""What an evaluation leaves: a JSON file that no reader sees half of, TensorBoard's events, a table for people."""
+"""Files and output of an evaluation: evaluation.json, the report, captions for servers, TensorBoard, a table."""
 
 import json
+import logging
 import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
 from coca_jax.errors import CocaError
+from coca_jax.evaluation.report import write_report
+from coca_jax.evaluation.submissions import write_captions
+from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
+from coca_jax.inference.model import Coca
+from coca_jax.pages.text_table import text_table
 from coca_jax.storage.files import as_path, write_atomically
+from coca_jax.trainer.writers import read_history
 
 Value = float | int | str | None
 
-_SHARES = (
-    "zero_shot_",
-    "likelihood_",
-    "caption_equivalent",
-    "caption_exact",
-    "caption_parsed",
-    "mean_corruption_error",
-)
+_log = logging.getLogger(__name__)
+
+
+def flat_metrics(results: Sequence[DatasetResult]) -> dict[str, float]:
+    """The metrics of all datasets in one dict; keys begin with the dataset's name."""
+    return {key: value for result in results for key, value in result.metrics.items()}
+
+
+def write_results(
+    folder: epath.Path,
+    coca: Coca,
+    results: Sequence[DatasetResult],
+    title: str,
+    *,
+    name: str = "",
+    checkpoint: str,
+) -> None:
+    """Writes the metrics as JSON, the report, and captions as COCO's and NoCaps' servers take them.
+
+    Metrics of the same model that an earlier evaluation left in the file are kept, unless they are measured anew.
+
+    Args:
+      folder: of the files.
+      coca: the model that was evaluated.
+      results: of each dataset.
+      title: of the report.
+      name: empty for the run's own evaluation, `evaluation.json` and `report.html`; or else for `evaluation_<name>.json` …
+      checkpoint: the folder of the run that the model comes from; with step and digest it identifies the model, and the
+        report shows its curves.
+    """
+    suffix = f"_{name}" if name else ""
+    identity: dict[str, Value] = {
+        "checkpoint": checkpoint,
+        "checkpoint_digest": coca.digest,
+        "checkpoint_step": coca.step,
+    }
+    file = folder / f"evaluation{suffix}.json"
+    write_evaluation(file, {**_earlier_metrics(file, coca), **flat_metrics(results), **identity})
+    for result in results:
+        if result.server_captions:
+            path = folder / f"captions_{result.name}_results.json"
+            write_captions(path, result.server_captions)
+            if result.unreadable:
+                lost = sum(result.unreadable.values())
+                _log.warning("%s lacks %d images that could not be read: servers refuse it so", path, lost)
+            _log.info("captions for COCO's or NoCaps' server: %s", path)
+    report = folder / f"report{suffix}.html"
+    facts = {"checkpoint": f"{checkpoint}, step {coca.step:,}, digest {coca.digest}"} | _facts(coca)
+    write_report(report, title=title, results=results, history=read_history(as_path(checkpoint)), facts=facts)
+    _log.info("the report is %s", report)
 
 
 def write_evaluation(path: str | os.PathLike, values: Mapping[str, Value]) -> None:
     """Writes flat keys such as "digit_scenes/caption_equivalent" and "checkpoint_step" to a JSON file, atomically.
 
-    A number that is not finite becomes null: JSON has no other word for it.
+    A number that is not finite becomes null, since JSON has none.
     """
     bad = [key for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     clean = {**values, **dict.fromkeys(bad)}
@@ -53,7 +102,7 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Value]:
 
 def write_tensorboard(folder: epath.Path, step: int, metrics: Mapping[str, float]) -> None:
     """Adds the metrics at `step` to the events of `folder`/tensorboard, on a disk or in a bucket."""
-    from tensorboardX import SummaryWriter  # imported only where it is asked for
+    from tensorboardX import SummaryWriter  # keeps start-up light
 
     with tempfile.TemporaryDirectory(prefix="coca_jax-") as temporary:
         with SummaryWriter(temporary, filename_suffix=".evaluation") as writer:
@@ -66,27 +115,39 @@ def write_tensorboard(folder: epath.Path, step: int, metrics: Mapping[str, float
             copy.write_bytes(path.read_bytes())
 
 
-def table(metrics: Mapping[str, float], chance: Mapping[str, float]) -> str:
-    """One line a figure: set, figure, value and what chance gives; shares in percent."""
-    rows = [("set", "figure", "value", "chance")]
-    for key, value in metrics.items():
-        name, _, figure = key.rpartition("/")
-        rows.append((name, figure, shown(key, value), shown(key, chance[key]) if key in chance else ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = []
-    for name, figure, value, baseline in rows:
-        left, right = f"{name:<{widths[0]}}  {figure:<{widths[1]}}", f"{value:>{widths[2]}}  {baseline:>{widths[3]}}"
-        lines.append(f"{left}  {right}".rstrip())
-    return "\n".join(lines)
+def results_table(results: Sequence[DatasetResult]) -> str:
+    """One line a metric: dataset, metric, value and baseline; shares in percent."""
+    rows = [("dataset", "metric", "value", "baseline")]
+    for result in results:
+        for key, value in result.metrics.items():
+            baseline = metric_text(key, result.baselines[key]) if key in result.baselines else ""
+            rows.append((result.name, key.rpartition("/")[2], metric_text(key, value), baseline))
+    return text_table(rows, "<<>>")
 
 
-def shown(key: str, value: float) -> str:
-    """A metric's value for people: shares in percent."""
-    figure = key.rpartition("/")[2]
-    if not math.isfinite(value):
-        return "–"
-    if figure.startswith(_SHARES) or figure.endswith(("_r1", "_r5", "_r10")):
-        return f"{100 * value:.2f} %"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.1f}" if figure.endswith("_rank") else f"{value:.4f}"
+def _earlier_metrics(file: epath.Path, coca: Coca) -> dict[str, Value]:
+    """The metrics of the same model in the file of an earlier evaluation; none if there is none, or it is damaged."""
+    try:
+        values = read_evaluation(file)
+    except (CocaError, OSError):
+        return {}
+    same = values.get("checkpoint_digest") == coca.digest and values.get("checkpoint_step") == coca.step
+    return values if same else {}
+
+
+def _facts(coca: Coca) -> dict[str, str]:
+    """The report's facts of the model and the run, by label."""
+    model, train = coca.config.model, coca.config.train
+    return {
+        "training steps": f"{coca.step:,} of {train.steps:,}, {train.batch_size} pairs each",
+        "parameters": f"{coca.parameter_count:,}",
+        "image encoder": f"{model.image.kind}, {model.image.size} px, patch {model.image.patch}, stem {model.image.stem}, "
+        f"{model.image.layers} layers",
+        "poolers": f"{model.pooler.kind}, {model.pooler.queries} generative queries",
+        "text decoder": f"{model.text.unimodal_layers} unimodal and {model.text.multimodal_layers} multimodal layers, "
+        f"{model.text.length} tokens",
+        "width": f"{model.width}, {model.heads} heads",
+        "vocabulary": f"{coca.vocabulary.size} pieces",
+        "optimizer": f"{coca.config.optimizer.name}, peak learning rate {coca.config.optimizer.peak_learning_rate:g}",
+        "seed": str(train.seed),
+    }

@@ -1,23 +1,23 @@
-"""One compiled loop over tokens.
+"""Generation in one compiled loop over tokens, with a cache of keys and values.
 
-Image tokens are pooled, and their keys and values projected, once an image, for all of its beams; the prompt is read in
-one pass; each further step runs one token of each stream through both decoder halves. The loop ends when every image
-has its caption. What is generated for an image depends on neither its place in the batch, nor the others, nor the mesh.
+An image's tokens are pooled, and their keys and values projected, once for all of its beams; the prompt is read in one
+pass; each further step runs one token of each stream through both decoder halves. The loop ends when every image has its
+caption. An image's caption depends on neither its position in the batch, nor the other images, nor the mesh.
 """
 
+import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from coca_jax.distributed.sharding import RULES, Axis
+from coca_jax.distributed.sharding import Axis, mesh_axes, spec, ways
 from coca_jax.errors import CocaError
 from coca_jax.generation import beams
-from coca_jax.generation.logits import allowed, repetition_penalized, sample
-from coca_jax.generation.options import GenerationOptions
+from coca_jax.generation.options import GREEDY, GenerationOptions
+from coca_jax.generation.sampling import forbid, penalize_repetition, sample
 from coca_jax.generation.state import Special, State
 from coca_jax.models.cache import empty_cache
 from coca_jax.models.coca import Coca, generation_parameters
@@ -28,7 +28,7 @@ def generate(
     model: Coca,
     params: Any,
     images: jax.Array,
-    options: GenerationOptions = GenerationOptions(),
+    options: GenerationOptions = GREEDY,
     *,
     bos_id: int,
     eos_id: int,
@@ -36,30 +36,31 @@ def generate(
     prompts_BP: jax.Array | None = None,
     keys_B: jax.Array | None = None,
 ) -> jax.Array:
-    """A text for each image. To be compiled with `model`, `options` and the ids as constants.
+    """A text for each image; to be compiled with `model`, `options` and the ids as constants.
 
     Args:
       model: with the captioning branch.
       params: its parameters.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
-      bos_id, eos_id, pad_id: the vocabulary's. BOS and pad are never generated.
+      options: the decoding method.
+      bos_id, eos_id, pad_id: of the vocabulary. BOS and pad are never generated.
       prompts_BP: int32, the texts to continue, of different lengths: BOS, tokens, pads; by default BOS alone. One that
-        fills the model's positions comes back as it is.
-      keys_B: random keys, one an image, for sampling alone.
+        fills the model's positions is returned unchanged.
+      keys_B: random keys, one an image; for sampling only.
 
     Returns:
-      int32 [B, L]: BOS, the prompt's tokens, those generated, EOS, pads; without EOS where max_tokens or the end of the
-      positions came first.
+      int32 [B, L]: BOS, the prompt's tokens, the generated ones, EOS, pads; without EOS where max_tokens or the end of
+      the positions was reached first.
 
     Raises:
-      CocaError: the model cannot generate, or not so.
+      CocaError: the model has no captioning branch, or options, prompts or keys do not fit it.
     """
     special, config = Special(bos_id, eos_id, pad_id), model.config
     options.check(config)
     if not model.branches.captioning:
         raise CocaError("this model has no captioning branch: it cannot generate text")
     if bool(options.temperature) != (keys_B is not None):
-        raise CocaError("sampling needs keys_B, one random key an image, and nothing else takes them")
+        raise CocaError("keys_B, one random key an image, is needed for sampling, and for sampling only")
     if prompts_BP is None:
         prompts_BP = jnp.full((images.shape[0], 1), bos_id, jnp.int32)
     if len(prompts_BP) != len(images):
@@ -74,18 +75,13 @@ def generate(
         state, logits_BKV = _read_tokens(model, decoder, state, lengths_B, prompts_BP.shape[1])
         return _choose(state, logits_BKV, options, special, keys_B)
 
-    # The prompt comes with image tokens, each later token with their cached keys and values: two traces, one loop.
+    # The prompt is read with image tokens, later tokens with their cached keys and values: two traces, one loop.
     state = _start(model, prompts_BP, lengths_B, options, special)
     state, logits_BKV = _read_prompt(model, decoder, state, prompts_BP, lengths_B, pad_id, tokens_BQD)
     state = _choose(state, logits_BKV, options, special, keys_B)
     state = jax.lax.while_loop(lambda state: ~jnp.all(state.done_B), step, state)
-    tokens_BT = state.beams.best_tokens_BT if options.beams else state.tokens_BKT[:, 0]
+    tokens_BT = state.tokens_BKT[:, 0] if state.beams is None else state.beams.best_tokens_BT
     return _texts(prompts_BP, lengths_B, tokens_BT, config.text.length, pad_id)
-
-
-def greedy(model: Coca, params: Any, images: jax.Array, *, bos_id: int, eos_id: int, pad_id: int) -> jax.Array:
-    """The most likely next token at each position, until EOS: `generate` with its defaults."""
-    return generate(model, params, images, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id)
 
 
 def _start(
@@ -117,7 +113,7 @@ def _read_prompt(
     pad_id: int,
     tokens_BQD: jax.Array,
 ) -> tuple[State, jax.Array]:
-    """Fills the cache with image and prompt; logits [B, K, V] of the first token, the same for all streams."""
+    """The state with image and prompt in its cache, and the first token's logits [B, K, V], equal for all streams."""
     batch, prompt_slots = prompts_BP.shape
     streams, slots = state.visible_BKS.shape[1:]
     mask_BPP = causal_mask(prompts_BP != pad_id)[:, 0]
@@ -126,47 +122,50 @@ def _read_prompt(
     output = model.apply(decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend")
     last_B1D = jnp.take_along_axis(output.hidden_BLD, (lengths_B - 1)[:, None, None], axis=1)
     logits_B1V = model.apply(decoder, last_B1D, method="next_logits")
-    return state.replace(cache=output.cache), jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
+    return dataclasses.replace(state, cache=output.cache), jnp.broadcast_to(
+        logits_B1V, (batch, streams, logits_B1V.shape[2])
+    )
 
 
 def _read_tokens(
     model: Coca, decoder: Any, state: State, lengths_B: jax.Array, prompt_slots: int
 ) -> tuple[State, jax.Array]:
-    """Reads each stream's last token into its slot; logits [B, K, V] of the next."""
+    """The state with each stream's last token in the cache, and the next token's logits [B, K, V]."""
     batch, streams, _ = state.tokens_BKT.shape
     last_BK = jax.lax.dynamic_index_in_dim(state.tokens_BKT, state.count - 1, axis=2, keepdims=False)
     index = prompt_slots + (state.count - 1) * streams
     own_BKK = jnp.broadcast_to(jnp.eye(streams, dtype=bool), (batch, streams, streams))
     visible_BKS = jax.lax.dynamic_update_slice_in_dim(state.visible_BKS, own_BKK, index, axis=2)
-    # Where an image is done, the loop may run past the last position, to no effect.
+    # For an image that is done, the loop may run past the last position, without effect.
     positions_B = jnp.minimum(lengths_B + state.count - 1, model.config.text.length - 1)
     positions_BK = jnp.broadcast_to(positions_B[:, None], (batch, streams))
     output = model.apply(decoder, last_BK, positions_BK, visible_BKS, index, state.cache, method="extend")
     logits_BKV = model.apply(decoder, output.hidden_BLD, method="next_logits")
-    return state.replace(visible_BKS=visible_BKS, cache=output.cache), logits_BKV
+    return dataclasses.replace(state, visible_BKS=visible_BKS, cache=output.cache), logits_BKV
 
 
 def _choose(
     state: State, logits_BKV: jax.Array, options: GenerationOptions, special: Special, keys_B: jax.Array | None
 ) -> State:
-    """Appends a token to each stream, by its logits; on a mesh each device does so for its own images."""
-    choose = functools.partial(_chosen, options=options, special=special)
-    bare = state.replace(cache=None)
-    axes, mesh = RULES[Axis.BATCH], jax.sharding.get_abstract_mesh()
-    if not mesh.empty and len(logits_BKV) % math.prod(mesh.shape[axis] for axis in axes) == 0:
-        # XLA gathers the logits of the whole batch for top_k, on every device and for every token, if it is let.
-        rows, whole = PartitionSpec(axes), PartitionSpec()
-        specs = jax.tree.map(lambda x: rows if x.ndim else whole, bare)
-        choose = jax.shard_map(choose, in_specs=(specs, rows, rows), out_specs=specs, axis_names=set(axes))
-    return choose(bare, logits_BKV, keys_B).replace(cache=state.cache)
+    """The state with one more token in each stream; on a mesh each device chooses for its own images."""
+    choose = functools.partial(_choose_locally, options=options, special=special)
+    bare = dataclasses.replace(state, cache=None)
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and len(logits_BKV) % ways(mesh, Axis.BATCH) == 0:
+        # Otherwise XLA would gather the logits of the whole batch for top_k, on every device and for every token.
+        rows = spec(Axis.BATCH)
+        specs = jax.tree.map(lambda x: rows if x.ndim else PartitionSpec(), bare)
+        names = set(mesh_axes(Axis.BATCH))
+        choose = jax.shard_map(choose, in_specs=(specs, rows, rows), out_specs=specs, axis_names=names)
+    return dataclasses.replace(choose(bare, logits_BKV, keys_B), cache=state.cache)
 
 
-def _chosen(
+def _choose_locally(
     state: State, logits_BKV: jax.Array, keys_B: jax.Array | None, options: GenerationOptions, special: Special
 ) -> State:
-    logits_BKV = repetition_penalized(logits_BKV, state.tokens_BKT, options.repetition_penalty)
-    never = jnp.array([special.bos_id, special.pad_id])
-    logits_BKV = allowed(logits_BKV, never, special.eos_id, state.count >= options.min_tokens)
+    logits_BKV = penalize_repetition(logits_BKV, state.tokens_BKT, options.repetition_penalty)
+    forbidden = jnp.array([special.bos_id, special.pad_id])
+    logits_BKV = forbid(logits_BKV, forbidden, special.eos_id, state.count >= options.min_tokens)
     if options.beams:
         return beams.search(state, logits_BKV, special, options.length_penalty)
     logits_BV = logits_BKV[:, 0]
@@ -179,15 +178,15 @@ def _chosen(
     count = state.count + 1
     done_B = state.done_B | (next_B == special.eos_id) | (count >= state.limit_B)
     tokens_BKT = state.tokens_BKT.at[:, 0, count - 1].set(next_B)
-    return state.replace(count=count, tokens_BKT=tokens_BKT, done_B=done_B)
+    return dataclasses.replace(state, count=count, tokens_BKT=tokens_BKT, done_B=done_B)
 
 
 def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, length: int, pad_id: int) -> jax.Array:
-    """Prompts with the generated tokens behind them, [B, L]."""
+    """The prompts, each followed by its generated tokens, [B, L]."""
 
-    def pad_to(x):
+    def padded(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
 
-    behind_BL = jnp.arange(length) - lengths_B[:, None]  # how many tokens behind the prompt each position is
-    generated_BL = jnp.take_along_axis(pad_to(tokens_BT), jnp.maximum(behind_BL, 0), axis=1)
-    return jnp.where(behind_BL < 0, pad_to(prompts_BP), generated_BL).astype(jnp.int32)
+    index_BL = jnp.arange(length) - lengths_B[:, None]  # of each position among the generated tokens; negative: prompt
+    generated_BL = jnp.take_along_axis(padded(tokens_BT), jnp.maximum(index_BL, 0), axis=1)
+    return jnp.where(index_BL < 0, padded(prompts_BP), generated_BL).astype(jnp.int32)

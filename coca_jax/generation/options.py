@@ -1,4 +1,4 @@
-"""How to generate: one frozen dataclass, checked strictly."""
+"""Options of generation: one frozen dataclass, checked strictly."""
 
 import dataclasses
 import math
@@ -9,24 +9,24 @@ from coca_jax.errors import CocaError
 
 @dataclasses.dataclass(frozen=True)
 class GenerationOptions:
-    """Greedy by default; a temperature samples, beams search.
+    """Greedy decoding by default; with a temperature, sampling; with beams, beam search.
 
-    Options are compiled in: each other set of them compiles anew.
+    Options are constants of the compiled program: a change of one compiles anew.
 
     Attributes:
-      min_tokens: EOS cannot come before so many generated tokens.
-      max_tokens: the most tokens to generate, EOS among them; 0: as many as there are positions after the prompt.
-      repetition_penalty: logits of tokens that were generated before (the prompt's do not count) are divided by it
-        where positive, multiplied by it where negative (CTRL, arXiv 1909.05858, §4.1, as transformers has it); 1: off.
-      temperature: samples from softmax(logits / temperature); 0: no sampling.
-      top_k: samples from so many of the most likely tokens; 0: from all.
+      min_tokens: number of generated tokens before EOS may come.
+      max_tokens: maximum number of generated tokens with EOS; 0: as many as there are positions after the prompt.
+      repetition_penalty: logits of tokens that were generated before (not those of the prompt) are divided by it if
+        positive, multiplied by it if negative (CTRL, arXiv 1909.05858, §4.1, as in transformers); 1: off.
+      temperature: of sampling from softmax(logits / temperature); 0: no sampling.
+      top_k: samples from this many of the most likely tokens; 0: from all.
       top_p: samples from the fewest most likely tokens whose probabilities, after temperature and top_k, sum to
         top_p or more (nucleus sampling, arXiv 1904.09751); 1: from all.
-      beams: searches with so many hypotheses an image; 0: no search. One beam gives what greedy gives.
-      length_penalty: alpha of `beams.length_divisor`: 0 prefers short captions, 1 all but the mean log probability.
+      beams: number of hypotheses an image in beam search; 0: no search. One beam is equal to greedy decoding.
+      length_penalty: exponent of `beams.length_divisor`: 0 prefers short captions, 1 nearly the mean log probability.
 
     Raises:
-      CocaError: a value that is none, or options that contradict each other.
+      CocaError: a value is impossible, or options contradict each other.
     """
 
     min_tokens: int = 0
@@ -42,7 +42,7 @@ class GenerationOptions:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))  # 1 and 1.0 are to compile once
+                object.__setattr__(self, field.name, float(value))  # so that 1 and 1.0 compile once
             elif type(value) is not field.type or not math.isfinite(value):
                 kind = "a whole number" if field.type is int else "a finite number"
                 raise CocaError(f"{field.name} is {value!r}: it must be {kind}")
@@ -68,7 +68,7 @@ class GenerationOptions:
                 raise CocaError(message)
 
     def check(self, model: ModelConfig) -> None:
-        """Raises CocaError where a model cannot generate so."""
+        """Raises CocaError if the options exceed a model's vocabulary or positions."""
         text, most = model.text, max(self.min_tokens, self.max_tokens)
         rules = [
             (
@@ -84,3 +84,6 @@ class GenerationOptions:
         for holds, message in rules:
             if not holds:
                 raise CocaError(message)
+
+
+GREEDY = GenerationOptions()

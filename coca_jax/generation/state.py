@@ -1,7 +1,7 @@
-"""What the loop over tokens carries.
+"""The state of the loop over tokens.
 
 Letters besides those of `models/layers.py`: P positions of the prompt, K streams (texts that are generated side by side
-for one image: the beams, or one), T generated tokens, S slots of the cache, C candidates.
+for one image: the beams, or a single one), T generated tokens, S slots of the cache, C candidates.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ class Beams:
     """The state of a beam search.
 
     Attributes:
-      live_BK: log probability of each stream, of its generated tokens; -inf where there is none.
-      best_B: the highest score among the hypotheses that have ended; -inf where none has.
-      best_tokens_BT: that hypothesis.
-      ended_B: how many have ended.
+      live_BK: log probability of each stream's generated tokens; -inf for a stream that does not exist yet.
+      best_B: the highest score of an ended hypothesis; -inf before the first has ended.
+      best_tokens_BT: the tokens of that hypothesis.
+      ended_B: number of ended hypotheses.
     """
 
     live_BK: jax.Array
@@ -34,14 +34,14 @@ class State:
     """The state of generation.
 
     Attributes:
-      count: tokens that each stream has generated so far, int32 scalar.
-      limit_B: the most that it may.
-      tokens_BKT: those tokens; pads where there is none yet, and after EOS.
-      done_B: whether nothing more is to be generated for the image.
-      visible_BKS: the slots that hold a stream's own past. Beams share slots: one that goes on from another's past sees
-        that other's slots, and no cache is ever moved.
+      count: number of tokens that each stream has generated, int32 scalar.
+      limit_B: the maximum of that number.
+      tokens_BKT: those tokens, then pads; pads after EOS.
+      done_B: whether the image's text is complete.
+      visible_BKS: the slots that hold a stream's past. Beams share slots: one that continues another's past sees that
+        one's slots, and no cache is ever moved.
       cache: keys and values; slots 0 to P - 1 hold the prompt, each later token of all K streams takes K slots.
-      beams: of a beam search.
+      beams: of a beam search; None otherwise.
     """
 
     count: jax.Array
@@ -49,7 +49,7 @@ class State:
     tokens_BKT: jax.Array
     done_B: jax.Array
     visible_BKS: jax.Array
-    cache: DecoderCache
+    cache: DecoderCache | None
     beams: Beams | None = None
 
 

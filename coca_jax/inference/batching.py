@@ -1,4 +1,4 @@
-"""A model's function over any number of rows: batches of one size, spread over a mesh, the last one padded."""
+"""Functions of a model over any number of rows: batches of one size, spread over a mesh, the last one padded."""
 
 import contextlib
 import copy
@@ -16,34 +16,34 @@ from coca_jax.distributed import sharding
 class Batcher:
     """Applies functions of parameters and rows, batch by batch.
 
-    On a mesh each batch is spread over the devices, and each process gets all of the results. Processes that share a mesh
-    must ask the same of it, in the same order.
+    On a mesh each batch is spread over the devices, and each process gets all results. Processes that share a mesh must
+    make the same calls, in the same order.
 
     Attributes:
-      size: rows that a function is given at a time.
+      size: rows of a batch.
     """
 
     def __init__(
         self, params: Any, mesh: jax.sharding.Mesh | None, size: int, between: Callable[[], None] = lambda: None
     ):
-        """Nothing is computed yet.
+        """Computes nothing yet.
 
         Args:
-          params: the functions' first argument, lying on the mesh.
+          params: the functions' first argument, placed on the mesh.
           mesh: None: one device.
-          size: is rounded up to divide over the mesh.
-          between: called before each batch; what it raises ends the work.
+          size: rows of a batch, rounded up to a multiple of the mesh's batch axes.
+          between: called before each batch; an exception that it raises ends the work.
         """
         self._params, self._mesh, self._between = params, mesh, between
-        # A batch divides over the mesh, the last one too.
-        self._multiple = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        # Every batch divides over the mesh, the last one too.
+        self._multiple = 1 if mesh is None else sharding.ways(mesh, sharding.Axis.BATCH)
         self.size = -(-size // self._multiple) * self._multiple
 
     def __call__(self, function: Callable, *arrays: Any) -> np.ndarray:
         """`function(params, *rows)` over all rows of the arrays, [N, …] each: [N, …].
 
-        An array may be anything with a shape that is indexed by rows: each process touches those alone that its devices
-        hold. The last batch is padded, to a power of two, so that few sizes are ever compiled.
+        An array may be any object with a shape that is indexed by rows: each process reads only those that its devices
+        hold. The last batch is padded to a power of two, so that few sizes are compiled.
         """
         count = len(arrays[0])
         if not count:
@@ -55,13 +55,13 @@ class Batcher:
             real = min(count - start, self.size)
             parts = -(-real // self._multiple)
             padded = min(self.size, self._multiple << (parts - 1).bit_length())
-            rows = start + np.minimum(np.arange(padded), real - 1)  # the last row again and again
+            rows = start + np.minimum(np.arange(padded), real - 1)  # padding repeats the last row
             self._between()
             outputs.append(self._call(function, arrays, rows)[:real])
         return np.concatenate(outputs)
 
     def remade(self, function: Callable) -> "Batcher":
-        """The same with `function` of the parameters, computed here and now, in their place."""
+        """A copy whose parameters are `function` of this one's, computed at once."""
         other = copy.copy(self)
         with contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh):
             other._params = function(self._params)
@@ -73,5 +73,8 @@ class Batcher:
         with jax.set_mesh(self._mesh):
             placed = sharding.batch_sharding(self._mesh)
             local = rows[hosts.local_rows(placed, len(rows))]
-            spread = [hosts.global_batch(placed, len(rows), array[local]) for array in arrays]
+            parts = [array[local] for array in arrays]
+            spread = [
+                jax.make_array_from_process_local_data(placed, part, (len(rows), *part.shape[1:])) for part in parts
+            ]
             return multihost_utils.process_allgather(function(self._params, *spread), tiled=True)

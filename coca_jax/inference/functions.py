@@ -1,4 +1,4 @@
-"""What a model says of a batch: compiled functions of parameters and rows, for `inference`.
+"""Compiled functions of a model's parameters and a batch, in the form that a `Batcher` calls.
 
 Static arguments come first, then the parameters, then arrays whose rows belong together.
 """
@@ -10,41 +10,32 @@ import jax
 import jax.numpy as jnp
 
 from coca_jax import generation
-from coca_jax.config import ModelConfig
 from coca_jax.generation import GenerationOptions
-from coca_jax.models import coca as models
+from coca_jax.models.coca import Coca
+
+log_likelihoods = functools.partial(jax.jit, static_argnames=("model", "pad_id"))(generation.log_likelihoods)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def apply(model: Coca, method: str, params: Any, *arrays: jax.Array) -> Any:
+    """The result of one of the model's methods."""
+    return model.apply({"params": params}, *arrays, method=method)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def embed_images(model: models.Coca, params: Any, images: jax.Array) -> jax.Array:
-    """Pictures or image tokens, B of them, to L2-normalised embeddings [B, E]."""
-    return model.apply({"params": params}, images, method="embed_images")
+def embed_videos(model: Coca, params: Any, clips: jax.Array) -> jax.Array:
+    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E].
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def embed_videos(model: models.Coca, params: Any, clips: jax.Array) -> jax.Array:
-    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E]; frame by frame, so that
-    memory does not grow with T."""
-    frames = jax.lax.map(functools.partial(embed_images, model, params), jnp.swapaxes(clips, 0, 1))
+    Frame by frame, so that memory does not grow with T.
+    """
+    frames = jax.lax.map(functools.partial(apply, model, "embed_images", params), jnp.swapaxes(clips, 0, 1))
     mean = frames.mean(axis=0)
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def embed_texts(model: models.Coca, pad_id: int, params: Any, ids_BL: jax.Array) -> jax.Array:
-    """Token ids to L2-normalised embeddings [B, E]."""
-    return model.apply({"params": params}, ids_BL, ids_BL != pad_id, method="embed_texts")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def log_likelihoods(model: models.Coca, pad_id: int, ids_CL: jax.Array, params: Any, images: jax.Array) -> jax.Array:
-    """Of each of C texts for each of B images, [B, C]."""
-    return generation.log_likelihoods(model, params, images, ids_CL, pad_id)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def generate(
-    model: models.Coca,
+    model: Coca,
     options: GenerationOptions,
     bos_id: int,
     eos_id: int,
@@ -60,14 +51,3 @@ def generate(
     if options.temperature:
         keys_B = jax.vmap(lambda draw: jax.random.fold_in(jax.random.key(draw[0]), draw[1]))(draws_B2)
     return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)
-
-
-def generation_parameters(config: ModelConfig, params: Any) -> Any:
-    """The parameters as `generate` and `log_likelihoods` read them, which they also make themselves at each call.
-
-    What both forms have in common, such as the image encoder, is not copied.
-    """
-    return params | _decoder_parameters(params, config)
-
-
-_decoder_parameters = jax.jit(models.decoder_parameters, static_argnums=1)

@@ -1,5 +1,6 @@
 """The transformer block, and a stack of blocks = scan(remat(block))."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import linen as nn
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
 from coca_jax.models.attention import SAVED, Attention
-from coca_jax.models.cache import BlockCache, CachedKeysValues
+from coca_jax.models.cache import BlockCache, CachedKeysValues, KeysValues
 from coca_jax.models.layers import Mlp, layer_norm
 
 
@@ -28,26 +29,30 @@ class Block(nn.Module):
         x_BLD: jax.Array,
         mask: jax.Array | None,
         tokens_BND: jax.Array | None,
-        index: jax.Array | None,
+        index: jax.Array | int,
         cache: BlockCache | None,
     ) -> tuple[jax.Array, BlockCache | None]:
         """The block's output [B, L, D] and the updated cache (None without one), the pair that `nn.scan` expects."""
         head_dim = self.config.width // self.config.heads
         h = layer_norm("attention_norm")(x_BLD)
         attention = Attention(self.config, head_dim, name="attention")
-        kv = attention.keys_values(h)
+        new = attention.keys_values(h)
+        kv: KeysValues | CachedKeysValues = new
         if cache is not None:
-            kv = cache.text.updated(kv, index)
-            cache = cache.replace(text=kv)
+            kv = cache.text.updated(new, index)
+            cache = dataclasses.replace(cache, text=kv)
         x_BLD = self._constrain(x_BLD + attention(h, kv, mask))
         if self.cross:
             h = layer_norm("cross_norm")(x_BLD)
             attention = Attention(self.config, head_dim, name="cross_attention")
-            # Later steps of generation pass no image tokens: their keys and values are in the cache.
-            kv = attention.keys_values(tokens_BND) if tokens_BND is not None else cache.image
-            if cache is not None and tokens_BND is not None:
-                kv = CachedKeysValues.of(kv)
-                cache = cache.replace(image=kv)
+            if tokens_BND is None:  # later steps of generation: their keys and values are in the cache
+                assert cache is not None and cache.image is not None
+                kv = cache.image
+            else:
+                kv = new = attention.keys_values(tokens_BND)
+                if cache is not None:
+                    kv = CachedKeysValues.of(new)
+                    cache = dataclasses.replace(cache, image=kv)
             x_BLD = self._constrain(x_BLD + attention(h, kv))
         h = layer_norm("mlp_norm")(x_BLD)
         x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, transposed=cache is not None, name="mlp")(h)
@@ -83,21 +88,22 @@ class Stack(nn.Module):
         x_BLD: jax.Array,
         mask: jax.Array | None = None,
         tokens_BND: jax.Array | None = None,
-        index: jax.Array | None = None,
-        cache: tuple[BlockCache, ...] | None = None,
-    ) -> tuple[jax.Array, tuple[BlockCache, ...] | None]:
-        """The last block's output [B, L, D] and the updated cache, one entry a block (None without one).
+        index: jax.Array | int = 0,
+        cache: tuple[BlockCache, ...] = (),
+    ) -> tuple[jax.Array, tuple[BlockCache, ...]]:
+        """The last block's output [B, L, D] and the updated cache, one entry a block.
 
         With a cache, the parameters are in the form that `unstacked` gives.
         """
-        if cache is not None:
-            x_BLD, parts = x_BLD.astype(self.config.dtype), []
-            for layer, part in enumerate(cache):
-                block = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
-                x_BLD, part = block(x_BLD, mask, tokens_BND, index, part)
-                parts.append(part)
-            return x_BLD, tuple(parts)
-        block = Block
+        x_BLD = x_BLD.astype(self.config.dtype)
+        if cache:
+            updated: list[Any] = []
+            for layer, old in enumerate(cache):
+                one = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
+                x_BLD, new = one(x_BLD, mask, tokens_BND, index, old)
+                updated.append(new)
+            return x_BLD, tuple(updated)
+        block: Any = Block
         if self.config.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.
             block = nn.remat(Block, policy=_REMAT_POLICIES[self.config.remat], prevent_cse=False)
@@ -110,7 +116,7 @@ class Stack(nn.Module):
             metadata_params={nn.PARTITION_NAME: Axis.LAYERS},
         )
         blocks = scanned(self.config, self.mlp, self.activation, self.cross, name="blocks")
-        return blocks(x_BLD.astype(self.config.dtype), mask, tokens_BND, None, None)
+        return blocks(x_BLD, mask, tokens_BND, 0, None)[0], ()
 
 
 def unstacked(params: dict[str, Any]) -> dict[str, Any]:

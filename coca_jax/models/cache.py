@@ -27,7 +27,7 @@ class CachedKeysValues:
     def of(cls, kv: KeysValues) -> "CachedKeysValues":
         return cls(jnp.transpose(kv.key_BSHK, (0, 2, 3, 1)), jnp.swapaxes(kv.value_BSHK, 1, 2))
 
-    def updated(self, kv: KeysValues, index: jax.Array) -> "CachedKeysValues":
+    def updated(self, kv: KeysValues, index: jax.Array | int) -> "CachedKeysValues":
         """A copy with `kv` written at slots index, index + 1, …"""
         new = self.of(kv)
 

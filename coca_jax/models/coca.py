@@ -6,6 +6,8 @@ pad: the model knows no special ids.
 """
 
 import dataclasses
+import functools
+import typing
 from typing import Any
 
 import chex
@@ -20,8 +22,9 @@ from coca_jax.distributed.sharding import Axis
 from coca_jax.models.block import unstacked
 from coca_jax.models.cache import DecoderCache
 from coca_jax.models.image_encoder import image_encoder, token_count
+from coca_jax.models.layers import named
 from coca_jax.models.poolers import PooledImage, Poolers
-from coca_jax.models.text_decoder import MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
+from coca_jax.models.text_decoder import DecoderOutput, MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
@@ -63,20 +66,9 @@ class CocaOutput:
     softmax: SoftmaxWeights | None = None
 
 
-@struct.dataclass
-class Extension:
-    """The output of `Coca.extend`.
-
-    Attributes:
-      hidden_BLD: the input of `Coca.next_logits`, for the new tokens.
-      cache: with the new tokens' keys and values.
-    """
-
-    hidden_BLD: jax.Array
-    cache: DecoderCache
-
-
-def _normalize(x: jax.Array) -> jax.Array:
+def _normalize(x: jax.Array | None) -> jax.Array:
+    if x is None:
+        raise ValueError("the model has no contrastive branch: it gives no embeddings")
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
@@ -87,6 +79,10 @@ class Coca(nn.Module):
     config: ModelConfig
     branches: Branches = Branches()
 
+    if typing.TYPE_CHECKING:  # flax also types the case that `apply` returns mutated variables, which no model here has
+
+        def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+
     def setup(self) -> None:
         config, branches = self.config, self.branches
         if config.image.kind != "precomputed":
@@ -95,31 +91,29 @@ class Coca(nn.Module):
         self.unimodal = UnimodalDecoder(config, cls=branches.contrastive)
         if branches.captioning:
             self.multimodal = MultimodalDecoder(config)
-        if branches.captioning or branches.unimodal_language_model:
+        if self._has_softmax:
             self.softmax = Softmax(config)
         if branches.contrastive:
-            initializer = nn.initializers.constant(branches.initial_temperature)
-            self.temperature = self.param("temperature", nn.with_logical_partitioning(initializer, ()), ())
+            initializer = named(nn.initializers.constant(branches.initial_temperature))
+            self.temperature = self.param("temperature", initializer, ())
 
     def __call__(self, images: jax.Array, ids_BL: jax.Array, valid_BL: jax.Array) -> CocaOutput:
         """The outputs of all branches from one pass; `images` as for `encode_image`."""
         branches = self.branches
-        output = CocaOutput(softmax=self._softmax())
+        outputs: dict[str, Any] = {"softmax": self._softmax() if self._has_softmax else None}
         text = self.unimodal(ids_BL, valid_BL)
         if branches.contrastive or branches.captioning:
             chex.assert_equal_shape_prefix([images, ids_BL], 1)
             pooled = self.encode_image(images)
         if branches.contrastive:
-            output = output.replace(
-                image_embedding_BE=_normalize(pooled.embedding_BD),
-                text_embedding_BE=_normalize(text.embedding_BD),
-                temperature=self.bounded_temperature(),
-            )
+            outputs["image_embedding_BE"] = _normalize(pooled.embedding_BD)
+            outputs["text_embedding_BE"] = _normalize(text.embedding_BD)
+            outputs["temperature"] = self.bounded_temperature()
         if branches.captioning:
-            output = output.replace(hidden_BLD=self.multimodal(text.tokens_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD)
+            outputs["hidden_BLD"] = self.multimodal(text.hidden_BLD, valid_BL, pooled.tokens_BQD).hidden_BLD
         if branches.unimodal_language_model:
-            output = output.replace(unimodal_hidden_BLD=text.tokens_BLD)
-        return output
+            outputs["unimodal_hidden_BLD"] = text.hidden_BLD
+        return CocaOutput(**outputs)
 
     def encode_image(self, images: jax.Array) -> PooledImage:
         """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D]."""
@@ -150,7 +144,7 @@ class Coca(nn.Module):
         index: jax.Array | int,
         cache: DecoderCache,
         tokens_BQD: jax.Array | None = None,
-    ) -> Extension:
+    ) -> DecoderOutput:
         """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
 
         The cache has slots, in any order: the mask alone determines which of them a token attends to. So several texts
@@ -162,22 +156,27 @@ class Coca(nn.Module):
           mask_BLS: bool, the slots that each attends to; its own among them.
           index: the new tokens take the slots index, index + 1, …
           tokens_BQD: pooled image tokens, at the first call only: their keys and values are cached.
+
+        Returns:
+          The input of `next_logits` for the new tokens, and the `DecoderCache` with their keys and values.
         """
         chex.assert_equal_shape([ids_BL, positions_BL])
         chex.assert_shape(mask_BLS, (*ids_BL.shape, None))
         mask = mask_BLS[:, None]
         text = self.unimodal.extend(ids_BL, positions_BL, mask, index, cache.unimodal)
-        output = self.multimodal.extend(text.tokens_BLD, mask, index, cache.multimodal, tokens_BQD)
-        return Extension(output.hidden_BLD, DecoderCache(text.cache, output.cache))
+        output = self.multimodal.extend(text.hidden_BLD, mask, index, cache.multimodal, tokens_BQD)
+        return DecoderOutput(output.hidden_BLD, cache=DecoderCache(text.cache, output.cache))
 
     def next_logits(self, hidden_BLD: jax.Array) -> jax.Array:
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
         return self._softmax().logits(hidden_BLD)
 
-    def _softmax(self) -> SoftmaxWeights | None:
-        if self.branches.captioning or self.branches.unimodal_language_model:
-            return self.softmax(self.unimodal.embedding)
-        return None
+    @property
+    def _has_softmax(self) -> bool:
+        return self.branches.captioning or self.branches.unimodal_language_model
+
+    def _softmax(self) -> SoftmaxWeights:
+        return self.softmax(self.unimodal.embedding)
 
 
 def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:
@@ -188,17 +187,16 @@ def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """Parameters in the form of `extend` and `next_logits`: the decoder's unstacked, its kernels in the compute dtype.
 
-    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Parameters
-    that already have this form are returned unchanged.
+    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Entries that
+    already have this form, such as the image encoder's, are the same arrays.
     """
     if "blocks" not in params["unimodal"]["layers"]:
         return params
-    return params | decoder_parameters(params, config)
+    return params | _decoder_parameters({name: params[name] for name in ("unimodal", "multimodal", "softmax")}, config)
 
 
-def decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
-    """The entries of `generation_parameters` that differ from the parameters themselves."""
-
+@functools.partial(jax.jit, static_argnums=1)
+def _decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     def cast(path: tuple, x: jax.Array) -> jax.Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
 

@@ -1,5 +1,7 @@
 """The decoupled text decoder (paper §3.2): a unimodal half, whose CLS is the text embedding, and a multimodal half."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -31,31 +33,18 @@ def causal_mask(valid_BL: jax.Array) -> jax.Array:
 
 
 @struct.dataclass
-class UnimodalText:
-    """The unimodal half's output.
+class DecoderOutput:
+    """The output of a decoder half, or of both.
 
     Attributes:
-      tokens_BLD: input of the multimodal half; not normalised (Google's public code).
-      embedding_BD: LayerNorm of the CLS output; None without a contrastive branch.
-      cache: updated keys and values, one entry a layer; None if none was given.
-    """
-
-    tokens_BLD: jax.Array
-    embedding_BD: jax.Array | None = None
-    cache: tuple[BlockCache, ...] | None = None
-
-
-@struct.dataclass
-class MultimodalText:
-    """The multimodal half's output.
-
-    Attributes:
-      hidden_BLD: input of the softmax.
-      cache: updated keys and values, one entry a layer; None if none was given.
+      hidden_BLD: the unimodal half's, which the multimodal half reads, is not normalised (Google's public code).
+      embedding_BD: LayerNorm of the CLS output; None without a contrastive branch, and from the multimodal half.
+      cache: updated keys and values; None if none were given.
     """
 
     hidden_BLD: jax.Array
-    cache: tuple[BlockCache, ...] | None = None
+    embedding_BD: jax.Array | None = None
+    cache: Any = None
 
 
 class UnimodalDecoder(nn.Module):
@@ -75,7 +64,7 @@ class UnimodalDecoder(nn.Module):
             self.norm = layer_norm()
         self.layers = Stack(config, text.unimodal_layers, text.mlp, jax.nn.relu)
 
-    def __call__(self, ids_BL: jax.Array, valid_BL: jax.Array) -> UnimodalText:
+    def __call__(self, ids_BL: jax.Array, valid_BL: jax.Array) -> DecoderOutput:
         chex.assert_rank(ids_BL, 2)
         chex.assert_equal_shape([ids_BL, valid_BL])
         length = ids_BL.shape[1]
@@ -87,7 +76,7 @@ class UnimodalDecoder(nn.Module):
         x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         x, _ = self.layers(x, causal_mask(valid_BL))
         # CLS is last and attention is causal: the text's tokens never see it.
-        return UnimodalText(x[:, :length], self.norm(x[:, -1]) if self.cls else None)
+        return DecoderOutput(x[:, :length], self.norm(x[:, -1]) if self.cls else None)
 
     def extend(
         self,
@@ -96,12 +85,12 @@ class UnimodalDecoder(nn.Module):
         mask: jax.Array,
         index: jax.Array | int,
         cache: tuple[BlockCache, ...],
-    ) -> UnimodalText:
+    ) -> DecoderOutput:
         """The output for new tokens, given the cache of earlier ones (no CLS); see `Coca.extend`."""
         table = jnp.asarray(sinusoidal_positions(self.config.text.length, self.config.width))
         x = self._embed(ids_BL, table[positions_BL])
         x, cache = self.layers(x, mask, None, index, cache)
-        return UnimodalText(x, cache=cache)
+        return DecoderOutput(x, cache=cache)
 
     def _embed(self, ids_BL: jax.Array, positions_LD: jax.Array) -> jax.Array:
         # The table's width lies on the mesh axis that also carries the batch. Each device looks up its part of the
@@ -127,11 +116,11 @@ class MultimodalDecoder(nn.Module):
         self.layers = Stack(self.config, text.multimodal_layers, text.mlp, jax.nn.relu, cross=True)
         self.norm = layer_norm()
 
-    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array) -> MultimodalText:
+    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array | None) -> DecoderOutput:
         chex.assert_equal_shape_prefix([text_BLD, valid_BL], 2)
         chex.assert_shape(tokens_BQD, (len(text_BLD), None, self.config.width))
         x, _ = self.layers(text_BLD, causal_mask(valid_BL), tokens_BQD)
-        return MultimodalText(self.norm(x).astype(self.config.dtype))
+        return DecoderOutput(self.norm(x).astype(self.config.dtype))
 
     def extend(
         self,
@@ -140,10 +129,10 @@ class MultimodalDecoder(nn.Module):
         index: jax.Array | int,
         cache: tuple[BlockCache, ...],
         tokens_BQD: jax.Array | None,
-    ) -> MultimodalText:
+    ) -> DecoderOutput:
         """The output for new tokens; image tokens are given at the first call only, then cached; see `Coca.extend`."""
         x, cache = self.layers(text_BLD, mask, tokens_BQD, index, cache)
-        return MultimodalText(self.norm(x).astype(self.config.dtype), cache)
+        return DecoderOutput(self.norm(x).astype(self.config.dtype), cache=cache)
 
 
 @struct.dataclass

@@ -1,1 +1,1 @@
-"""What a step of training costs on machines that are not here: memory, compute, communication. For `coca_jax.plan`."""
+"""The cost of a training step on machines that need not be here: memory, compute, communication. For `coca_jax.plan`."""

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from coca_jax.config import Config, MeshConfig
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh, mesh_shape
 from coca_jax.errors import CocaError
 from coca_jax.planning.cost import COMFORTABLE, Cost, compiled_cost
 from coca_jax.planning.forecast import estimate
@@ -24,7 +24,7 @@ def measure(config: Config, topology: Topology) -> Cost:
     """
     if not topology.chip.torus:
         return estimate(program.build(config, program.abstract_mesh(config, topology.devices)), topology)
-    mesh = sharding.make_mesh(config.train.mesh, config.model, compile_only_devices(topology))
+    mesh = make_mesh(config.train.mesh, config.model, compile_only_devices(topology))
     return compiled_cost(program.build(config, mesh), topology)
 
 
@@ -84,7 +84,7 @@ def _variations(config: Config, devices: int) -> Iterator[Config]:
     """The config with every promising mesh, remat policy and number of microbatches."""
     tensor = config.train.mesh.tensor
     sizes = [fsdp for fsdp in _divisors(devices // tensor) if config.model.width % fsdp == 0]
-    automatic = sharding.mesh_shape(dataclasses.replace(config.train.mesh, data=0, fsdp=0), config.model, devices)[1]
+    automatic = mesh_shape(dataclasses.replace(config.train.mesh, data=0, fsdp=0), config.model, devices)[1]
     for fsdp in sorted({automatic, *(size for size in sizes if 4 * size >= automatic)}):
         mesh = MeshConfig(data=devices // tensor // fsdp, fsdp=fsdp, tensor=tensor)
         parts = 1

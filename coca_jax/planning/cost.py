@@ -1,4 +1,4 @@
-"""What one step costs on a machine.
+"""The cost of one step on a machine.
 
 Memory and communication come from the compiled program or from `estimate`, FLOPs always from the jaxpr. The times are
 bounds: what the step would take if compute, memory and network each ran at the chip's peak and hid each other.
@@ -127,7 +127,7 @@ def compiled_cost(program: Program, topology: Topology) -> Cost:
         unread = "a step that does not fit is not compiled to its end"
         return of_program(program, topology, memory(program, topology, peak=needed), None, seconds, unread)
     stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
-    # What the arguments do not hold already; on TPUs the code lies in the same memory.
+    # Beyond the arguments; on TPUs the code lies in the same memory.
     beyond_state = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     code = stats.generated_code_size_in_bytes
     peak = max(stats.peak_memory_in_bytes, stats.argument_size_in_bytes + beyond_state) + code

@@ -71,8 +71,9 @@ def in_blocks(
     work: Callable[[list[int]], B], indices: Sequence[int], workers: int, label: str, unit: str = "record"
 ) -> Iterator[B]:
     """The results of `work` for blocks of neighbouring indices, in order, computed by threads; shows progress."""
-    blocks = [list(indices[start : start + BLOCK]) for start in range(0, len(indices), BLOCK)]
-    return progress(_in_threads(work, blocks, workers), label, len(blocks), unit, BLOCK)
+    starts = range(0, len(indices), BLOCK)
+    blocks = (list(indices[start : start + BLOCK]) for start in starts)
+    return progress(_in_threads(work, blocks, workers), label, len(starts), unit, BLOCK)
 
 
 def _in_threads(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from absl import flags
 
+from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.vocabulary import Vocabulary
-from coca_jax.errors import CocaError
 from coca_jax.pages.blocks import Block, Columns, Pixels, Section, Table, Text, Tokens
 from coca_jax.pages.page import write_page
 from coca_jax.tools import common
@@ -52,10 +52,10 @@ def write_samples(
     quotas = ", ".join(
         f"{quota:,} of {name}" for name, quota in zip(pipeline.layout.names, pipeline.layout.quotas, strict=True)
     )
-    size, length = config.model.image.size, config.model.text.length
+    shape = " x ".join(map(str, batch["image"].shape[1:]))
     summary = (
         f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: images of "
-        f"{size} x {size} pixels, texts of {length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
+        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
     )
     write_page(
         path,
@@ -80,7 +80,9 @@ def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, 
 
 
 def _views(image: np.ndarray, alt: str) -> list[Block]:
-    """The image and its enlargement; of a clip every frame."""
+    """The image and its enlargement; of a clip every frame; of stored tokens their range."""
+    if image.ndim == 2:
+        return [Text(f"{len(image):,} stored tokens, values from {image.min():.3g} to {image.max():.3g}")]
     if image.ndim == 4:
         return [Pixels(frame, f"frame {number} of: {alt}") for number, frame in enumerate(image)]
     scale = _ENLARGED // max(image.shape[:2])
@@ -111,17 +113,16 @@ def _skipped(sources: Iterable[Skipped]) -> list[Section]:
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = flags.DEFINE_string("output", None, "The .html file to write.", flag_values=values)
+    output = define_path("output", "The .html file to write.", values)
     step = flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0, flag_values=values)
     count = flags.DEFINE_integer("count", 24, "Rows of the batch that are shown.", 1, flag_values=values)
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
-        if not output.value:
-            raise CocaError("--output is missing: name an .html file")
+        path = required(output)
         summary = write_samples(
-            output.value, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
+            path, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
         )
-        print(f"{output.value}: {summary}")
+        print(f"{path}: {summary}")
 
     return run

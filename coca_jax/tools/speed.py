@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from coca_jax.config import Config, SourceConfig
-from coca_jax.data.images import augment
+from coca_jax.config import Config, ModelConfig, SourceConfig
+from coca_jax.data.images.inputs import decode_input
 from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
@@ -43,20 +43,19 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str,
       CocaError: records do not exist or cannot be read.
     """
     stages: dict[str, Rates] = {}
-    size = config.model.image.size
     for name, source in config.data.sources.items():
         if source.dataset.format == "digit_scenes":
             continue
         store = open_records(source.dataset, SPLITS[0])
         records: list[Record] = []
         stages[f"read {name}"] = _timed(seconds, _read(store, config.data.block, records))
-        records = [record for record in records if _is_usable(record, source, size)]
+        records = [record for record in records if _is_usable(record, source, config.model)]
         if not records:
             raise CocaError(
                 f"none of the records of {source.dataset.path} that were tried can be read: see python -m "
                 "coca_jax.tools stats"
             )
-        stages[f"view {name}"] = _timed(seconds, _view(records, source, size))
+        stages[f"view {name}"] = _timed(seconds, _view(records, source, config.model))
         texts = Texts(source.dataset, store)
         stages[f"tokenise {name}"] = _timed(seconds, _tokenise(records, texts, vocabulary, config.model.text.length))
     return stages | _batches(config, vocabulary, seconds)
@@ -92,18 +91,18 @@ def _read(store: RecordStore, block: int, records: list[Record]) -> Iterator[tup
         yield len(good), sum(len(record.image) for record in good)
 
 
-def _is_usable(record: Record, source: SourceConfig, size: int) -> bool:
+def _is_usable(record: Record, source: SourceConfig, model: ModelConfig) -> bool:
     try:
-        augment.view(record.image, size, source.dataset, None)
+        decode_input(record.image, model, source.dataset)
         return True
     except BadRecord:
         return False
 
 
-def _view(records: list[Record], source: SourceConfig, size: int) -> Iterator[tuple[int, int]]:
+def _view(records: list[Record], source: SourceConfig, model: ModelConfig) -> Iterator[tuple[int, int]]:
     rng = np.random.default_rng(0)
     for record in itertools.cycle(records):
-        augment.view(record.image, size, source.dataset, rng, source.augmentation)
+        decode_input(record.image, model, source.dataset, rng, source.augmentation)
         yield 1, len(record.image)
 
 

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.images import augment, decode
+from coca_jax.cli.app import define_path
+from coca_jax.config import Config, DatasetConfig, ModelConfig
+from coca_jax.data.images import decode, video
+from coca_jax.data.images.inputs import decode_input
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
@@ -55,7 +57,7 @@ class _Part:
 
     corrupt: list[tuple[int, str]]  # index and cause
     formats: Counter[str]
-    sizes: np.ndarray  # width and height of each image but clips, int64 [images, 2]
+    sizes: np.ndarray  # width and height of each image but clips and stored tokens, int64 [images, 2]
     files: np.ndarray  # bytes, hash and number of captions of each usable record, int64 [records, 3]
     captions: np.ndarray  # record, hash, characters and tokens of each caption, int64 [captions, 4]
 
@@ -75,7 +77,7 @@ def measure(
       name: of the dataset, for the progress bar.
       dataset, store: the dataset.
       vocabulary: counts tokens.
-      config: a record is corrupt if its image cannot be brought to the size of this config's model.
+      config: a record is corrupt if its image cannot become an input of this config's model.
       sample: how many records are read; 0: all.
       workers: threads.
 
@@ -84,7 +86,7 @@ def measure(
       records that were read; "spreads" has extremes, quantiles, mean and histogram of each quantity that has values.
     """
     indices, texts = common.evenly_spread(len(store), sample), Texts(dataset, store)
-    work = functools.partial(_measure_block, dataset, store, texts, vocabulary, config.model.image.size)
+    work = functools.partial(_measure_block, dataset, store, texts, vocabulary, config.model)
     parts = list(common.in_blocks(work, indices, workers, name))
     corrupt = collections.defaultdict(list)
     for index, cause in (one for part in parts for one in part.corrupt):
@@ -123,7 +125,12 @@ def measure(
 
 
 def _measure_block(
-    dataset: DatasetConfig, store: RecordStore, texts: Texts, vocabulary: Vocabulary, size: int, indices: list[int]
+    dataset: DatasetConfig,
+    store: RecordStore,
+    texts: Texts,
+    vocabulary: Vocabulary,
+    model: ModelConfig,
+    indices: list[int],
 ) -> _Part:
     corrupt, formats, sizes, files, captions = [], Counter[str](), [], [], []
     for index, record in zip(indices, store.read(indices), strict=True):
@@ -131,7 +138,7 @@ def _measure_block(
             if isinstance(record, BadRecord):
                 raise record
             own = texts.all(record)
-            augment.view(record.image, size, dataset, None)
+            decode_input(record.image, model, dataset)
         except BadRecord as error:
             corrupt.append((index, error.cause))
             continue
@@ -139,8 +146,8 @@ def _measure_block(
             header = decode.open_header(record.image)
             formats[header.format or "unknown"] += 1
             sizes.append(header.size)
-        except BadRecord:  # usable, so it is a clip
-            formats["clip"] += 1
+        except BadRecord:  # usable nevertheless
+            formats["clip" if video.is_clip(record.image) else "stored tokens"] += 1
         files.append((len(record.image), _hash(record.image), len(own)))
         captions += [(index, caption) for caption in own]
     tokens = vocabulary.lengths([caption for _, caption in captions])
@@ -254,7 +261,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     sample = flags.DEFINE_integer("sample", 100_000, "Records that are read; 0: all.", 0, flag_values=values)
     workers = flags.DEFINE_integer("workers", 4, "Threads that read and decode.", 1, flag_values=values)
     as_json = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.", flag_values=values)
-    html = flags.DEFINE_string("html", "", "A file for a page with histograms.", flag_values=values)
+    html = define_path("html", "A file for a page with histograms.", values)
 
     def run(config: Config) -> None:
         datasets = common.open_datasets(config, split.value, "stats")

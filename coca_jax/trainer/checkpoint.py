@@ -199,7 +199,8 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]
     """The folder's manager, and the number of the checkpoint that `path` names, or of the latest."""
     _check_access(as_path(path))
     root, step = _locate(as_path(path))
-    with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    # Nothing is written; read_only=True would log three warnings at each call.
+    with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
         step = manager.latest_step() if step is None else step
         if step is None:
             raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")

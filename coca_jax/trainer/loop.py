@@ -30,7 +30,6 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.distributed import chips
-from coca_jax.distributed import processes as hosts
 from coca_jax.distributed.sharding import batch_sharding
 from coca_jax.errors import CocaError, DataError
 from coca_jax.trainer import program as programs
@@ -170,7 +169,10 @@ class Loop:
             local = next(batches)
         clock.waited += time.perf_counter() - waiting
         sharding, size = batch_sharding(self.program.device_mesh), self.config.train.batch_size
-        return {key: hosts.global_batch(sharding, size, local[key]) for key in self.program.batch}
+        return {
+            key: jax.make_array_from_process_local_data(sharding, local[key], (size, *local[key].shape[1:]))
+            for key in self.program.batch
+        }
 
     def _compile(self) -> jax.stages.Compiled:
         started = time.perf_counter()

@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES, mesh_shape
 from coca_jax.objectives.base import FROZEN, Objective, from_names, labels_of
 from coca_jax.trainer import flops, optimizer, state, step
 
@@ -81,9 +82,9 @@ def optimizer_of(config: Config, objective: Objective) -> optax.GradientTransfor
 
 
 def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
-    """The mesh that `sharding.make_mesh` would choose for so many devices, without the devices."""
-    shape = sharding.mesh_shape(config.train.mesh, config.model, devices)
-    return AbstractMesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * len(sharding.MESH_AXES))
+    """The mesh that `make_mesh` would choose for so many devices, without the devices."""
+    shape = mesh_shape(config.train.mesh, config.model, devices)
+    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def bytes_per_device(tree: Any) -> int:

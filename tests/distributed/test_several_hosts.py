@@ -112,7 +112,7 @@ def test_a_cluster_that_cannot_be(variables, words, monkeypatch):
 def test_no_cluster_at_all():
     # In a process of its own: this one's jax has been used, and can no longer join others.
     environment = {name: value for name, value in os.environ.items() if name not in hosts.VARIABLES}
-    code = "from coca_jax import hosts; hosts.join()"
+    code = "from coca_jax.distributed import processes; processes.join()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert "CocaError: --distributed found no cluster" in done.stderr
     assert "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID" in done.stderr

@@ -10,19 +10,20 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from coca_jax import config as config_lib
 from coca_jax.config import MeshConfig
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES, device_grid, make_mesh, mesh_shape, slice_count
 from coca_jax.distributed.sharding import RULES, Axis, constrain
 from coca_jax.errors import CocaError
 from coca_jax.models import coca
 
 
 def _mesh(*shape: int) -> jax.sharding.Mesh:
-    return sharding.make_mesh(MeshConfig(*shape))
+    return make_mesh(MeshConfig(*shape))
 
 
 def test_every_axis_has_a_rule_onto_known_mesh_axes():
     assert set(RULES) == set(Axis)
     for rule in RULES.values():
-        assert {rule or ()} <= {()} or set((rule,) if isinstance(rule, str) else rule) <= set(sharding.MESH_AXES)
+        assert {rule or ()} <= {()} or set((rule,) if isinstance(rule, str) else rule) <= set(MESH_AXES)
 
 
 def test_a_misspelt_axis_raises():
@@ -77,14 +78,14 @@ def test_make_mesh(config, shape):
 
 @pytest.mark.parametrize("config", [(3, 1, 1), (0, 3, 1), (0, 16, 1), (8, 2, 1), (1, 1, 1)])
 def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence(config):
-    with pytest.raises(CocaError, match="but there are 8: change train.mesh") as caught:
+    with pytest.raises(CocaError, match=r"but there are 8: change train.mesh") as caught:
         _mesh(*config)
     assert f"{config[1]} x {config[2]} devices" in str(caught.value)
 
 
 @pytest.mark.parametrize("config", [(0, 1, 0), (0, 0, 0), (-1, 1, 1)])
 def test_a_mesh_axis_below_one_is_refused(config):
-    with pytest.raises(CocaError, match="train.mesh"):
+    with pytest.raises(CocaError, match=r"train.mesh"):
         _mesh(*config)
 
 
@@ -114,16 +115,16 @@ SMALL = config_lib.ModelConfig(width=96, heads=3, text=config_lib.TextConfig(voc
     ],
 )
 def test_the_mesh_is_chosen_for_the_model_and_the_devices(model, devices, slices, shape):
-    assert sharding.mesh_shape(MeshConfig(), model, devices, slices) == shape
+    assert mesh_shape(MeshConfig(), model, devices, slices) == shape
     # What was chosen can be said explicitly, and then holds.
-    assert sharding.mesh_shape(MeshConfig(*shape), model, devices, slices) == shape
+    assert mesh_shape(MeshConfig(*shape), model, devices, slices) == shape
 
 
 def test_a_conv_stems_narrow_layers_limit_the_choice():
     image = config_lib.ImageEncoderConfig(size=256, patch=16, stem="conv", layers=12)
     model = config_lib.ModelConfig(width=768, image=image)  # 96, 192, 384, 768
     assert model.stem_widths == (96, 192, 384, 768)
-    assert sharding.mesh_shape(MeshConfig(), model, 256) == (8, 32, 1)
+    assert mesh_shape(MeshConfig(), model, 256) == (8, 32, 1)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +138,11 @@ def test_a_conv_stems_narrow_layers_limit_the_choice():
     ],
 )
 def test_an_explicit_axis_wins(explicit, shape):
-    assert sharding.mesh_shape(MeshConfig(*explicit), GIANT, 2048) == shape
+    assert mesh_shape(MeshConfig(*explicit), GIANT, 2048) == shape
 
 
 def test_without_a_model_nothing_is_spread():
-    assert sharding.mesh_shape(MeshConfig(), None, 8) == (8, 1, 1)
+    assert mesh_shape(MeshConfig(), None, 8) == (8, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,29 +169,29 @@ def _slices_along(grid: np.ndarray, axis: int) -> set[int]:
 @pytest.mark.parametrize("shape", [(4, 4, 1), (2, 8, 1), (2, 4, 2), (8, 1, 2)])
 def test_data_crosses_slices_and_nothing_else_does(shape):
     chips = _chips(2, 8)
-    assert sharding.slice_count(chips) == 2
-    grid = sharding.device_grid(shape, chips)
+    assert slice_count(chips) == 2
+    grid = device_grid(shape, chips)
     assert grid.shape == shape and set(grid.flat) == set(chips)
     assert _slices_along(grid, 0) == {2} and _slices_along(grid, 1) == _slices_along(grid, 2) == {1}
     assert {chip.slice_index for chip in grid[: shape[0] // 2].flat} == {0}  # a slice is a block of `data`
 
 
 def test_an_explicit_mesh_without_data_lets_fsdp_cross():
-    grid = sharding.device_grid((1, 16, 1), _chips(2, 8))
+    grid = device_grid((1, 16, 1), _chips(2, 8))
     assert grid.shape == (1, 16, 1) and [chip.slice_index for chip in grid.flat] == [0] * 8 + [1] * 8
-    grid = sharding.device_grid((2, 8, 1), _chips(4, 4))
+    grid = device_grid((2, 8, 1), _chips(4, 4))
     assert _slices_along(grid, 0) == _slices_along(grid, 1) == {2}
 
 
 def test_tensor_never_crosses_slices():
     with pytest.raises(
-        CocaError, match="1 x 1 x 16 does not fit 2 slices of 8 devices: make train.mesh.data a multiple"
+        CocaError, match=r"1 x 1 x 16 does not fit 2 slices of 8 devices: make train.mesh.data a multiple"
     ):
-        sharding.device_grid((1, 1, 16), _chips(2, 8))
+        device_grid((1, 1, 16), _chips(2, 8))
 
 
 def test_a_mesh_of_given_devices():
-    mesh = sharding.make_mesh(MeshConfig(), BASE, jax.devices()[2:6])
+    mesh = make_mesh(MeshConfig(), BASE, jax.devices()[2:6])
     assert dict(mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 1}
     assert set(mesh.devices.flat) == set(jax.devices()[2:6])
 
@@ -202,9 +203,9 @@ def _giant() -> tuple:
 def test_the_giant_fits_the_meshes_that_are_chosen_for_it():
     params, logical = _giant()
     for devices in (1, 8, 256, 512, 2048):
-        shape = sharding.mesh_shape(MeshConfig(), GIANT, devices)
-        sharding.check_parameters(AbstractMesh(shape, sharding.MESH_AXES), params, logical)
-    sharding.check_parameters(AbstractMesh((2, 1, 8), sharding.MESH_AXES), params, logical)
+        shape = mesh_shape(MeshConfig(), GIANT, devices)
+        sharding.check_parameters(AbstractMesh(shape, MESH_AXES), params, logical)
+    sharding.check_parameters(AbstractMesh((2, 1, 8), MESH_AXES), params, logical)
 
 
 @pytest.mark.parametrize(
@@ -222,17 +223,17 @@ def test_the_giant_fits_the_meshes_that_are_chosen_for_it():
 )
 def test_a_dimension_that_does_not_divide_is_named(shape, sentence):
     with pytest.raises(CocaError, match="the parameter image_encoder/layers/blocks/attention/") as caught:
-        sharding.check_parameters(AbstractMesh(shape, sharding.MESH_AXES), *_giant())
+        sharding.check_parameters(AbstractMesh(shape, MESH_AXES), *_giant())
     assert str(caught.value).endswith(sentence) and "\n" not in str(caught.value)
 
 
 def test_a_large_parameter_left_whole_is_named(monkeypatch):
     monkeypatch.setitem(RULES, Axis.VOCABULARY, None)
     params, logical = _giant()
-    sharding.check_parameters(AbstractMesh((8, 1, 1), sharding.MESH_AXES), params, logical)  # no parameter is sharded
-    sharding.check_parameters(AbstractMesh((4, 2, 1), sharding.MESH_AXES), params, logical)  # the width is
-    with pytest.raises(CocaError, match="softmax/kernel of 90,112,000 numbers would lie whole") as caught:
-        sharding.check_parameters(AbstractMesh((4, 1, 2), sharding.MESH_AXES), params, logical)
+    sharding.check_parameters(AbstractMesh((8, 1, 1), MESH_AXES), params, logical)  # no parameter is sharded
+    sharding.check_parameters(AbstractMesh((4, 2, 1), MESH_AXES), params, logical)  # the width is
+    with pytest.raises(CocaError, match="softmax/kernel of 90,112,000 numbers would be replicated") as caught:
+        sharding.check_parameters(AbstractMesh((4, 1, 2), MESH_AXES), params, logical)
     assert "(width, vocabulary)" in str(caught.value)
 
 
@@ -312,9 +313,9 @@ def test_batches_are_spread_over_data_and_fsdp():
 def test_batch_size_must_divide():
     mesh = _mesh(2, 2, 2)
     sharding.check_batch_size(mesh, 12)
-    with pytest.raises(CocaError, match="train.batch_size = 10 .* data x fsdp = 4 devices: make it a multiple of 4"):
+    with pytest.raises(CocaError, match=r"train.batch_size = 10 .* data x fsdp = 4 devices: make it a multiple of 4"):
         sharding.check_batch_size(mesh, 10)
     sharding.check_batch_size(_mesh(1, 1, 8), 1)
     sharding.check_batch_size(mesh, 24, microbatches=3)
-    with pytest.raises(CocaError, match="train.batch_size = 12 in 2 microbatches .* make it a multiple of 8"):
+    with pytest.raises(CocaError, match=r"train.batch_size = 12 in 2 microbatches .* make it a multiple of 8"):
         sharding.check_batch_size(mesh, 12, microbatches=2)

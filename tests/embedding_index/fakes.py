@@ -29,7 +29,7 @@ class FakeModel:
         return np.array(rows, np.float32).reshape(-1, WIDTH)
 
 
-def pictures(count: int, seed: int = 0) -> np.ndarray:
+def random_images(count: int, seed: int = 0) -> np.ndarray:
     """uint8 [count, 8, 8, 3], each of one colour."""
     colours = np.random.default_rng(seed).integers(0, 256, (count, 1, 1, 3))
     return np.broadcast_to(colours, (count, 8, 8, 3)).astype(np.uint8)

@@ -8,18 +8,18 @@ from PIL import Image
 from coca_jax.embedding_index import folder
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
-from tests.embedding_index.fakes import FakeModel, pictures
+from tests.embedding_index.fakes import FakeModel, random_images
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Seven pictures, one of them in a folder of its own, and what is none or is hidden."""
+    """Seven images, one of them in a folder of its own, and files that are hidden or not images."""
     path = tmp_path / "photos"
     (path / "more").mkdir(parents=True)
     (path / ".hidden").mkdir()
-    for i, picture in enumerate(pictures(7)):
+    for i, picture in enumerate(random_images(7)):
         Image.fromarray(picture).save(path / ("more" if i == 3 else "") / f"{i}.png")
-    Image.fromarray(pictures(1)[0]).save(path / ".hidden" / "x.png")
+    Image.fromarray(random_images(1)[0]).save(path / ".hidden" / "x.png")
     (path / "broken.jpg").write_bytes(b"<html>not found</html>")
     (path / "notes.txt").write_text("no picture")
     return path
@@ -40,7 +40,7 @@ def test_only_what_is_new_or_has_changed_is_embedded(photos):
     assert _update(model, photos)[1] == (0, 7, 0) and model.embedded == 7
     (photos / "1.png").unlink()
     os.utime(photos / "2.png", ns=(0, 1))
-    Image.fromarray(pictures(9)[8]).save(photos / "new.png")
+    Image.fromarray(random_images(9)[8]).save(photos / "new.png")
     shutil.copy(photos / "0.png", photos / "broken.jpg")
     changed, counts = _update(model, photos)
     assert counts == (3, 5, 2) and model.embedded == 10 and not changed.unreadable
@@ -52,7 +52,7 @@ def test_only_what_is_new_or_has_changed_is_embedded(photos):
 
 
 def test_an_interrupted_update_goes_on_where_it_was(photos, monkeypatch):
-    monkeypatch.setattr(folder, "_AT_ONCE", 2)
+    monkeypatch.setattr(folder, "_BATCH", 2)
     monkeypatch.setattr(folder, "_SAVE_EVERY", 2)
 
     class Interrupted(FakeModel):
@@ -73,14 +73,42 @@ def test_an_interrupted_update_goes_on_where_it_was(photos, monkeypatch):
     )
 
 
+def test_hidden_names_are_left_out_and_links_are_followed_once(photos, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    Image.fromarray(random_images(1)[0]).save(outside / "linked.png")
+    (photos / ".ipynb_checkpoints").mkdir()
+    shutil.copy(photos / "0.png", photos / ".ipynb_checkpoints" / "copy.png")
+    shutil.copy(photos / "0.png", photos / ".hidden.png")
+    (photos / "link").symlink_to(outside)
+    (photos / "link.png").symlink_to(outside / "linked.png")
+    (photos / "again").symlink_to(photos / "more")
+    (photos / "loop").symlink_to(photos)
+    found, _ = _update(FakeModel(), photos)
+    names = {entry.name for entry in found.index.entries}
+    assert names == {"link.png", "link/linked.png", "more/3.png", *(f"{i}.png" for i in (0, 1, 2, 4, 5, 6))}
+
+
+def test_the_log_counts_what_was_indexed_and_what_could_not_be_read(photos, caplog):
+    with caplog.at_level("INFO", "coca_jax"):
+        _update(FakeModel(), photos)
+    assert [record.getMessage() for record in caplog.records] == ["7 of 8 new images indexed, 1 unreadable"]
+    caplog.clear()
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"not an image")
+    with caplog.at_level("INFO", "coca_jax"), pytest.raises(CocaError, match=r"none of the 8 images .* can be read"):
+        _update(FakeModel(), photos)
+    assert [record.getMessage() for record in caplog.records] == ["0 of 8 new images indexed, 8 unreadable"]
+
+
 def test_a_folder_may_move_with_its_index_but_not_take_another_s(photos, tmp_path):
     model = FakeModel()
     _update(model, photos, tmp_path / "index")
     _update(model, photos)
     moved = photos.rename(tmp_path / "moved")
     found, counts = _update(model, moved)
-    assert counts == (0, 7, 0) and found.index.pictures == str(moved)
-    with pytest.raises(CocaError, match=f"is of the pictures in {photos}, not of {moved}.*--index"):
+    assert counts == (0, 7, 0) and found.index.folder == str(moved)
+    with pytest.raises(CocaError, match=f"is of the images in {photos}, not of {moved}.*--index"):
         _update(model, moved, tmp_path / "index")
     with pytest.raises(CocaError, match="another checkpoint"):
         _update(FakeModel("another"), moved)
@@ -88,7 +116,9 @@ def test_a_folder_may_move_with_its_index_but_not_take_another_s(photos, tmp_pat
 
 def test_a_place_that_cannot_be_written_to_is_named_before_the_work(photos):
     model = FakeModel()
-    with pytest.raises(CocaError, match=r"cannot be written to .* \(.*0.png is a file\): name another place"):
+    with pytest.raises(
+        CocaError, match=r"cannot be written to .* \(.*0.png is not a writable folder\): name another place"
+    ):
         _update(model, photos, photos / "0.png" / "index")
     assert not model.embedded
 
@@ -96,9 +126,9 @@ def test_a_place_that_cannot_be_written_to_is_named_before_the_work(photos):
 def test_folders_without_pictures_are_named(tmp_path):
     with pytest.raises(CocaError, match="absent does not exist"):
         _update(FakeModel(), tmp_path / "absent")
-    with pytest.raises(CocaError, match="there is no picture below"):
+    with pytest.raises(CocaError, match="there is no image below"):
         _update(FakeModel(), tmp_path)
     (tmp_path / "a.png").write_bytes(b"none")
-    with pytest.raises(CocaError, match="none of the 1 pictures .* can be read: .*a.png"):
+    with pytest.raises(CocaError, match=r"none of the 1 images .* can be read: .*a.png"):
         _update(FakeModel(), tmp_path)
     assert not (tmp_path / folder.PLACE).exists()

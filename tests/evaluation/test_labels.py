@@ -6,7 +6,7 @@ import pytest
 from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.data.text import class_names as class_files
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.labels import classification, labels_in
+from coca_jax.evaluation.labels import classification, record_labels
 from tests.data import builders
 
 PAGE = """# Prompts
@@ -41,7 +41,7 @@ def test_the_forms_of_files_of_names_and_prompts(tmp_path):
     several = write(tmp_path / "names.json", {"pets": ["cat", "dog"], "cars": ["van"]})
     assert class_files.class_names(f"{several}:pets") == [("cat",), ("dog",)]
     assert class_files.class_names(write(tmp_path / "list.json", ["cat", "dog"])) == [("cat",), ("dog",)]
-    assert class_files.class_names(write(tmp_path / "lines.txt", "cat\n\n sea lion \n")) == [("cat",), ("sea lion",)]
+    assert class_files.class_names(write(tmp_path / "lines.txt", "cat\n sea lion \n")) == [("cat",), ("sea lion",)]
     assert class_files.class_names(write(tmp_path / "map.json", {"n1": "cat"})) == {"n1": ("cat",)}
     half = write(tmp_path / "half.json", '["cat \\ud83d"]')  # of a pair, which no tokeniser takes
     assert class_files.class_names(half) == [("cat ?",)]
@@ -102,7 +102,7 @@ def test_the_forms_of_class_numbers(tmp_path):
 
 
 def labelled(*labels) -> list[tuple[str, ...]]:
-    return [labels_in(label) for label in labels]
+    return [record_labels(label) for label in labels]
 
 
 def test_numbers_names_and_sorted_folders_find_their_classes(tmp_path):
@@ -149,12 +149,16 @@ def test_without_names_the_labels_are_the_classes_with_those_of_other_records():
 
 
 def test_labels_of_metadata():
-    assert labels_in(b"cat") == ("cat",) and labels_in(np.int64(3)) == ("3",) and labels_in("") == ()
-    assert labels_in([1, "a"]) == labels_in(np.array(["1", "a"])) == ("1", "a")
+    assert record_labels(b"cat") == ("cat",) and record_labels(np.int64(3)) == ("3",) and record_labels("") == ()
+    assert record_labels([1, "a"]) == record_labels(np.array(["1", "a"])) == ("1", "a")
 
 
 @pytest.mark.parametrize("labels, said", [(("b", "c", "a"), True), (("n00000002", "n00000003", "n00000001"), False)])
 def test_folders_that_are_matched_by_their_order_alone_are_said(tmp_path, caplog, labels, said):
     asked = builders.evaluation_dataset(class_names=write(tmp_path / "names.json", ["zebra", "ant", "cow"]))
     assert classification("class", labelled(*labels), asked).targets.tolist() == [1, 2, 0]
-    assert ("(a = zebra, b = ant, c = cow, …): name class_ids" in caplog.text) == said == bool(caplog.records)
+    assert (
+        ("(a = zebra, b = ant, c = cow, …): set classification.class_ids" in caplog.text)
+        == said
+        == bool(caplog.records)
+    )

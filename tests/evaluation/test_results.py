@@ -4,7 +4,8 @@ import os
 import pytest
 
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.results import read_evaluation, write_evaluation
+from coca_jax.evaluation.results import read_evaluation, results_table, write_evaluation
+from coca_jax.evaluation.tasks.base import DatasetResult
 from coca_jax.storage.files import write_atomically
 
 
@@ -37,3 +38,22 @@ def test_anything_else_is_refused_in_one_sentence(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CocaError, match="evaluat"):
         read_evaluation(path)
+
+
+def test_the_table_is_for_people():
+    metrics = {
+        "a/images": 1_200,
+        "a/image_to_text_r1": 0.5,
+        "a/image_to_text_mean_rank": 1_234.0,
+        "a/caption_cider": 1.25,
+        "a/zero_shot_x": float("nan"),
+    }
+    table = results_table([DatasetResult("a", metrics, {"a/image_to_text_r1": 0.001})])
+    assert [line.split() for line in table.splitlines()] == [
+        ["dataset", "metric", "value", "baseline"],
+        ["a", "images", "1,200"],
+        ["a", "image_to_text_r1", "50.00", "%", "0.10", "%"],
+        ["a", "image_to_text_mean_rank", "1,234.0"],
+        ["a", "caption_cider", "1.2500"],
+        ["a", "zero_shot_x", "n/a"],
+    ]

@@ -45,7 +45,7 @@ def test_the_model_s_own_method_cuts_pads_and_divides_by_tokens():
     tokens = (coca.vocabulary.encode(TEXTS[:4], 24) != coca.vocabulary.pad_id).sum(axis=1) - 1
     found = coca.caption_log_likelihoods(pictures, TEXTS[:4], per_token=True)
     np.testing.assert_allclose(found, expected / tokens, rtol=1e-4, atol=1e-4)
-    with pytest.raises(CocaError, match="takes .* tokens"):
+    with pytest.raises(CocaError, match=r"takes .* tokens"):
         coca.caption_log_likelihoods(pictures, ["a red thing " * 20])
     assert coca.caption_log_likelihoods(pictures, ["a red thing " * 20], long_text="truncate").shape == (3, 1)
 

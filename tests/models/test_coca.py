@@ -40,6 +40,7 @@ _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_le
 
 def _coca(changes: dict) -> coca.Coca:
     values = config_lib.default()
+    values.data.dataset.update(format="folder", path="tokens")  # as a config with precomputed tokens needs
     values.update_from_flattened_dict(TINY | {key.replace("__", "."): value for key, value in changes.items()})
     return tiny.model(config_lib.from_config_dict(values))
 

@@ -29,7 +29,10 @@ BLOCKS = {
     blocks.Table: blocks.Table([HOSTILE], [[HOSTILE], [blocks.Cell(HOSTILE, HOSTILE)]], HOSTILE, HOSTILE),
     blocks.Matrix: blocks.Matrix([HOSTILE, "b"], np.array([[3, 1], [0, 0]]), HOSTILE),
     blocks.Gallery: blocks.Gallery(
-        HOSTILE, [blocks.Card(IMAGE, [LINE], HOSTILE, IMAGE), blocks.Card(None, [LINE])], HOSTILE, "strip"
+        HOSTILE,
+        [blocks.Card(IMAGE, [LINE], HOSTILE, IMAGE), blocks.Card(None, [LINE], HOSTILE, IMAGE), blocks.Card(None)],
+        HOSTILE,
+        "strip",
     ),
     blocks.Pixels: blocks.Pixels(IMAGE, HOSTILE, 2),
     blocks.Tokens: blocks.Tokens([(HOSTILE, 7, True)]),
@@ -86,7 +89,7 @@ def test_every_block_opens_in_a_browser_and_only_the_page_s_own_script_may_run(t
         tmp_path / "new" / "x.html", kind="x", title="x", sections=[blocks.Section("", "", list(BLOCKS.values()))]
     )
     page = open_page(tmp_path / "new" / "x.html", tmp_path, width)
-    assert page.errors == "[]" and not page.console and page.images == 3
+    assert page.errors == "[]" and not page.console and page.images == 4
     assert page.missing_images == page.unnamed_images == 0 and page.overflow <= 0
     source = (tmp_path / "new" / "x.html").read_text(encoding="utf-8")
     (tmp_path / "new" / "y.html").write_text(source.replace("</main>", "</main><script>document.title = 1</script>"))

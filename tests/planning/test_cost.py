@@ -10,7 +10,8 @@ import pytest
 
 from coca_jax import config
 from coca_jax.config import Config, ImageEncoderConfig, MeshConfig, ModelConfig, PoolerConfig, TextConfig, TrainConfig
-from coca_jax.distributed import chips, sharding
+from coca_jax.distributed import chips
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.planning import candidates as search
 from coca_jax.planning import cost, topology
@@ -182,7 +183,7 @@ def test_a_step_that_does_not_fit_has_no_traffic(monkeypatch):
 
 def test_bytes_a_device_are_those_of_the_arrays_laid_out():
     tiny = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, mesh=MeshConfig(2, 4, 1)))
-    built = program.build(tiny, sharding.make_mesh(tiny.train.mesh, tiny.model))
+    built = program.build(tiny, make_mesh(tiny.train.mesh, tiny.model))
     laid_out = jax.tree.map(
         lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), built.plan.abstract.params
     )

@@ -16,8 +16,8 @@ from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets
 from coca_jax.trainer import program
@@ -91,9 +91,7 @@ def tiny(data):
 @pytest.fixture(scope="module")
 def three_steps():
     """Trains three steps on a config's data, with one compiled program for all; returns the losses."""
-    mesh = jax.make_mesh(
-        (1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1]
-    )
+    mesh = jax.make_mesh((1, 1, 1), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1])
     built = program.build(config_lib.from_config_dict(tiny({})), mesh)
     compiled = built.compile()
 
@@ -102,7 +100,10 @@ def three_steps():
         batches = Pipeline(config, vocabulary).iterate()
         state, losses = built.plan.init(0), []
         for batch in itertools.islice(batches, 3):
-            placed = {key: hosts.global_batch(sharding.batch_sharding(mesh), 8, batch[key]) for key in built.batch}
+            placed = {
+                key: jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), batch[key])
+                for key in built.batch
+            }
             with jax.set_mesh(mesh):
                 state, metrics = compiled(state, placed)
             losses.append(float(metrics["loss"]))

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from coca_jax import config as config_lib
-from coca_jax.evaluation import run
+from coca_jax.evaluation.runner import evaluate_datasets
 from tests.evaluation import tiny_coca
-from tests.evaluation.fakes import opened_sets
+from tests.evaluation.fakes import opened
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "configs/eval"
 
@@ -31,14 +31,14 @@ def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig
 def test_each_config_is_whole_but_for_the_place_of_its_records(name):
     config = get_config(name)
     assert config.datasets
-    for key, asked in config.datasets.items():
-        assert asked.tasks, key
-        assert asked.download or asked.dataset.format in ("digit_scenes", "tars")
+    for key, one in config.datasets.items():
+        assert one.tasks, key
+        assert one.download or one.dataset.format in ("digit_scenes", "tars")
 
 
 def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_data):
     config = get_config("emoji", str(shared_data / "data/emoji"))
-    emoji, labels, likelihood, unseen, among_all = opened_sets(config, config.datasets, 16)
+    emoji, labels, likelihood, unseen, among_all = opened(config)
     counts = {task.name: len(task.labels) for task in emoji.classifications}
     assert len(emoji.images) == 1_622 and counts == {"name": 1_636, "group": 8, "subgroup": 95}
     assert len(unseen.images) == len(unseen.classifications[0].labels) == len(among_all.images) == 80
@@ -53,16 +53,11 @@ def test_the_emoji_by_name_group_and_subgroup_and_the_unseen_concepts(shared_dat
     assert not emoji.unreadable and emoji.images[[3]].shape == (1, 16, 16, 3) and not emoji.images.unreadable
 
 
-def test_digit_scenes_are_asked_as_a_set_of_their_own():
-    (held_out,) = opened_sets(
-        config_lib.EvaluationConfig(
-            datasets={"few": config_lib.EvaluationDatasetConfig(examples=20, tasks=("classification",))}
-        ),
-        ("few",),
-        40,
-    )
-    assert held_out.name == "few" and len(held_out.images) == 20
-    assert [task.name for task in held_out.classifications] == ["digit", "color"]
+def test_digit_scenes_are_a_dataset_by_name():
+    few = config_lib.EvaluationDatasetConfig(examples=20, tasks=("classification",))
+    (dataset,) = opened(config_lib.EvaluationConfig(datasets={"few": few}), size=40)
+    assert dataset.name == "few" and len(dataset.images) == 20
+    assert [task.name for task in dataset.classifications] == ["digit", "color"]
 
 
 def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path):
@@ -80,7 +75,6 @@ def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path
     values.update_from_flattened_dict(changes)
     values.datasets.coco.examples, values.datasets.coco.retrieval.captions_per_image = 6, 2
     config = config_lib.evaluation_from_config_dict(values)
-    (held_out,) = opened_sets(config, ("coco",), tiny_coca.SIZE)
-    (result,) = run.evaluate_sets(tiny_coca.coca(), [held_out], gallery=0)
-    assert result.metrics["coco/images"] == len(result.captions) == 6 and result.metrics["coco/texts"] == 12
-    assert "coco/caption_cider" in result.metrics and 285 in result.captions
+    (result,) = evaluate_datasets(tiny_coca.coca(), opened(config, size=tiny_coca.SIZE), gallery=0)
+    assert result.metrics["coco/images"] == len(result.server_captions) == 6 and result.metrics["coco/texts"] == 12
+    assert "coco/caption_cider" in result.metrics and 285 in result.server_captions

@@ -1,9 +1,12 @@
 """python -m coca_jax.tools."""
 
+import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from coca_jax.config import SourceConfig
@@ -92,11 +95,34 @@ def test_every_command_has_help(name):
     assert ("--distance" in result.stdout) == (name == "dedup") and "--config.key=value" in result.stdout
 
 
-def test_a_vocabulary_is_written_into_a_bucket(tmp_path, monkeypatch):
+def test_a_vocabulary_is_written_into_a_bucket_and_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call("vocabulary", builders.config(), "--output=memory://bucket/new/v.model", "--size=200")
     assert not list(tmp_path.iterdir())  # no folder named "memory:"
     assert Vocabulary.from_bytes(read("memory://bucket/new/v.model")).size == 200
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    call("vocabulary", builders.config(), "--output=~/v.model", "--size=200")
+    assert (tmp_path / "home" / "v.model").exists() and not (tmp_path / "~").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(CocaError, match=r"cannot be written to .*file/v.model .*: choose another path"):
         call("vocabulary", builders.config(), f"--output={tmp_path / 'file' / 'v.model'}", "--size=200")
+
+
+def test_tools_work_on_stored_tokens(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    members = []
+    for i in range(12):
+        tokens = rng.normal(size=(5, 32 if i else 3)).astype(np.float16)  # the first one has another width
+        members += [(f"{i:03}.npy", builders.npy(tokens)), (f"{i:03}.txt", f"shade {i}".encode())]
+    builders.write_tar(tmp_path / "a.tar", members)
+    config = builders.config(format="tars", path=str(tmp_path), holdout=1e-9, max_bad_ratio=0.5)
+    image = dataclasses.replace(config.model.image, kind="precomputed", tokens=5)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, image=image, width=32))
+    call("stats", config, "--json")
+    stats = json.loads(capsys.readouterr().out)["tars"]
+    assert stats["formats"] == {"stored tokens": 11} and list(stats["corrupt"].values()) == [1]
+    call("speed", config, "--seconds=0", "--json")
+    assert json.loads(capsys.readouterr().out)["pipeline"]["records"] == 8
+    call("inspect", config, f"--output={tmp_path / 'x.html'}", "--count=3")
+    assert "images of 5 x 32" in capsys.readouterr().out
+    assert (tmp_path / "x.html").read_text().count("5 stored tokens, values from -") == 3

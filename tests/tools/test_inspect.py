@@ -40,7 +40,7 @@ def vocabulary():
     return train_vocabulary([f"shade {i} <b></b>" for i in range(120)], 64)
 
 
-def pictures(page: str) -> list[np.ndarray]:
+def images(page: str) -> list[np.ndarray]:
     return [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         for data in re.findall(r'<img[^>]*src="data:image/png;base64,([^"]*)"', page)
@@ -51,7 +51,7 @@ def test_the_page_is_the_batch(config, vocabulary, tmp_path):
     summary = inspect.write_samples(str(tmp_path / "look.html"), config, vocabulary, step=3, count=16)
     page = (tmp_path / "look.html").read_text()
     batch = Pipeline(config, vocabulary).batch(3)
-    shown = pictures(page)
+    shown = images(page)
     for row, image in enumerate(batch["image"]):
         np.testing.assert_array_equal(shown[2 * row], image)  # as it is, then enlarged
         np.testing.assert_array_equal(shown[2 * row + 1], image)
@@ -84,7 +84,7 @@ def test_some_rows_of_a_large_batch_and_the_evaluation(config, vocabulary, tmp_p
     )
     call("inspect", config, f"--output={tmp_path / 'l.html'}", "--count=4", "--split=evaluation")
     page = (tmp_path / "l.html").read_text()
-    assert len(pictures(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
+    assert len(images(page)) == 8 and "4 of the 16 rows of step 0, split evaluation" in capsys.readouterr().out
     assert [int(row) for row in re.findall(r"row (\d+) of step", page)] == [2, 6, 10, 14]
     store = records.open_records(config.data.dataset, "evaluation")
     held = {store.name(i) for i in range(len(store))}

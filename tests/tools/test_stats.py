@@ -20,11 +20,11 @@ def truncated(data: bytes) -> bytes:
 
 @pytest.fixture
 def config(tmp_path):
-    """30 records: 24 clean ones, of which two have the same picture and 13 the same caption; 6 of five kinds of dirt."""
+    """30 records: 24 clean ones, of which two have the same image and 13 the same caption; 6 of five kinds of dirt."""
     members = []
 
-    def add(key: str, picture: bytes, caption: bytes) -> None:
-        members.extend([(f"{key}.jpg", picture), (f"{key}.txt", caption)])
+    def add(key: str, image: bytes, caption: bytes) -> None:
+        members.extend([(f"{key}.jpg", image), (f"{key}.txt", caption)])
 
     for i in range(24):
         image = builders.encoded(photo(i, 60 if i < 20 else 90, 60), "JPEG" if i < 20 else "PNG")
@@ -33,7 +33,7 @@ def config(tmp_path):
     Image.new("1", (9_000, 9_000)).save(huge, "PNG")
     add("html0", b"<html>404</html>", b"a page")
     add("html1", b"<html>404</html>", b"another page")
-    add("cut", truncated(builders.encoded(photo(50), "JPEG")), b"half a picture")
+    add("cut", truncated(builders.encoded(photo(50), "JPEG")), b"half an image")
     add("huge", huge.getvalue(), b"a bomb")
     add("silent", builders.picture(7), b"  \n")
     add("latin", builders.picture(8), "caf\xe9".encode("latin-1"))

@@ -13,6 +13,7 @@ from coca_jax import config as config_lib
 from coca_jax.cli import app as command_line
 from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.storage.files import as_path
 from coca_jax.trainer import preemption, program
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
@@ -38,7 +39,7 @@ def batches(c: config_lib.Config, rows: np.ndarray, start: int):
 
 
 def train(folder: pathlib.Path, c: config_lib.Config) -> int:
-    mesh = sharding.make_mesh(c.train.mesh, c.model)
+    mesh = make_mesh(c.train.mesh, c.model)
     folder = as_path(folder)
     hosts.check_shared(folder)
     checkpoints = Checkpoints(folder, keep=2)

@@ -13,7 +13,7 @@ import tiny
 from jax.sharding import AxisType
 from trainer import host_worker
 
-from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
 from coca_jax.storage.files import as_path
 from coca_jax.trainer import checkpoint, program, state
@@ -23,7 +23,7 @@ from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 def plan_on(*shape: int) -> state.StatePlan:
     config = host_worker.config(steps=10, ema_decay=0.9)
     devices = jax.devices()[: math.prod(shape)]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     return program.build(config, mesh).plan
 
 
@@ -66,7 +66,7 @@ def test_load_gives_the_parameters_on_one_device_or_on_a_mesh(saved):
 
 
 def plan_mesh(*shape: int) -> jax.sharding.Mesh:
-    return jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 # Copies in part, other versions, and folders that cannot be written

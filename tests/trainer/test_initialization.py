@@ -6,6 +6,7 @@ from etils import epath
 from coca_jax import config as config_lib
 from coca_jax.config import MeshConfig
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.models.image_encoder import resize_positions
 from coca_jax.trainer import initialization as warm_start
@@ -36,7 +37,7 @@ def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def first_stage(tmp_path_factory) -> tuple[str, dict]:
     """The folder of a run at 16 pixels that was saved at step 7, and its parameters."""
     folder = tmp_path_factory.mktemp("first")
-    config, mesh = _config(), sharding.make_mesh(MeshConfig(fsdp=1))
+    config, mesh = _config(), make_mesh(MeshConfig(fsdp=1))
     plan = _plan(config, mesh)
     with jax.set_mesh(mesh):
         random = jax.tree_util.tree_map_with_path(lambda path, x: _value(str(path), x.shape), plan.abstract.params)
@@ -49,7 +50,7 @@ def first_stage(tmp_path_factory) -> tuple[str, dict]:
 
 
 def _start(config: config_lib.Config, *shape: int) -> state.TrainState:
-    mesh = sharding.make_mesh(MeshConfig(*(shape or (2, 2, 2))))
+    mesh = make_mesh(MeshConfig(*(shape or (2, 2, 2))))
     plan = _plan(config, mesh)
     with jax.set_mesh(mesh):
         found = warm_start.initial_state(config, plan, mesh)

@@ -313,7 +313,7 @@ def test_one_batch_is_learned_by_heart():
         run.state.params,
         dict(bos_id=vocabulary.bos_id, eos_id=vocabulary.eos_id, pad_id=vocabulary.pad_id),
     )
-    found = jax.jit(lambda images: generation.greedy(run.model, params, images, **special))(batch["image"])
+    found = jax.jit(lambda images: generation.generate(run.model, params, images, **special))(batch["image"])
     assert vocabulary.decode(found) == CAPTIONS
     np.testing.assert_array_equal(found, ids)
     output = jax.jit(run.model.apply)({"params": params}, batch["image"], ids, ids != tiny.PAD)

@@ -57,23 +57,7 @@ IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "jf
 CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
 TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no image
 # Suffixes of images that it does not read: such files are counted.
-UNREAD_SUFFIXES = (
-    "heic",
-    "heif",
-    "jxl",
-    "jp2",
-    "svg",
-    "psd",
-    "ico",
-    "tga",
-    "ppm",
-    "pgm",
-    "exr",
-    "dng",
-    "cr2",
-    "nef",
-    "arw",
-)
+UNREAD_SUFFIXES = ("heic", "heif", "jxl", "jp2", "svg", "psd", "ico", "tga", "ppm", "exr", "dng", "cr2", "nef", "arw")
 _MOST_TEXTS = 100  # made by a template of one row
 _MOST_NAMES = 20  # of fields in an error
 

@@ -13,6 +13,7 @@ from coca_jax.storage import files
 
 # Below this size the 256 byte pieces would crowd out words; from it on they make every text encodable without UNK.
 _BYTE_FALLBACK_FROM = 4_096
+_IN_TRAINING = "raise model.text.length, shorten the text, or set data.long_text = truncate"
 _TRAINING_THREADS = 2  # fixed: the pieces depend on how the corpus is split over threads
 
 
@@ -79,13 +80,16 @@ class Vocabulary:
         """Loads `model_bytes` of another vocabulary."""
         return cls(model_bytes)
 
-    def encode(self, texts: Sequence[str], length: int, long_text: str = "error") -> np.ndarray:
+    def encode(
+        self, texts: Sequence[str], length: int, long_text: str = "error", advice: str = _IN_TRAINING
+    ) -> np.ndarray:
         """Token ids, int32 [len(texts), length]; each row is BOS, the text's tokens, EOS, pads.
 
         Args:
           texts: any strings.
           length: tokens a row, with BOS and EOS.
           long_text: "truncate" keeps the first tokens and EOS; "error" refuses.
+          advice: the end of that error's sentence.
 
         Raises:
           CocaError: a text takes more than `length` tokens under "error"; the first such text is named.
@@ -95,7 +99,7 @@ class Vocabulary:
         for row, text, tokens in zip(rows, texts, map(self._processor.encode, texts), strict=True):
             if len(tokens) + 2 > length:
                 if long_text == "error":
-                    raise CocaError(too_long(text, len(tokens) + 2, length))
+                    raise CocaError(too_long(text, len(tokens) + 2, length, advice))
                 tokens = tokens[: length - 2]
             row[0] = self.bos_id
             row[1 : len(tokens) + 1] = tokens
@@ -120,13 +124,10 @@ class Vocabulary:
         return self._processor.id_to_piece(token) if 0 <= token < self.size else "?"
 
 
-def too_long(text: str, tokens: int, length: int) -> str:
-    """The message about a text of `tokens` tokens (with BOS and EOS) for a model that reads `length`."""
+def too_long(text: str, tokens: int, length: int, advice: str) -> str:
+    """The error's sentence for a text of `tokens` tokens (with BOS and EOS) if the model has `length` positions."""
     shown = text if len(text) <= 60 else text[:57] + "…"
-    return (
-        f"the text {shown!r} takes {tokens} tokens and the model reads {length}: raise model.text.length, "
-        "shorten the text, or set data.long_text = truncate"
-    )
+    return f"the text {shown!r} takes {tokens} tokens and the model reads {length}: {advice}"
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:

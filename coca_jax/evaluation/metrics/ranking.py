@@ -1,21 +1,29 @@
 """Ranks among scored candidates, where ties never flatter the model.
 
 A right answer's rank is the number of wrong candidates that score at least as high as it does. Ties thus count
-against the model: embeddings that are all equal score 0 %, not 100 %, whatever the order of the candidates; and a
+against the model: embeddings that are all equal reach 0 %, not 100 %, whatever the order of the candidates; and a
 score that is not a number never counts as a hit.
 """
 
 from collections.abc import Iterator
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from coca_jax.embedding_index.nearest import nearest
+from coca_jax.embedding_index.nearest import similarities
 
-_CHUNK_SCORES = 4_000_000  # scores in memory at a time: 16 MB of float32
+NO_LABEL = -1  # fills the rows of a label table that have fewer labels than the widest one
+_SCORES = 4_000_000  # in memory at a time: 16 MB of float32
+_FEWEST = 16  # queries of a block
+_similarities = jax.jit(similarities)
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The rank of each query's best right candidate, 0 the best.
+
+    >>> ranks(np.array([[0.9, 0.5, 0.1], [0.5, 0.5, 0.1]]), np.array([[True, False, False]] * 2)).tolist()
+    [0, 1]
 
     Args:
       scores: [Q, N] of each query and candidate, higher is better.
@@ -30,12 +38,19 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def hit_rate(query_ranks: np.ndarray, k: int) -> float:
-    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries."""
+    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries.
+
+    >>> hit_rate(np.array([0, 4, 5, 0]), 5)
+    0.75
+    """
     return float(np.mean(query_ranks < k)) if len(query_ranks) else float("nan")
 
 
 def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
+
+    >>> chance_hit_rate(np.array([1, 3]), 4, 1)
+    0.5
 
     Args:
       right_counts: [Q], how many of the candidates are right for each query.
@@ -43,7 +58,7 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
       k: how many of the ranked candidates count.
 
     Returns:
-      The mean over queries of 1 − C(N − r, k) / C(N, k).
+      The mean over queries of 1 - C(N - r, k) / C(N, k); NaN without queries.
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))
@@ -52,23 +67,50 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     return float(np.mean(1 - missed)) if len(wrong) else float("nan")
 
 
-def query_chunks(queries: int, candidates: int) -> Iterator[slice]:
-    """Slices of the queries small enough that their scores against all candidates fit in memory."""
-    size = max(1, _CHUNK_SCORES // max(1, candidates))
-    for start in range(0, queries, size):
-        yield slice(start, min(start + size, queries))
+def scored_blocks(queries: np.ndarray, candidates: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """The dot products of all queries with all candidates in full float32, some queries at a time.
 
-
-def top(query_embeddings: np.ndarray, candidate_embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k candidates most similar to each query, the best first; of equal ones the earlier comes first.
+    Each distinct candidate is scored once, so that equal candidates tie exactly: in a product of all of them a copy
+    may round differently, depending on where it stands.
 
     Args:
-      query_embeddings: [Q, E].
-      candidate_embeddings: [N, E].
-      k: how many to return; at most N of them exist.
+      queries: float32 [Q, E].
+      candidates: float32 [N, E].
+
+    Yields:
+      Which queries, and their scores, float32 [n, N].
+    """
+    distinct, places = np.unique(candidates, axis=0, return_inverse=True)
+    on_device = jnp.asarray(distinct, jnp.float32)
+    size = min(len(queries), max(_FEWEST, _SCORES // max(1, len(candidates))))
+    for start in range(0, len(queries), max(1, size)):
+        block = np.asarray(queries[start : start + size], np.float32)
+        full = np.pad(block, ((0, size - len(block)), (0, 0)))  # one shape is compiled once
+        yield slice(start, start + len(block)), np.asarray(_similarities(full, on_device))[: len(block), places]
+
+
+def label_ranks(
+    queries: np.ndarray, candidates: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks by dot product, where a candidate is right for a query iff they share a label.
+
+    >>> axes = np.eye(3, dtype=np.float32)
+    >>> found, counts = label_ranks(axes, axes[[0, 2, 2]], np.array([[0], [1], [2]]), np.array([[0], [1], [2]]))
+    >>> found.tolist(), counts.tolist()
+    ([0, 2, 1], [1, 1, 1])
+
+    Args:
+      queries, candidates: float32 [Q, E] and [N, E].
+      query_labels, candidate_labels: int [Q, J] and [N, K], filled up with NO_LABEL.
 
     Returns:
-      indices: int64 [Q, min(k, N)] of the candidates.
-      scores: float32 [Q, min(k, N)], their dot products with the query.
+      int64 [Q], as `ranks`; int64 [Q], how many candidates are right.
     """
-    return nearest(query_embeddings, [candidate_embeddings], k)
+    found, counts = np.zeros((2, len(queries)), np.int64)
+    for rows, scores in scored_blocks(queries, candidates):
+        right = np.zeros(scores.shape, bool)
+        for own in query_labels[rows].T:
+            for other in candidate_labels.T:
+                right |= (own[:, None] == other) & (own != NO_LABEL)[:, None]
+        found[rows], counts[rows] = ranks(scores, right), right.sum(axis=1)
+    return found, counts

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from absl import flags
 
+from coca_jax.cli.app import define_path, define_paths, required
 from coca_jax.config import Config
-from coca_jax.errors import CocaError
 from coca_jax.tools.common import open_datasets
 from coca_jax.tools.dedup.images import Collection, evaluation_collections
 from coca_jax.tools.dedup.report import write_report
@@ -21,15 +21,15 @@ from coca_jax.tools.dedup.search import Embedding, find_duplicates
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
-    output = flags.DEFINE_string("output", None, "The folder to write into.", flag_values=values)
-    against = flags.DEFINE_multi_string(
-        "against", [], "More evaluation images: a folder, or a config file with held-out records.", flag_values=values
+    output = define_path("output", "The folder to write into.", values)
+    against = define_paths(
+        "against", "More evaluation images: a folder, or a config file with held-out records.", values
     )
     own = flags.DEFINE_bool("own", True, "Compare with the config's own held-out records.", flag_values=values)
     distance = flags.DEFINE_integer(
         "distance", 8, "Bits of 64 in which hashes of near-duplicates may differ.", 0, 64, flag_values=values
     )
-    checkpoint = flags.DEFINE_string("checkpoint", "", "Compare by this model's embeddings, too.", flag_values=values)
+    checkpoint = define_path("checkpoint", "Compare by this model's embeddings, too.", values)
     similarity = flags.DEFINE_float(
         "similarity", 0.95, "The cosine of embeddings of near-duplicates, at least.", 0.0, 1.0, flag_values=values
     )
@@ -37,8 +37,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
     def run(config: Config) -> None:
-        if not output.value:
-            raise CocaError("--output is missing: name a folder for the lists of keys")
+        folder = required(output)
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
@@ -47,7 +46,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         result = find_duplicates(
             training, evaluation, distance=distance.value, workers=workers.value, embedding=embedding
         )
-        write_report(output.value, config, result, training, evaluation, shown.value)
+        write_report(folder, config, result, training, evaluation, shown.value)
 
     return run
 

@@ -1,6 +1,7 @@
 """Collections of images to compare: splits of a config's datasets, of other config files, and plain folders."""
 
 import dataclasses
+import os
 import runpy
 from collections.abc import Sequence
 
@@ -32,8 +33,8 @@ def evaluation_collections(config: Config, against: Sequence[str], own: bool = T
     Raises:
       CocaError: one of them does not exist or cannot be read, or there are none at all.
     """
-    collections = _held_out(config) if own else _held_out(config.evaluation)
-    for path in against:
+    collections = _held_out(config if own else config.evaluation)
+    for path in map(os.path.expanduser, against):
         if path.partition(":")[0].endswith(".py"):
             collections += _held_out(_config(path), f"{path} ")
         else:
@@ -45,11 +46,14 @@ def evaluation_collections(config: Config, against: Sequence[str], own: bool = T
 
 def _held_out(config: Config | EvaluationConfig, prefix: str = "") -> list[Collection]:
     """The held-out records of a config's training and evaluation datasets, but for digit_scenes."""
-    evaluation = config.evaluation if isinstance(config, Config) else config
-    datasets = [(name, one.dataset) for name, one in evaluation.datasets.items()]
     if isinstance(config, Config):
-        own = [(name, source.dataset) for name, source in config.data.sources.items()]
-        datasets = [(name, dataset) for name, dataset in own if dataset.holds_out] + datasets
+        own = [(name, source.dataset) for name, source in config.data.sources.items() if source.dataset.holds_out]
+        # A training dataset may have the same name.
+        datasets = own + [
+            (f"evaluation.datasets.{name}", one.dataset) for name, one in config.evaluation.datasets.items()
+        ]
+    else:
+        datasets = [(name, one.dataset) for name, one in config.datasets.items()]
     stored = [(name, dataset) for name, dataset in datasets if dataset.format != "digit_scenes"]
     return [Collection(prefix + name, open_records(dataset, "evaluation")) for name, dataset in stored]
 

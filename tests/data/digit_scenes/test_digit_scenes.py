@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.data.digit_scenes import language as scene_language
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.language import (
@@ -17,7 +18,7 @@ from coca_jax.data.digit_scenes.language import (
     phrasings,
 )
 from coca_jax.data.digit_scenes.scenes import scene
-from coca_jax.evaluation import open_dataset as evaluation_sets
+from coca_jax.evaluation.digit_scenes import open_digit_scenes
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +141,11 @@ def test_other_texts_mean_nothing(text):
 
 
 def test_the_evaluation_pool_has_distinct_meanings_and_true_classes():
-    pool = evaluation_sets.scenes(200, 40)
+    pool = open_digit_scenes("scenes", EvaluationDatasetConfig(examples=200), 40)
     forms = [meaning(captions[0]) for captions in pool.captions]
     assert len(pool.images) == len(set(forms)) == 200 and None not in forms
     assert all(
-        pool.meaning(text) == form for captions, form in zip(pool.captions, forms, strict=True) for text in captions
+        pool.grammar(text) == form for captions, form in zip(pool.captions, forms, strict=True) for text in captions
     )
     digit, color = pool.classifications
     assert len(digit.indices) == len(color.indices) == 60
@@ -154,4 +155,4 @@ def test_the_evaluation_pool_has_distinct_meanings_and_true_classes():
     for classification in pool.classifications:
         prompts = [t.format(label) for t in classification.templates for label in classification.labels]
         assert None not in map(scene_language.meaning, prompts) and len(set(prompts)) == len(prompts)
-    assert None not in map(pool.meaning, pool.sentences)
+    assert None not in map(pool.grammar, pool.queries)

@@ -1,11 +1,12 @@
 """What a model takes of an image: pixels, or stored tokens, which are checked before they are read."""
 
+import contextlib
 import io
 
 import numpy as np
 import pytest
 
-from coca_jax.config import DatasetConfig, ImageEncoderConfig, ModelConfig
+from coca_jax.config import DatasetConfig, ImageEncoderConfig, ModelConfig, from_config_dict
 from coca_jax.data.images.inputs import decode_input, decode_tokens, input_dtype, input_shape, load_input
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
@@ -89,10 +90,8 @@ def test_damaged_headers_never_escape_as_another_error():
         data = bytearray(whole)
         for place in rng.integers(0, 128, 3):
             data[place] = rng.integers(256)
-        try:
+        with contextlib.suppress(BadRecord):
             assert decode_tokens(bytes(data), SHAPE).shape == SHAPE
-        except BadRecord:
-            pass
 
 
 def test_tokens_are_given_as_files_bytes_and_arrays(tmp_path):
@@ -108,3 +107,23 @@ def test_tokens_are_given_as_files_bytes_and_arrays(tmp_path):
     for form in (np.zeros((8, 8, 3), np.uint8), np.zeros((4, 7), np.float32), np.zeros(SHAPE, np.int64), None):
         with pytest.raises(CocaError, match=r"takes stored tokens, float \(4, 6\), for an image"):
             load_input(form, TOKENS)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        ({}, r"takes stored tokens, and data\.dataset draws scenes or has frames"),
+        ({"dataset": {"format": "tars", "path": "x", "frames": 4}}, r"data\.dataset draws scenes or has frames"),
+        (
+            {"dataset": {"format": "tars", "path": "x"}, "augmentation": {"mirror": True}},
+            r"takes stored tokens, which data\.augmentation\.mirror cannot change",
+        ),
+    ],
+)
+def test_data_that_cannot_give_tokens_is_refused_before_anything_is_read(data, message):
+    values = {"model": {"image": {"kind": "precomputed", "tokens": 4}}, "data": data}
+    with pytest.raises(CocaError, match=message):
+        from_config_dict(values)
+    assert from_config_dict(values, reads_data=False).model.image.tokens == 4  # for `plan`
+    stored = {"dataset": {"format": "tars", "path": "x"}}
+    assert from_config_dict(values | {"data": stored}).data.dataset.path == "x"

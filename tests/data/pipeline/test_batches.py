@@ -420,7 +420,7 @@ def test_several_captions_take_turns(tmp_path, vocabulary):
 def test_contradictions_are_found_at_the_start(vocabulary):
     small = builders.config()
     small = builders.dataclasses.replace(small, model=builders.ModelConfig(text=builders.TextConfig(vocabulary_size=9)))
-    with pytest.raises(CocaError, match="model.text.vocabulary_size is 9"):
+    with pytest.raises(CocaError, match=r"model.text.vocabulary_size is 9"):
         Pipeline(small, vocabulary)
 
 

@@ -108,7 +108,7 @@ def test_labels_that_say_nothing(metadata, cause):
 def test_numbers_without_a_class_name_are_bad_records_as_text_and_as_numbers(label):
     """Rows of a CSV hold text, those of JSONL numbers: classes 1, 2, 3 of three names, numbers with a decimal point."""
     named = Texts(DatasetConfig(label_field="label", prompts=("a photo of a {}.",)), STORE)
-    with pytest.raises(BadRecord, match="class_names does not name|neither a class number"):
+    with pytest.raises(BadRecord, match=r"class_names does not name|neither a class number"):
         named.draw(record(label=label), np.random.default_rng(0))
 
 
@@ -176,9 +176,9 @@ def test_names_and_prompts_may_lie_in_files(tmp_path):
     assert Texts(plain, STORE).fingerprint != Texts(plain, NAMELESS).fingerprint
     assert len({texts.fingerprint, by_label.fingerprint, Texts(DatasetConfig(), NAMELESS).fingerprint}) == 3
     (tmp_path / "prompts.txt").write_text("a photo\n")
-    with pytest.raises(CocaError, match="prompts.txt"):
+    with pytest.raises(CocaError, match=r"prompts.txt"):
         Texts(config, NAMELESS)
-    with pytest.raises(CocaError, match="gone.txt"):
+    with pytest.raises(CocaError, match=r"gone.txt"):
         Texts(DatasetConfig(label_field="label", prompts=("gone.txt",)), NAMELESS)
 
 

@@ -9,6 +9,7 @@ import tiny
 from jax.sharding import AxisType
 
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.objectives.losses import captioning
 
 
@@ -106,7 +107,7 @@ def test_captioning_on_a_mesh_equals_one_device():
         jax.value_and_grad(lambda *a: _captioning_loss(*a, labels, mask, positions_per_chunk=4)[0], argnums=(0, 1, 2))
     )
     expected, expected_grads = grad(hidden, kernel, bias)
-    mesh = jax.make_mesh((2, 2, 2), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((2, 2, 2), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         axis = sharding.Axis
 
@@ -122,7 +123,7 @@ def test_captioning_on_a_mesh_equals_one_device():
 
 def test_the_output_projection_crosses_the_network_once_a_step():
     hidden, kernel, bias, labels, mask = _text(batch=8, length=24, width=16, vocabulary=64)
-    mesh = jax.make_mesh((1, 8, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((1, 8, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     axis = sharding.Axis
 
     def put(x, *axes):

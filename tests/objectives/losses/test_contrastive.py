@@ -8,6 +8,7 @@ import tiny
 from jax.sharding import AxisType
 
 from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.objectives.losses import contrastive
 
 
@@ -99,7 +100,7 @@ def test_contrastive_on_meshes_equals_one_device(shape):
     temperature = jnp.float32(0.07)
     loss, grads = jax.jit(jax.value_and_grad(_dense_contrastive, argnums=(0, 1, 2)))(x, y, temperature)
     devices = jax.devices()[: np.prod(shape)]
-    mesh = jax.make_mesh(shape, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    mesh = jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
     with jax.set_mesh(mesh):
 
         def put(z):
@@ -127,7 +128,7 @@ def test_similarities_of_all_pairs_never_exist():
     assert (
         tiny.largest(grad.lower(x, y, 0.07).compile().as_text()) <= 17 * 4 * 12 + 64 * 12
     )  # the embeddings' size, not 64 x 64
-    mesh = jax.make_mesh((8, 1, 1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    mesh = jax.make_mesh((8, 1, 1), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
         x, y = jax.device_put((x, y), sharding.batch_sharding(mesh))
         text = grad.lower(x, y, 0.07).compile().as_text()

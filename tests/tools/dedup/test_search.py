@@ -1,5 +1,6 @@
 """Near-duplicates of evaluation images are found, whatever was done to them, others are spared, and training leaves them out."""
 
+import dataclasses
 import io
 import json
 import types
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 import coca_jax
+from coca_jax.config import DatasetConfig, EvaluationDatasetConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -41,12 +43,12 @@ COPIES = {
 }
 
 
-def write(path, pictures: dict[str, bytes]) -> None:
+def write(path, images: dict[str, bytes]) -> None:
     builders.write_tar(
         path,
         [
             member
-            for key, data in pictures.items()
+            for key, data in images.items()
             for member in ((f"{key}.png", data), (f"{key}.txt", f"a picture {key}".encode("utf-8", "replace")))
         ],
     )
@@ -54,7 +56,7 @@ def write(path, pictures: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def config(tmp_path):
-    """Training pictures of which some are copies of held-out ones, one is plain, and one is no picture."""
+    """Training images of which some are copies of held-out ones, one is plain, and one is no image."""
     held = [photo(seed) for seed in range(HELD)]
     training = {
         f"copy_{name}": builders.encoded(change(image))
@@ -157,7 +159,7 @@ def test_folders_and_config_files_are_compared_too(config, tmp_path):
     reencoded(photo(101)).save(tmp_path / "more" / "p001.jpg")
     (tmp_path / "eval.py").write_text(
         "from coca_jax import config\n"
-        "def get_config(path):\n    return config.evaluation_config(more=config.evaluation_dataset(dataset=dict(format='folder', path=path, holdout=0.99)))\n"
+        "def get_config(path):\n    return config.evaluation_config(more=config.evaluation_dataset(dataset=dict(format='folder', path=path)))\n"
     )
     call(
         "dedup",
@@ -177,9 +179,21 @@ def test_folders_and_config_files_are_compared_too(config, tmp_path):
             call("dedup", config, f"--output={tmp_path / 'out'}", *wrong)
 
 
-def embed(pictures: np.ndarray) -> np.ndarray:
+def test_a_training_and_an_evaluation_dataset_may_share_a_name(config, tmp_path):
+    builders.write_folder(tmp_path / "more", range(3))
+    reencoded(photo(101)).save(tmp_path / "more" / "p001.jpg")
+    more = EvaluationDatasetConfig(DatasetConfig(format="folder", path=str(tmp_path / "more"), holdout=0.99))
+    evaluation = dataclasses.replace(config.evaluation, datasets={"tars": more})
+    call("dedup", dataclasses.replace(config, evaluation=evaluation), f"--output={tmp_path / 'out'}")
+    pairs = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]
+    assert {pair["evaluation"] for pair in pairs if pair["key"] != "other_1"} == {"tars"}
+    assert [pair["evaluation"] for pair in pairs if pair["key"] == "other_1"] == ["evaluation.datasets.tars"]
+    assert (tmp_path / "out" / "report.html").read_text().count("<img") == 2 * len(pairs) == 2 * (len(COPIES) + 1)
+
+
+def embed(images: np.ndarray) -> np.ndarray:
     """Mean colours: the order of channels apart, other_color has those of its original."""
-    means = np.sort(pictures.reshape(len(pictures), -1, 3).mean(1), axis=1) - 100.0
+    means = np.sort(images.reshape(len(images), -1, 3).mean(1), axis=1) - 100.0
     return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -76,7 +76,7 @@ class FolderRecords:
         self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
         self.names = self._source.names
-        self.damage: Mapping[str, int] = self._source.damage
+        self.damage: Counter[str] = self._source.damage
         self._places: tuple[str, ...] = (f"{self._folder}/",)
         sizes = self._probe(self._source) if isinstance(self._source, Manifests) else []
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))

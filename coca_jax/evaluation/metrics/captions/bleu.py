@@ -5,17 +5,28 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from coca_jax.evaluation.metrics.captions.ngrams import MAX_ORDER, NGram, Words, ngram_counts
+Words = Sequence[str]
+NGram = tuple[str, ...]
 
+MAX_ORDER = 4  # BLEU-4 and CIDEr both look at one to four words
 # COCO's guards against 0 / 0. They are part of the published figures: a caption without a right 4-gram scores not 0
 # but about 1e-4 of one with one.
 _TINY = 1e-15
 _SMALL = 1e-9
 
 
+def ngram_counts(words: Words) -> list[Counter[NGram]]:
+    """How often each n-gram occurs: a counter for every order from 1 to MAX_ORDER.
+
+    >>> ngram_counts(["a", "dog", "a"])[0]["a",]
+    2
+    """
+    return [Counter(zip(*(words[start:] for start in range(order)), strict=False)) for order in range(1, MAX_ORDER + 1)]
+
+
 @dataclasses.dataclass(frozen=True)
 class BleuCounts:
-    """What BLEU is a function of; the counts of a corpus are the sums of those of its captions.
+    """The counts that BLEU is a function of; those of a corpus are the sums of its captions'.
 
     Attributes:
       length: words in the candidates.
@@ -58,7 +69,11 @@ def bleu(counts: BleuCounts) -> tuple[float, ...]:
     """BLEU-1 to BLEU-4.
 
     BLEU-n = BP · (Π_{k ≤ n} matches_k / candidates_k)^(1/n), where the brevity penalty BP is 1 for candidates at least
-    as long as their references and exp(1 − reference_length / length) for shorter ones.
+    as long as their references and exp(1 - reference_length / length) for shorter ones.
+
+    >>> one, two, *_ = bleu(bleu_counts("a dog runs".split(), ["a dog ran".split()]))
+    >>> round(one, 6), round(two, 6)
+    (0.666667, 0.57735)
     """
     ratio = (counts.length + _TINY) / (counts.reference_length + _SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0

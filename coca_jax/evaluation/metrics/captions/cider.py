@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from coca_jax.evaluation.metrics.captions.ngrams import MAX_ORDER, NGram, Words, ngram_counts
+from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, NGram, Words, ngram_counts
 
 _LENGTH_SIGMA = 6.0  # words by which a caption may differ in length before it loses much
 _SCALE = 10.0  # so that good captions score about 1 on average
@@ -19,8 +19,7 @@ _SCALE = 10.0  # so that good captions score about 1 on average
 class DocumentFrequencies:
     """In the references of how many images each n-gram occurs.
 
-    CIDEr depends on them, so a score says nothing without its corpus; that of a single image is always 0. Given
-    those of a large corpus (COCO's training captions, say), `cider` scores a handful of images meaningfully.
+    CIDEr depends on them, so a score has no meaning without its corpus; that of a single image is always 0.
     """
 
     images: int
@@ -33,7 +32,7 @@ class DocumentFrequencies:
 
 @dataclasses.dataclass(frozen=True)
 class _Vector:
-    """A caption as CIDEr sees it: for each order its n-grams' weights, count · rarity, and their norm."""
+    """A caption: for each order its n-grams' weights, count · rarity, and their norm."""
 
     weights: list[dict[NGram, float]]
     norms: list[float]
@@ -42,7 +41,8 @@ class _Vector:
 
 def document_frequencies(references: Iterable[Sequence[Words]]) -> DocumentFrequencies:
     """The frequencies in a corpus of images' references."""
-    images, counts = 0, Counter()
+    images = 0
+    counts: Counter[NGram] = Counter()
     for own in references:
         images += 1
         counts.update({ngram for words in own for order in ngram_counts(words) for ngram in order})
@@ -53,7 +53,12 @@ def cider(candidate: Words, references: Sequence[Words], frequencies: DocumentFr
     """The score of one caption: 10 times the mean over references and orders 1 to 4 of the clipped cosine.
 
     The clipped cosine of a candidate c and a reference r, whose n-grams weigh c_i and r_i, is
-    exp(−(l_c − l_r)² / 2·6²) · Σ_i min(c_i, r_i) · r_i / (|c| |r|).
+    exp(-(l_c - l_r)² / 2·6²) · Σ_i min(c_i, r_i) · r_i / (|c| |r|).
+
+    >>> dog, cat = ["a", "dog"], ["a", "cat"]
+    >>> frequencies = document_frequencies([[dog], [cat]])
+    >>> round(cider(dog, [dog], frequencies), 6), cider(cat, [dog], frequencies)
+    (5.0, 0.0)
     """
     own = _vector(candidate, frequencies)
     total = sum(_similarity(own, _vector(reference, frequencies)) for reference in references)

@@ -16,9 +16,12 @@ _LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\u2028\u2029]")
 
 
 def tokenize(caption: str) -> str:
-    """The tokens of a caption, joined by spaces: "A man's dog." gives "a man 's dog".
+    """The tokens of a caption, joined by spaces.
 
-    It is what `PTBTokenizer -preserveLines -lowerCase` of Stanford CoreNLP 3.4.1 and the removal of punctuation in
+    >>> tokenize("A man's dog.")
+    "a man 's dog"
+
+    It equals what `PTBTokenizer -preserveLines -lowerCase` of Stanford CoreNLP 3.4.1 and the removal of punctuation in
     pycocoevalcap make of a caption of one line. A line break counts as a space here; there, all but "\\n" would move
     the captions that follow to the wrong images.
     """
@@ -29,20 +32,21 @@ def tokenize(caption: str) -> str:
 def tokens(text: str) -> list[str]:
     """All tokens of a text, punctuation among them, in the case that they are written in."""
     text = _LINE_BREAK.sub(" ", text) + "\n"  # some rules look ahead to the end of a line
-    found: list[str] = []
+    result: list[str] = []
     position = 0
     while position < len(text) - 1:
-        position = _SPACES.match(text, position).end()
+        spaces = _SPACES.match(text, position)
+        position = spaces.end() if spaces else position
         plain = _PLAIN_WORDS.match(text, position)
         if plain:
-            found += plain.group().split()
+            result += plain.group().split()
             position = plain.end()
             continue
         token, length = _next_token(text, position)
         if token:
-            found.append(token)
+            result.append(token)
         position += length
-    return found
+    return result
 
 
 @functools.cache
@@ -52,7 +56,9 @@ def _rules() -> tuple[tuple[re.Pattern[str], ptb_rules.Writer], ...]:
 
 def _next_token(text: str, position: int) -> tuple[str, int]:
     """The token at a position of a text and how many characters it takes; "" for a space or an unknown character."""
-    best, reach, writer = None, 0, None
+    best: re.Match[str] | None = None
+    reach = 0
+    writer: ptb_rules.Writer = str
     for pattern, write in _rules():
         match = pattern.match(text, position)
         if match:

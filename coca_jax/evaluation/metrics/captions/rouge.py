@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from coca_jax.evaluation.metrics.captions.ngrams import Words
+from coca_jax.evaluation.metrics.captions.bleu import Words
 
 _BETA_SQUARED = 1.2**2  # recall weighs more than precision
 
@@ -12,6 +12,9 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     """The F-measure (1 + β²)PR / (R + β²P), β = 1.2, of the longest common subsequences with the references.
 
     P = max LCS / len(candidate) and R = max LCS / len(reference): the two maxima may come from different references.
+
+    >>> round(rouge_l(["a", "dog"], [["a", "brown", "dog"]]), 6)
+    0.772152
     """
     common = [common_subsequence(candidate, reference) for reference in references]
     if not any(common):
@@ -33,6 +36,6 @@ def common_subsequence(first: Words, second: Words) -> int:
     every = (1 << len(first)) - 1
     row = every
     for word in second:
-        found = row & places[word]
-        row = (row + found | row - found) & every
+        matches = row & places[word]
+        row = (row + matches | row - matches) & every
     return len(first) - row.bit_count()

@@ -1,0 +1,76 @@
+"""The held-out digit scenes as an evaluation dataset, with their grammar."""
+
+import numpy as np
+
+from coca_jax.config import EvaluationDatasetConfig
+from coca_jax.data.digit_scenes import language
+from coca_jax.data.digit_scenes import scenes as digit_scenes
+from coca_jax.data.digit_scenes.scenes import Scene
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset
+
+_EXAMPLES = 1_000  # if the config does not say how many
+_SINGLES, _DOUBLES = 0.30, 0.37  # shares of the pool with one digit and with two; the rest has three
+_MOST_SINGLES = 600  # of 800 distinct ones
+_QUERIES = (
+    "a large red three in the middle",
+    "a small blue seven in the top left",
+    "a large green four above a small yellow nine",
+    "a small pink zero to the left of a large cyan five",
+    "a row of a small orange one, a large purple eight and a small red two",
+    "a large yellow six above a small blue two on the left and a small green eight on the right",
+)
+
+
+def open_digit_scenes(name: str, config: EvaluationDatasetConfig, size: int) -> EvaluationDataset:
+    """Held-out digit scenes of pairwise distinct canonical forms, `size` pixels a side."""
+    pool = _distinct_scenes(config.examples or _EXAMPLES, size)
+    singles = np.array([i for i, scene in enumerate(pool) if scene.form.layout == "single"], np.int64)
+    things = [pool[i].form.things[0] for i in singles]
+    sizes, colors, digits, places = language.SIZES, language.COLORS, language.DIGITS, language.PLACES
+    classifications = (
+        Classification(
+            name="digit",
+            labels=digits,
+            templates=[f"a {s} {c} {{}} in the {p}" for s in sizes for c in colors for p in places],
+            indices=singles,
+            targets=np.array([digits.index(thing.digit) for thing in things], np.int64),
+        ),
+        Classification(
+            name="color",
+            labels=colors,
+            templates=[f"a {s} {{}} {d} in the {p}" for s in sizes for d in digits for p in places],
+            indices=singles,
+            targets=np.array([colors.index(thing.color) for thing in things], np.int64),
+        ),
+    )
+    return EvaluationDataset(
+        name=name,
+        config=config,
+        images=np.stack([scene.image for scene in pool]),
+        captions=[_captions(scene) for scene in pool],
+        grammar=language.meaning,
+        classifications=classifications if len(singles) else (),
+        queries=_QUERIES,
+    )
+
+
+def _captions(scene: Scene) -> list[str]:
+    """All true captions of the scene, the one chosen by its index first."""
+    return [scene.caption, *(text for text in digit_scenes.phrasings(scene) if text != scene.caption)]
+
+
+def _distinct_scenes(examples: int, size: int) -> list[Scene]:
+    singles = min(round(_SINGLES * examples), _MOST_SINGLES)
+    doubles = round(_DOUBLES * examples)
+    wanted = {1: singles, 2: doubles, 3: examples - singles - doubles}
+    pool: list[Scene] = []
+    seen, index = set(), 0
+    while len(pool) < examples:
+        scene = digit_scenes.scene(index, "evaluation", size)
+        index += 1
+        count = len(scene.form.things)
+        if wanted[count] and scene.form not in seen:
+            wanted[count] -= 1
+            seen.add(scene.form)
+            pool.append(scene)
+    return pool

@@ -1,0 +1,171 @@
+"""The model's predictions on an evaluation dataset: each image is read and shown to the model once for all tasks."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import tqdm
+
+from coca_jax.distributed import processes as hosts
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, SelectedImages, short_repr
+from coca_jax.evaluation.text_classifiers import TextClassifiers
+from coca_jax.generation import GenerationOptions
+
+_log = logging.getLogger(__name__)
+_BATCHES = 4  # of images in memory
+_LOG_SECONDS = 30  # between two lines of progress, where there is no terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """The predictions that tasks read.
+
+    Attributes:
+      embeddings: whether those of the images.
+      texts: to embed.
+      classifiers: classifications whose text classifiers are needed.
+      captions: whether one is generated for each image.
+      likelihoods: classifications whose classes' captions are scored.
+    """
+
+    embeddings: bool = False
+    texts: tuple[str, ...] = ()
+    classifiers: tuple[Classification, ...] = ()
+    captions: bool = False
+    likelihoods: tuple[Classification, ...] = ()
+
+    def __or__(self, other: Self) -> "Needs":
+        return Needs(
+            self.embeddings or other.embeddings,
+            tuple(dict.fromkeys(self.texts + other.texts)),
+            self.classifiers + other.classifiers,
+            self.captions or other.captions,
+            self.likelihoods + other.likelihoods,
+        )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Predictions:
+    """The model's predictions on the M images that could be read; a part that was not needed is empty.
+
+    Attributes:
+      rows: int64 [M], which of the dataset's images those are.
+      unreadable: the dataset's other records, counted by cause.
+      image_embeddings: float32 [M, E], L2-normalised.
+      text_embeddings: float32 [E] for each text, L2-normalised.
+      classifiers: float32 [N, E] for each classification, L2-normalised: its `prompted_names`.
+      temperature: that similarities are divided by in training; 1 without embeddings.
+      captions: M generated captions.
+      log_likelihoods: float32 [m, C] for each classification: of the captions of its C candidate classes, for those of
+        its images that could be read.
+    """
+
+    rows: np.ndarray
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    image_embeddings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    text_embeddings: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    classifiers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
+    captions: Sequence[str] = ()
+    log_likelihoods: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def part(self, task: Classification) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
+        readable = np.isin(task.indices, self.rows)
+        targets = task.targets[readable]
+        return np.searchsorted(self.rows, task.indices[readable]), targets.reshape(len(targets), -1)
+
+    def embedded(self, texts: Sequence[str]) -> np.ndarray:
+        """The embeddings of texts, float32 [len(texts), E]."""
+        return np.stack([self.text_embeddings[text] for text in texts])
+
+
+def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: TextClassifiers) -> Predictions:
+    """Shows the model each image of the dataset once, for everything that is needed.
+
+    Args:
+      coca: the model, a `coca_jax.inference.model.Coca`; it batches by itself.
+      dataset: at least one example.
+      needs: of all tasks.
+      classifiers: the model's.
+
+    Raises:
+      CocaError: not one image can be read, or a text is too long.
+    """
+    images, long_text = dataset.images, dataset.config.long_text
+    frames = dataset.config.dataset.frames
+    # Whole batches, so that an image's batch is the same as if all images were given at once; or a batch of frames.
+    size = max(1, coca.batch_size // frames) if frames else coca.batch_size * _BATCHES
+    starts = range(0, len(images), size)
+    embeddings: list[np.ndarray] = []
+    captions: list[str] = []
+    likelihoods: dict[str, list[np.ndarray]] = {task.name: [] for task in needs.likelihoods}
+    for start in _with_progress(starts, dataset.name, len(images)):
+        rows = np.arange(start, min(start + size, len(images)))
+        some = SelectedImages(images, rows)
+        if needs.embeddings:
+            embeddings.append(coca.embed_videos(some, frames) if frames else coca.embed_images(some))
+        if needs.captions:
+            options = GenerationOptions(beams=dataset.config.captioning.beams)
+            captions += coca.caption(some, options, prompts=dataset.config.captioning.prompt)
+        for task in needs.likelihoods:
+            likelihoods[task.name].append(_log_likelihoods(coca, dataset, task, rows))
+    lost = _unreadable_rows(dataset)
+    readable = np.setdiff1d(np.arange(len(images)), list(lost))
+    if not len(readable):
+        raise CocaError(f"none of the {len(images)} held-out records of {dataset.name} can be read: replace them")
+    vectors = coca.embed_texts(list(needs.texts), long_text) if needs.texts else ()
+    return Predictions(
+        rows=readable,
+        unreadable=dict(Counter(dataset.unreadable) + Counter(lost.values())),
+        **({"image_embeddings": np.concatenate(embeddings)[readable]} if needs.embeddings else {}),
+        text_embeddings=dict(zip(needs.texts, vectors, strict=True)),
+        classifiers={task.name: classifiers(task, long_text) for task in needs.classifiers},
+        temperature=coca.temperature if any(task.members for task in needs.classifiers) else 1.0,
+        captions=[captions[row] for row in readable] if needs.captions else (),
+        log_likelihoods={
+            task.name: np.concatenate(likelihoods[task.name])[np.isin(task.indices, readable)]
+            for task in needs.likelihoods
+        },
+    )
+
+
+def _log_likelihoods(coca: Any, dataset: EvaluationDataset, task: Classification, rows: np.ndarray) -> np.ndarray:
+    """float32 [n, C]: of the candidates' captions, for those of the rows that take part in the classification."""
+    config = dataset.config.classification
+    texts = [config.likelihood_prompt.replace("{}", task.labels[number]) for number in task.candidate_classes]
+    some = SelectedImages(dataset.images, task.indices[np.isin(task.indices, rows)])
+    return coca.caption_log_likelihoods(
+        some, texts, per_token=config.likelihood_per_token, long_text=dataset.config.long_text
+    )
+
+
+def _unreadable_rows(dataset: EvaluationDataset) -> dict[int, str]:
+    """The rows of the images that could not be read, by whichever process had to, and the causes."""
+    own = getattr(dataset.images, "unreadable", {})
+    rows: dict[int, str] = {}
+    for part in hosts.from_each(json.dumps(list(own.items())).encode() if own else b""):
+        rows |= json.loads(part or b"[]")
+    return dict(sorted(rows.items()))  # all processes count in one order
+
+
+def _with_progress(starts: range, name: str, total: int) -> Iterable[int]:
+    """The starts, with a bar on a terminal and a line now and then elsewhere."""
+    bar = tqdm.tqdm(
+        starts, desc=name, unit="batch", leave=False, disable=None if _log.isEnabledFor(logging.INFO) else True
+    )
+    last = time.monotonic()
+    for start in bar:
+        yield start
+        if bar.disable and start + starts.step < total and time.monotonic() - last >= _LOG_SECONDS:
+            last = time.monotonic()
+            _log.info("%s: %s of %s images", name, f"{start + starts.step:,}", f"{total:,}")

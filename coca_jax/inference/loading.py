@@ -1,0 +1,31 @@
+"""A model from a checkpoint's folder alone."""
+
+import os
+
+import jax
+
+from coca_jax.config import MeshConfig
+from coca_jax.data.text.vocabulary import Vocabulary
+from coca_jax.distributed.mesh import make_mesh
+from coca_jax.inference.model import Coca
+from coca_jax.trainer import checkpoint
+
+
+def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int = 0) -> Coca:
+    """Restores the model of a checkpoint.
+
+    Args:
+      path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket (gs://…).
+      all_devices: whether to spread the work, and a large model, over all devices (of all processes) instead of using
+        the first alone.
+      batch_size: see `Coca`.
+
+    Raises:
+      CocaError: there is no checkpoint, or it is damaged.
+    """
+    mesh = None
+    if all_devices and jax.device_count() > 1:
+        mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
+    restored = checkpoint.load(path, mesh)
+    vocabulary = Vocabulary.from_bytes(restored.record.vocabulary)
+    return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size)
