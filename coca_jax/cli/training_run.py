@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import fnmatch
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -63,8 +65,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
-        threading.excepthook = _log_in_a_line
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the traceback of each error that it raises
+        _shorten_background_errors()
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
@@ -120,10 +121,19 @@ def _evaluate(
     return evaluate
 
 
-def _log_in_a_line(failure: threading.ExceptHookArgs) -> None:
-    """Logs what ended a background thread; Orbax raises it once more, with its traceback, when the thread is awaited."""
-    thread = failure.thread.name if failure.thread else "a thread"
-    _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
+def _shorten_background_errors() -> None:
+    """Reduces the errors of Orbax's threads to a line each: it raises them again, with their tracebacks, when awaited."""
+
+    def of_thread(failure: threading.ExceptHookArgs) -> None:
+        thread = failure.thread.name if failure.thread else "a thread"
+        _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
+
+    def of_callback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if str(error) != "Event loop is closed":  # tensorstore's callbacks after a failed save
+            sys.__excepthook__(kind, error, trace)
+
+    threading.excepthook, sys.excepthook = of_thread, of_callback
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:
