@@ -65,7 +65,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
-        _shorten_background_errors()
+        stack.enter_context(_short_background_errors())
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
@@ -121,7 +121,8 @@ def _evaluate(
     return evaluate
 
 
-def _shorten_background_errors() -> None:
+@contextlib.contextmanager
+def _short_background_errors() -> Iterator[None]:
     """Reduces the errors of Orbax's threads to a line each: it raises them again, with their tracebacks, when awaited."""
 
     def of_thread(failure: threading.ExceptHookArgs) -> None:
@@ -132,8 +133,15 @@ def _shorten_background_errors() -> None:
         if str(error) != "Event loop is closed":  # tensorstore's callbacks after a failed save
             sys.__excepthook__(kind, error, trace)
 
+    log, before = logging.getLogger("absl"), (threading.excepthook, sys.excepthook)
+    level = log.level
     threading.excepthook, sys.excepthook = of_thread, of_callback
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.excepthook = before
+        log.setLevel(level)
 
 
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:
