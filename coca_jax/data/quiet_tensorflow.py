@@ -1,8 +1,8 @@
 """`tf`: tensorflow, imported without its greetings, and without the accelerators, which belong to JAX.
 
-Its libraries write to standard error before anybody can tell them not to ("oneDNN custom operations are on", "Could not
-find cuda drivers", and where there is a GPU, of cuInit and cuDNN): no flag or variable reaches these lines. So the file
-descriptor itself is turned away while tensorflow is loaded and looks for devices; where that fails, all is shown.
+Its libraries write to standard error before any flag or variable takes effect ("Could not find cuda drivers", errors of
+cuInit; TF_CPP_MIN_LOG_LEVEL=3 still leaves four lines in 2.21). So the file descriptor itself is redirected while
+tensorflow is loaded and looks for devices; if that fails, everything withheld is written out.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def _standard_error_withheld() -> Iterator[None]:
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as withheld:
+        os.dup2(withheld.fileno(), 2)
         try:
             yield
         except BaseException:
-            said.seek(0)
-            os.write(kept, said.read())
+            withheld.seek(0)
+            os.write(terminal, withheld.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 with _standard_error_withheld():

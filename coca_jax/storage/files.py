@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -27,6 +27,7 @@ _GAP, _REMOTE_GAP = 64 * 1024, 1024 * 1024  # bytes between two spans that are r
 _RUN = 32 * 1024 * 1024  # bytes of one read
 _BUFFER = 4 * 1024 * 1024  # bytes read ahead when a remote file is scanned
 _VERSIONS = ("etag", "ETag", "generation", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+_SCHEMES = ("gs://", "s3://", "az://", "hf://")  # that etils knows
 _T = TypeVar("_T")
 
 
@@ -64,14 +65,15 @@ def as_path(path: str | os.PathLike) -> "epath.Path":
     """The absolute local path, or the address in a bucket, behind pathlib's interface.
 
     Raises:
-      CocaError: an address of a kind that etils does not know, which it would take for a local folder.
+      CocaError: an address of a kind that etils does not know.
     """
     from etils import epath  # comes with orbax; imported here because every command imports this file
 
-    place = epath.Path(path if is_remote(path) else os.path.abspath(path))
-    if is_remote(path) and not is_remote(place):
+    if not is_remote(path):
+        return epath.Path(os.path.abspath(path))
+    if not os.fspath(path).startswith(_SCHEMES):
         raise CocaError(f"{path} cannot be written to: give a local path, or an address beginning with gs:// or s3://")
-    return place
+    return epath.Path(path)
 
 
 def list_files(folder: str) -> list[File]:
@@ -90,22 +92,13 @@ def list_files(folder: str) -> list[File]:
             return sorted(_walk(folder), key=lambda file: file.name)
         except OSError as error:
             raise CocaError(f"{folder} cannot be listed ({error}): give yourself the right to read it") from error
-    system, inner = remote.system_of(folder)
-
-    def listing() -> dict[str, Any]:
-        system.invalidate_cache()
-        return system.find(inner, detail=True)
-
     try:
-        infos = remote.persistently(folder, listing)
-    except FileNotFoundError:
-        infos = {}
+        infos = remote.find(folder)
     except OSError as error:
         raise CocaError(f"{folder} cannot be listed ({error}): check the address and your credentials") from error
     if not infos:
         raise CocaError(f"there is nothing below {folder}: check the address of the data")
-    start = len(inner.rstrip("/")) + 1
-    files = [_of_info(f"{folder.rstrip('/')}/{name[start:]}", name[start:], info) for name, info in infos.items()]
+    files = [_of_info(f"{folder.rstrip('/')}/{name}", name, info) for name, info in infos.items()]
     return sorted((file for file in files if file and not is_hidden(file.name)), key=lambda file: file.name)
 
 
@@ -124,7 +117,8 @@ def stat(path: str) -> File | None:
 
 def stat_each(paths: Sequence[str]) -> list[File | None]:
     """`stat` of several paths, remote ones concurrently."""
-    return [None if isinstance(file, ReadError) else file for file in _each(stat, paths, any(map(is_remote, paths)))]
+    files = _each(stat, paths, any(map(is_remote, paths)))
+    return [None if isinstance(file, ReadError) else file for file in files]
 
 
 def read(path: str, cause: str = "unreadable file", largest: int = LARGEST) -> bytes:
@@ -133,7 +127,7 @@ def read(path: str, cause: str = "unreadable file", largest: int = LARGEST) -> b
     Raises:
       ReadError: "missing file", "file too large", or `cause`.
     """
-    try:
+    with _read_errors(cause):
         if is_remote(path):
             data = remote.read_range(path, 0, largest + 1)
             if len(data) > largest:
@@ -143,10 +137,6 @@ def read(path: str, cause: str = "unreadable file", largest: int = LARGEST) -> b
             if os.fstat(file.fileno()).st_size > largest:
                 raise ReadError("file too large")
             return file.read()
-    except FileNotFoundError as error:
-        raise ReadError("missing file") from error
-    except (OSError, ValueError) as error:
-        raise ReadError(cause) from error
 
 
 def read_each(paths: Sequence[str]) -> list[bytes | ReadError]:
@@ -160,7 +150,7 @@ def read_range(path: str, offset: int, size: int, cause: str = "unreadable file"
     Raises:
       ReadError: "missing file", or `cause`.
     """
-    try:
+    with _read_errors(cause):
         if is_remote(path):
             return remote.read_range(path, offset, offset + size)
         # Opened anew each time: a thousand shards would exceed the limit on open files.
@@ -169,10 +159,6 @@ def read_range(path: str, offset: int, size: int, cause: str = "unreadable file"
             return os.pread(descriptor, size, offset)
         finally:
             os.close(descriptor)
-    except FileNotFoundError as error:
-        raise ReadError("missing file") from error
-    except OSError as error:
-        raise ReadError(cause) from error
 
 
 def read_spans(path: str, spans: Sequence[tuple[int, int]], cause: str = "unreadable file") -> list[bytes | ReadError]:
@@ -197,18 +183,16 @@ def read_spans(path: str, spans: Sequence[tuple[int, int]], cause: str = "unread
         return read_range(path, start, max(offset + size for offset, size, _ in run) - start, cause)
 
     for run, data in zip(runs, _each(run_bytes, runs, is_remote(path)), strict=True):
-        if isinstance(data, ReadError) and len(run) > 1 and data.cause == cause and not is_remote(path):
+        if isinstance(data, ReadError):
             # A bad sector must not spoil the records that are read with it.
-            for (_, _, place), part in zip(run, _each(lambda span: run_bytes([span]), run, False), strict=True):
-                result[place] = part
-            continue
-        for offset, size, place in run:
-            if isinstance(data, ReadError):
-                result[place] = data
-                continue
-            start = offset - run[0][0]
-            part = data[start : start + size]
-            result[place] = part if len(part) == size else ReadError(cause)
+            parts: list[bytes | ReadError] = [data] * len(run)
+            if len(run) > 1 and data.cause == cause and not is_remote(path):
+                parts = _each(lambda span: run_bytes([span]), run, False)
+        else:
+            start = run[0][0]
+            parts = [data[offset - start : offset - start + size] for offset, size, _ in run]
+        for (_, size, place), part in zip(run, parts, strict=True):
+            result[place] = part if isinstance(part, ReadError) or len(part) == size else ReadError(cause)
     return result
 
 
@@ -276,20 +260,26 @@ def cache_folder() -> str:
     return os.environ.get("COCA_CACHE") or str(Path.home() / ".cache" / "coca_jax")
 
 
+@contextlib.contextmanager
+def _read_errors(cause: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ReadError("missing file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ReadError(cause) from error
+
+
 def _walk(folder: str) -> list[File]:
-    root = os.path.realpath(folder)
-    seen: set[tuple[int, int]] = set()
-    files: list[File] = []
-    folders: list[tuple[str, str]] = [(folder, "")]
-    links: list[tuple[str, str]] = []
+    root, files, seen = os.path.realpath(folder), list[File](), set[tuple[int, int]]()
+    folders, links = [(folder, "")], list[tuple[str, str]]()
     while folders or links:
         # Links come last, so that a folder below `folder` is listed by its own path.
         place, prefix = folders.pop() if folders else links.pop(0)
-        status = os.stat(place)
-        identity = status.st_dev, status.st_ino
-        if identity in seen:
+        identity = os.stat(place)
+        if (identity.st_dev, identity.st_ino) in seen:
             continue
-        seen.add(identity)
+        seen.add((identity.st_dev, identity.st_ino))
         with os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith("."):

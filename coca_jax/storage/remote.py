@@ -56,6 +56,22 @@ def read_range(path: str, start: int, end: int) -> bytes:
     return persistently(path, lambda: system.cat_file(inner, start=start, end=end))
 
 
+def find(folder: str) -> dict[str, dict[str, Any]]:
+    """fsspec's info of all files below an address, by their paths relative to it. Raises as `persistently`."""
+    system, inner = system_of(folder)
+
+    def listing() -> dict[str, Any]:
+        system.invalidate_cache()
+        return system.find(inner, detail=True)
+
+    try:
+        infos = persistently(folder, listing)
+    except FileNotFoundError:
+        return {}
+    start = len(inner.rstrip("/")) + 1
+    return {name[start:]: info for name, info in infos.items()}
+
+
 class _Bucket:
     """The outcome of recent reads of a bucket, by several threads."""
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 from etils.epath import backend, gpath
 
+from coca_jax.errors import CocaError
 from coca_jax.evaluation.results import read_evaluation, write_evaluation
 from coca_jax.storage import files, remote
 from coca_jax.trainer import writers as metrics
@@ -76,6 +77,23 @@ def test_paths(tmp_path, monkeypatch):
     assert os.fspath(files.as_path("runs/x")) == str(tmp_path / "runs" / "x")
     assert os.fspath(files.as_path("gs://bucket/x") / "y") == "gs://bucket/x/y"
     assert files.is_remote(files.as_path("gs://bucket/x")) and not files.is_remote(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["gcs://bucket/x", "memory://x", "s3a://bucket/x"])
+def test_an_address_of_an_unknown_kind_makes_no_local_folder(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CocaError, match="cannot be written to: give a local path, or an address beginning with gs://"):
+        files.as_path(address)
+    files.write_atomically("memory://words/x.model", b"vocabulary")
+    assert files.read("memory://words/x.model") == b"vocabulary" and not os.listdir(tmp_path)
+
+
+def test_a_listing_leaves_hidden_names_out(tmp_path):
+    for place in (str(tmp_path), f"memory://{tmp_path.name}"):
+        for name in ("a.png", "b/c.png", ".d.png", ".ipynb_checkpoints/a.png", "b/.e/f.png"):
+            files.write_atomically(f"{place}/{name}", b"x")
+        assert [file.name for file in files.list_files(place)] == ["a.png", "b/c.png"]
+    assert [file.name for file in files.list_files(f"{tmp_path}/b/.e")] == ["f.png"]  # asked for by name
 
 
 def test_numbers_survive_a_restart(folder):

@@ -3,7 +3,9 @@
 import pytest
 
 from coca_jax.data.records import open as records
+from coca_jax.data.records.formats import tfrecord
 from coca_jax.errors import CocaError
+from coca_jax.storage import files as storage
 from coca_jax.tools import index
 from tests.data import builders
 from tests.tools.commands import call
@@ -49,3 +51,27 @@ def test_what_needs_no_index(tmp_path, capsys):
     builders.write_folder(tmp_path / "photos", range(30))
     call("index", builders.config(format="folder", path=str(tmp_path / "photos"), holdout=0.5))
     assert "evaluation" in capsys.readouterr().out
+
+
+def test_tfrecords_in_a_bucket_are_indexed_once_for_all_machines(tmp_path, monkeypatch):
+    builders.write_tfrecord(tmp_path / "a.tfrecord", builders.examples(range(7)))
+    bucket = f"memory://{tmp_path.name}"
+    storage.write_atomically(f"{bucket}/a.tfrecord", (tmp_path / "a.tfrecord").read_bytes())
+    config = builders.config(format="tfrecords", path=bucket, holdout=0.0)
+    call("index", config, "--workers=1")
+    assert storage.stat(f"{bucket}/a.tfrecord.index")
+    monkeypatch.setenv("COCA_CACHE", str(tmp_path / "another_machine"))
+    monkeypatch.setattr(tfrecord, "_scan", None)  # nothing is scanned again
+    assert len(records.open_records(config.data.dataset, "train")) == 7
+
+
+def test_a_cache_folder_in_a_bucket_is_shared_by_all_machines(tmp_path, monkeypatch):
+    builders.write_tfrecord(tmp_path / "a.tfrecord", builders.examples(range(7)))
+    bucket = f"memory://{tmp_path.name}"
+    storage.write_atomically(f"{bucket}/a.tfrecord", (tmp_path / "a.tfrecord").read_bytes())
+    monkeypatch.setenv("COCA_CACHE", f"{bucket}-cache")
+    config = builders.config(format="tfrecords", path=bucket, holdout=0.0)
+    assert len(records.open_records(config.data.dataset, "train")) == 7
+    assert len(storage.list_files(f"{bucket}-cache/indices")) == 1
+    monkeypatch.setattr(tfrecord, "_scan", None)
+    assert len(records.open_records(config.data.dataset, "train")) == 7

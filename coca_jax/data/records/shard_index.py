@@ -1,4 +1,4 @@
-"""Where the records of a shard lie: scanned once, kept beside the shard or in a cache folder, checked before use."""
+"""Indices of shards: made by one scan, kept beside the shard or in the cache folder, and checked before use."""
 
 import array
 import dataclasses
@@ -17,19 +17,19 @@ from coca_jax.errors import CocaError, DataError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File, ReadError, is_remote
 
-_FORMAT = "coca_jax shard index 3"  # raise it where what is kept changes
+_FORMAT = "coca_jax shard index 3"  # raise the number if the contents change
 _LARGEST = 2**36  # bytes of an index
 _CHUNK = 100_000  # strings hashed at a time
 _log = logging.getLogger(__name__)
-# What numpy raises on a file that is damaged or none of ours.
+# Errors of numpy on a file that is damaged or of another origin.
 DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, ReadError)
 
 
 class Strings:
-    """Many strings in two arrays: a Python list of them would take ten times the memory, copied by every fork."""
+    """Many strings in two arrays; a Python list would take ten times the memory, which every fork copies."""
 
     def __init__(self, data: np.ndarray, ends: np.ndarray):
-        """`data`: uint8, UTF-8 of all of them. `ends`: int64 [n], where each ends."""
+        """Args: data: uint8 [bytes], the UTF-8 of all of them; ends: int64 [n], the end of each in `data`."""
         self.data, self.ends = data, ends
 
     @classmethod
@@ -48,7 +48,10 @@ class Strings:
         return self.data[start : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
 
     def hashes(self) -> np.ndarray:
-        """uint64 [n], one hash a string: a polynomial of its bytes modulo 2^64, mixed as splitmix64 does."""
+        """uint64 [n]: of each string a polynomial of its bytes modulo 2^64, mixed by splitmix64's finaliser.
+
+        The held-out share of every dataset is chosen by these: they must never change.
+        """
         parts = []
         for first in range(0, len(self), _CHUNK):
             ends = self.ends[first : first + _CHUNK]
@@ -81,12 +84,12 @@ def _powers(count: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """Where the records of one shard lie.
+    """The places of one shard's records.
 
     Attributes:
-      spans: int64 [rows, columns]: pairs of offset and size, (-1, 0) for a member that is not there.
-      keys: the records' names, where the shard holds any.
-      ends: int64 [records], where several rows make a record: the row after its last one.
+      spans: int64 [rows, columns]: pairs of offset and size, (-1, 0) for an absent member.
+      keys: the records' names, if the shard holds any.
+      ends: int64 [records], if several rows make a record: the row after its last one.
       damage: unusable records and broken parts, counted by cause.
       digest: changes with the shard's contents, as far as the scan sees them.
       names: the name of one of the damaged records by cause, where known.
@@ -113,28 +116,29 @@ class Index:
 def index_of(
     file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, keep: bool = True, beside: bool = False
 ) -> Index:
-    """The index of a shard: a kept one that fits its size and version, or else a new one, which is then kept.
+    """The index of a shard: a kept one that fits its size and version, or else a new one, which is kept.
 
     Args:
       file: the shard.
-      kind: what `scan` looks for; indices of several kinds may be kept of one shard. "" for the usual one.
+      kind: of the index, as several may be kept of one shard; "" for the usual one.
       scan: makes the index.
-      columns: of its spans; a kept index with others is none of `scan`'s.
+      columns: of its spans; a kept index with another number is discarded.
       keep: whether a new one is worth keeping.
-      beside: keep it beside the shard even in a bucket; else there in the cache folder.
+      beside: keep it beside the shard even in a bucket, for all machines; otherwise it goes to the cache folder, which
+        all machines share if COCA_CACHE is an address.
 
     Raises:
-      CocaError: the shard has changed since it was listed, or what `scan` raises.
+      CocaError: the shard has changed since it was listed, or `scan` raises it.
     """
     name = f"{kind}.index" if kind else "index"
     near = f"{file.path}.{name}"
     far = f"{storage.cache_folder()}/indices/{_address(file)}.{name}"
     for path in (far, near) if is_remote(file.path) else (near, far):
-        found = _load(path, file, kind, columns)
-        if found is not None:
+        kept = _load(path, file, kind, columns)
+        if kept is not None:
             if path == near and is_remote(near):
-                _keep([far], _dump(found, file, kind))
-            return found
+                _keep([far], _dump(kept, file, kind))
+            return kept
     now = storage.stat(file.path)
     if now is None or now.size != file.size or (now.version != file.version and not is_remote(file.path)):
         raise CocaError(f"{file.path} was changed or removed after it was listed: start again when it is complete")
@@ -175,7 +179,7 @@ def _dump(index: Index, file: File, kind: str) -> bytes:
 
 
 def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
-    """The index that the file holds; None where it is not there, damaged, or another shard's."""
+    """The index that the file holds; None if it is missing, damaged, or another shard's."""
     try:
         data = storage.read(path, largest=_LARGEST)
     except DataError:
@@ -197,11 +201,11 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
                 {str(cause): str(name) for cause, name in about["names"].items()},
             )
     except (*DAMAGE, AttributeError, RecursionError) as error:
-        _log.warning("the index %s is damaged (%s): made anew", path, error)
+        _log.warning("the index %s is damaged (%s) and is made anew", path, error)
         return None
     if _is_sound(index, file, columns):
         return index
-    _log.warning("the index %s does not fit its file: made anew", path)
+    _log.warning("the index %s does not fit its file and is made anew", path)
     return None
 
 

@@ -75,8 +75,7 @@ class FolderRecords:
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
         self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
-        self.names = self._source.names
-        self.damage: Counter[str] = self._source.damage
+        self.names, self.damage = self._source.names, self._source.damage
         self._places: tuple[str, ...] = (f"{self._folder}/",)
         sizes = self._probe(self._source) if isinstance(self._source, Manifests) else []
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
 from coca_jax.data.records.formats import parquet
 from coca_jax.data.records.record import BadRecord
+from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage import remote
@@ -259,3 +261,13 @@ def test_large_row_groups_do_not_fill_the_memory(tmp_path):
     store.read_texts(range(60))  # reads no image
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+def test_batches_of_labelled_rows_have_the_files_own_class_names(tmp_path):
+    write(tmp_path / "a.parquet", rows(range(40)), names=["dark", "light"])
+    labels = {"label_field": "label", "prompts": ("a {} thing.",)}
+    config = builders.config(format="parquet", path=str(tmp_path), **labels)
+    vocabulary = train_vocabulary(["a dark thing.", "a light thing."] * 20, 40)
+    batch = Pipeline(config, vocabulary).batch(3)
+    texts = [f"a {('dark', 'light')[shade % 2]} thing." for shade in builders.shades(batch)]
+    assert vocabulary.decode(batch["text"]) == texts
