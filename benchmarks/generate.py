@@ -47,7 +47,7 @@ def _model() -> tuple[coca.Coca, Any]:
         text = dataclasses.replace(text, vocabulary_size=512, unimodal_layers=2, multimodal_layers=2, mlp=256)
         image = dataclasses.replace(config.image, size=72, layers=2, mlp=256)
         config = dataclasses.replace(config, width=64, heads=4, image=image)
-    model = coca.build(dataclasses.replace(config, text=text, dtype=_DTYPE.value))
+    model = coca.Coca(dataclasses.replace(config, text=text, dtype=_DTYPE.value))
     return model, jax.jit(functools.partial(coca.init, model))(jax.random.key(0))
 
 

@@ -22,7 +22,7 @@ _DENSE = flags.DEFINE_integer("dense_up_to", 16_000, "The largest number of pair
 _WIDTH = flags.DEFINE_integer("width", 768, "Of the embeddings.")
 
 
-def in_blocks(images: np.ndarray, texts: np.ndarray) -> None:
+def blockwise(images: np.ndarray, texts: np.ndarray) -> None:
     from coca_jax.evaluation.metrics.ranking import label_ranks
 
     labels = np.arange(len(images))[:, None]

@@ -87,7 +87,7 @@ def evaluate_datasets(
             if hosts.is_first():
                 _log.error("%s is not evaluated: %s", one.name, error)
         for note in results[-1].notes if hosts.is_first() else ():
-            _warn_once(f"{one.name}: {note}")
+            _warn_once(note)
     return results + group_results(datasets, results)
 
 

@@ -1,6 +1,6 @@
 """CoCa: image encoder, poolers, unimodal and multimodal decoder; the inputs of both losses from one forward pass.
 
-The rest of the project uses `build`, `init`, `abstract_parameters`, `apply` with the methods of `Coca`, and plain dicts
+The rest of the project uses `init`, `abstract_parameters`, `apply` with the methods of `Coca`, and plain dicts
 of parameters. Text is given as token ids [B, L] (BOS, tokens, EOS, pads) with `valid_BL`, True where a token is not a
 pad: the model knows no special ids.
 """
@@ -177,11 +177,6 @@ class Coca(nn.Module):
 
     def _softmax(self) -> SoftmaxWeights:
         return self.softmax(self.unimodal.embedding)
-
-
-def build(config: ModelConfig, branches: Branches = Branches()) -> Coca:
-    """The model of a config, with the parts that an objective needs."""
-    return Coca(config, branches)
 
 
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:

@@ -23,21 +23,28 @@ COMMANDS = {  # module, imported only for its command, and description
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 
+def _show(text: str) -> None:
+    """Prints a text as a command does: quietly if the reader of a pipe leaves early."""
+
+    def run(arguments: list[str]) -> None:
+        print(text)
+
+    sys.argv[1:] = []
+    command_line.run(run)
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in _HELP:
-        print(__doc__, *(f"    {name:<10}  {words}" for name, (_, words) in COMMANDS.items()), sep="\n")
-        return
+        return _show("\n".join([str(__doc__), *(f"    {name:<10}  {words}" for name, (_, words) in COMMANDS.items())]))
     if arguments[0] not in COMMANDS:
         command_line.fail(f"there is no command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}")
     module = importlib.import_module(COMMANDS[arguments[0]][0])
     values = flags.FlagValues()
     command = module.define(values)
     if _HELP.intersection(arguments):
-        print(
-            f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{values.get_help(include_special_flags=False)}"
-        )
-        return
+        own = values.get_help(include_special_flags=False)
+        return _show(f"{module.__doc__}\nFlags besides --config=FILE[:ARGUMENT] and --config.key=value:\n{own}")
     flags.FLAGS.append_flag_values(values)
     config = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 

@@ -23,7 +23,7 @@ AGAIN = "if that is meant, run COCA_WRITE_GOLDEN=1 python -m pytest tests/distri
 
 def _table(variant: str) -> str:
     """Every parameter's name, shape, logical axes and mesh axes; nothing is allocated."""
-    model = coca.build(config_lib.variant(variant))
+    model = coca.Coca(config_lib.variant(variant))
     params, logical = coca.abstract_parameters(model)
     names = jax.tree.leaves(logical, is_leaf=lambda node: type(node) is tuple)
     rows = [("parameter", "shape", "logical axes", "mesh axes")]

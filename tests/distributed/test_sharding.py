@@ -197,7 +197,7 @@ def test_a_mesh_of_given_devices():
 
 
 def _giant() -> tuple:
-    return coca.abstract_parameters(coca.build(GIANT))
+    return coca.abstract_parameters(coca.Coca(GIANT))
 
 
 def test_the_giant_fits_the_meshes_that_are_chosen_for_it():

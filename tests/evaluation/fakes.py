@@ -121,7 +121,7 @@ class Unreadable:
     """Images of which none can be read."""
 
     def __init__(self, count: int):
-        self._black, self.unreadable = np.zeros((count, 16, 16, 3), np.uint8), {}
+        self._black, self.unreadable = digit_dataset(count).images, {}
         self.shape, self.dtype = self._black.shape, self._black.dtype
 
     def __len__(self):

@@ -13,6 +13,7 @@ from coca_jax import config as config_lib
 from coca_jax.config import EvaluationConfig, EvaluationDatasetConfig
 from coca_jax.data.records.formats import tf_example as example_records
 from coca_jax.data.records.formats import tfds as tfds_records
+from coca_jax.data.records.formats import tfrecord
 from coca_jax.data.text import class_names as class_files
 from coca_jax.errors import CocaError, DataError
 from coca_jax.evaluation import open_dataset
@@ -84,8 +85,8 @@ def test_examples_captions_and_conditions_choose(tmp_path):
         (["things"], {"scores": ("blue",)}, "datasets.things.captioning.scores .*choose among bleu"),
         (["things"], {"format": "tfds"}, "datasets.things.dataset.evaluation_files .*the split train: name the split"),
         (["things"], {"class_subset": True, "examples": 3}, "class_subset asks for the classes that occur"),
-        (["things"], {"path": "nowhere"}, "set --config.datasets.things.dataset.path to"),
-        (["things"], {"text_fields": ("words",)}, r"none of the 6 .* can be read \(6 empty caption\)"),
+        (["things"], {"path": "nowhere"}, "things: nowhere does not exist"),
+        (["things"], {"text_fields": ("words",)}, r"things: .* has no field 'words' .*get it\)$"),
     ],
 )
 def test_what_is_wrong_with_a_dataset_is_said_in_a_sentence(tmp_path, names, changes, message):
@@ -246,14 +247,14 @@ def test_what_records_say_is_read_once_and_in_blocks(prepared, monkeypatch):
     config = builders.evaluation_dataset(
         format="tfds", path=prepared, evaluation_files=("test",), text_fields=("captions/text",)
     )
-    rows, calls, read = collections.Counter(), [], example_records.TFRecordFiles.payloads
+    rows, calls, read = collections.Counter(), [], tfrecord.payloads
 
-    def counted(self, file, index, wanted):
+    def counted(file, index, wanted):
         calls.append(len(wanted))
         rows.update((file.name, row) for row in wanted)
-        return read(self, file, index, wanted)
+        return read(file, index, wanted)
 
-    monkeypatch.setattr(example_records.TFRecordFiles, "payloads", counted)
+    monkeypatch.setattr(tfrecord, "payloads", counted)
     monkeypatch.setattr(example_records.ExampleRecords, "_check_first", lambda self: None)
     found = open_one("shades", config)
     assert sorted(found.captions)[0] == ("shade 100", "grey 100") and len(found.captions) == 100
@@ -294,7 +295,7 @@ def test_no_record_is_read_and_no_store_opened_before_a_dataset_s_turn(prepared,
         ({"path": "nowhere"}, r"shades: .*nowhere.*\(this gets the records: get it\)"),
         (
             {"format": "tars", "path": "nowhere"},
-            r"shades: nowhere does not exist: set --config.datasets.shades.dataset.path to",
+            r"shades: nowhere does not exist: set the dataset's path .*get it\)$",
         ),
         ({"evaluation_files": ("dev",)}, "has no split 'dev'"),
         ({"label_field": "kind"}, r"have no feature 'kind' \(there is .*label"),

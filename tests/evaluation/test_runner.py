@@ -287,16 +287,17 @@ def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
     assert "captions_things_results.json lacks 1 images" in caplog.text
 
 
-def test_datasets_evaluated_one_after_the_other_stay_together_while_the_model_is_the_same(tmp_path):
-    coca = tiny_coca.coca()
-    results = {name: [DatasetResult(name, {f"{name}/images": 3})] for name in "abc"}
-    write_results(tmp_path, coca, results["a"], "x", name="mine", checkpoint="runs/x")
-    write_results(tmp_path, coca, results["b"], "x", name="mine", checkpoint="runs/x")
-    written = read_evaluation(tmp_path / "evaluation_mine.json")
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_datasets_evaluated_one_after_the_other_stay_together_while_the_model_is_the_same(tmp_path, name):
+    coca, file = tiny_coca.coca(), tmp_path / f"evaluation{name and '_mine'}.json"
+    results = {one: [DatasetResult(one, {f"{one}/images": 3})] for one in "abc"}
+    write_results(tmp_path, coca, results["a"], "x", name=name, checkpoint="runs/x")
+    write_results(tmp_path, coca, results["b"], "x", name=name, checkpoint="runs/x")
+    written = read_evaluation(file)
     assert written["a/images"] == written["b/images"] == 3 and written["checkpoint_digest"] == coca.digest
-    write_evaluation(tmp_path / "evaluation_mine.json", {**written, "checkpoint_digest": "another"})
-    write_results(tmp_path, coca, results["c"], "x", name="mine", checkpoint="runs/x")
-    assert "a/images" not in read_evaluation(tmp_path / "evaluation_mine.json")
+    write_evaluation(file, {**written, "checkpoint_digest": "another"})
+    write_results(tmp_path, coca, results["c"], "x", name=name, checkpoint="runs/x")
+    assert "a/images" not in read_evaluation(file)
 
 
 @pytest.mark.parametrize(

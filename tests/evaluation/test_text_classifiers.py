@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from coca_jax.evaluation.text_classifiers import TextClassifiers
-from tests.evaluation.tasks.test_classification import CLASSES, normalised, random_task  # noqa: F401
+from tests.evaluation.conftest import CLASSES, normalised
 
 
 def test_a_classifier_is_built_once_and_kept_for_its_model_alone(random_task, tmp_path, monkeypatch):

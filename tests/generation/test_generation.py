@@ -19,6 +19,7 @@ from coca_jax.generation.sampling import sample
 from coca_jax.generation.state import Special, State
 from coca_jax.inference import model as inference
 from coca_jax.models import coca
+from coca_jax.models.cache import empty_cache
 
 PAD, EOS, BOS, V, L, B = 0, 1, 3, 24, 9, 6
 SPECIAL = dict(bos_id=BOS, eos_id=EOS, pad_id=PAD)
@@ -221,19 +222,19 @@ def _cached_logits(prompt: int, streams: int) -> np.ndarray:
     decoder = {"params": coca.generation_parameters(params, model.config)}
     tokens = model.apply({"params": params}, _images(), method="encode_image").tokens_BQD
     slots = prompt + (L - prompt) * streams
-    cache = coca.empty_cache(model.config, B, slots)
+    cache = empty_cache(model.config, B, slots)
     causal = np.tile(np.tri(prompt, slots, dtype=bool), (B, 1, 1))
     positions = np.tile(np.arange(prompt), (B, 1))
     extend = _jit(functools.partial(model.apply, method="extend"))
     logits = _jit(functools.partial(model.apply, method="next_logits"))
-    hidden, cache = extend(decoder, texts[:, 0, :prompt], positions, causal, 0, cache, tokens)
-    found = [np.repeat(logits(decoder, hidden)[:, None], streams, axis=1)]
+    output = extend(decoder, texts[:, 0, :prompt], positions, causal, 0, cache, tokens)
+    found = [np.repeat(logits(decoder, output.hidden_BLD)[:, None], streams, axis=1)]
     visible = np.tile(np.arange(slots) < prompt, (B, streams, 1))
     for t in range(prompt, L):
         index = prompt + (t - prompt) * streams
         visible[:, np.arange(streams), index + np.arange(streams)] = True
-        hidden, cache = extend(decoder, texts[:, :, t], np.full((B, streams), t), visible, index, cache)
-        found.append(np.asarray(logits(decoder, hidden))[:, :, None])
+        output = extend(decoder, texts[:, :, t], np.full((B, streams), t), visible, index, output.cache)
+        found.append(np.asarray(logits(decoder, output.hidden_BLD))[:, :, None])
     return np.concatenate(found, axis=2)
 
 

@@ -228,8 +228,3 @@ def test_a_captioner_refuses_to_embed():
             CocaError, match=r"gives no embeddings: it was trained with objective.pretraining.contrastive_weight = 0"
         ):
             call()
-
-
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(CocaError, match="checkpoint"):
-        coca_jax.load(tmp_path)

@@ -147,7 +147,7 @@ MILLIONS = {  # coca_paper.md §1: ViT, unimodal layers, multimodal layers, text
 
 @pytest.mark.parametrize("name", MILLIONS)
 def test_parameter_counts_are_table_1(name):
-    params, logical = coca.abstract_parameters(coca.build(config_lib.variant(name)))
+    params, logical = coca.abstract_parameters(coca.Coca(config_lib.variant(name)))
 
     def count(*parts):
         return sum(math.prod(x.shape) for part in parts for x in jax.tree.leaves(part)) / 1e6

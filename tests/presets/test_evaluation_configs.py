@@ -23,7 +23,8 @@ def _values(name: str, arg: str | None):
 def get_config(name: str, arg: str | None = None) -> config_lib.EvaluationConfig:
     values = _values(name, arg)
     for one in values.datasets.values():
-        one.dataset.path = one.dataset.path or "somewhere"
+        if one.dataset.format != "digit_scenes":
+            one.dataset.path = one.dataset.path or "somewhere"
     return config_lib.evaluation_from_config_dict(values)
 
 

@@ -87,6 +87,12 @@ def test_help_lists_the_commands():
         assert overview.returncode == 0 and all(f"\n    {name} " in overview.stdout for name in COMMANDS)
 
 
+def test_help_into_a_pipe_that_closes_is_quiet():
+    command = f"{sys.executable} -m coca_jax.tools dedup --help | true"
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == result.stderr == ""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name):
     result = run(name, "--help")
