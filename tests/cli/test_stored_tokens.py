@@ -45,6 +45,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_stored_tokens_of_tars_and_folders_train_are_evaluated_and_embedded(tmp_path):
     for kind in ("tars", "folder"):
         write(tmp_path / kind, kind)
