@@ -4,7 +4,10 @@ import contextlib
 import dataclasses
 import fnmatch
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -62,6 +65,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
+        stack.enter_context(_short_background_errors())
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
@@ -117,6 +121,29 @@ def _evaluate(
     return evaluate
 
 
+@contextlib.contextmanager
+def _short_background_errors() -> Iterator[None]:
+    """Reduces the errors of Orbax's threads to a line each: it raises them again, with their tracebacks, when awaited."""
+
+    def of_thread(failure: threading.ExceptHookArgs) -> None:
+        thread = failure.thread.name if failure.thread else "a thread"
+        _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
+
+    def of_callback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if str(error) != "Event loop is closed":  # tensorstore's callbacks after a failed save
+            sys.__excepthook__(kind, error, trace)
+
+    log, before = logging.getLogger("absl"), (threading.excepthook, sys.excepthook)
+    level = log.level
+    threading.excepthook, sys.excepthook = of_thread, of_callback
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.excepthook = before
+        log.setLevel(level)
+
+
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:
     for name, skipped in pipeline.skipped_by_source.items():
         of = f" of {name}" if names_sources else ""
@@ -142,15 +169,15 @@ def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
       CocaError: it does not fit the model.
     """
     if before is not None:
-        return Vocabulary.from_bytes(before.vocabulary)
-    vocabulary = Vocabulary.from_bytes(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
+        return Vocabulary(before.vocabulary)
+    vocabulary = Vocabulary(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
     check_against_model(vocabulary, config.model.text)
     return vocabulary
 
 
 def _fresh_vocabulary(config: Config) -> Vocabulary:
     if config.train.init_from:  # whose parameters belong to its tokens
-        return Vocabulary.from_bytes(load_record(config.train.init_from).vocabulary)
+        return Vocabulary(load_record(config.train.init_from).vocabulary)
     if config.data.vocabulary:
         return Vocabulary.from_file(config.data.vocabulary)
     vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)

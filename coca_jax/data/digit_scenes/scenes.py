@@ -125,11 +125,6 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     return Scene(image, scene_language.phrase(form, choice), form, sources, boxes)
 
 
-def phrasings(scene_: Scene) -> list[str]:
-    """Every caption of the scene."""
-    return scene_language.phrasings(scene_.form)
-
-
 def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:
     """Centres (x, y) in pixels: inside the canvas, apart from each other, in the layout's relation."""
     if layout == "single":

@@ -21,7 +21,7 @@ class Vocabulary:
     """A SentencePiece model with its special ids.
 
     Attributes:
-      model_bytes: the serialised model, which `from_bytes` loads.
+      model_bytes: the serialised model, of which another `Vocabulary` can be made.
       size: number of ids.
       pad_id, bos_id, eos_id, unk_id: pairwise distinct.
     """
@@ -74,11 +74,6 @@ class Vocabulary:
             files.write_atomically(path, self.model_bytes)
         except OSError as error:
             raise CocaError(f"the vocabulary cannot be written to {path} ({error}): choose another path") from error
-
-    @classmethod
-    def from_bytes(cls, model_bytes: bytes) -> "Vocabulary":
-        """Loads `model_bytes` of another vocabulary."""
-        return cls(model_bytes)
 
     def encode(
         self, texts: Sequence[str], length: int, long_text: str = "error", advice: str = _IN_TRAINING

@@ -93,7 +93,7 @@ def test_large_is_larger_than_small(many):
 
 def test_every_phrasing_means_the_scene(many):
     for s in many:
-        texts = digit_scenes.phrasings(s)
+        texts = phrasings(s.form)
         assert s.caption in texts and len(texts) == len(set(texts)) >= 4
         for text in texts:
             assert meaning(text) == s.form, text
