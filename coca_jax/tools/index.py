@@ -46,7 +46,7 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
     kind = _KINDS[dataset.format]
-    files = index_cache.find_shards(dataset, selection, kind.is_shard, kind.NAME)
+    files = index_cache.find_shards(dataset, selection, kind.ENDINGS)
     work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")

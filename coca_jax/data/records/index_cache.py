@@ -1,10 +1,9 @@
 """The shards of a dataset, and their counts and selections, cached in a folder of the machine or in a bucket."""
 
 import dataclasses
-import io
-import json
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,27 +33,25 @@ class Counts:
     digest: str
 
 
-def is_numbered(name: str, endings: Sequence[str]) -> bool:
-    """Whether a file's name has one of the endings, possibly followed by a number, as in a.tfrecord-00000-of-00010."""
-    plain = name.rpartition("/")[2]
-    return any(ending in plain for ending in endings) and not plain.endswith((".index", ".json"))
+def ends_in(name: str, endings: Sequence[str]) -> bool:
+    """Whether a file's name has one of the endings, possibly plural or numbered: a.tfrecords, a.tar-00000-of-00010."""
+    return any(re.search(rf"\{ending}s?([-._]\d[^/]*)?$", name.lower()) for ending in endings)
 
 
-def find_shards(dataset: DatasetConfig, selection: Selection, is_shard: Callable[[str], bool], kind: str) -> list[File]:
+def find_shards(dataset: DatasetConfig, selection: Selection, endings: Sequence[str]) -> list[File]:
     """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
 
     Args:
-      is_shard: whether a file of that name is a shard.
-      kind: of the files, for errors.
+      endings: of the shards' names; see `ends_in`.
 
     Raises:
       CocaError: there is no such folder, or no such file.
     """
-    everything = [file for file in _files(dataset.path) if is_shard(file.name)]
+    everything = [file for file in _files(dataset.path) if ends_in(file.name, endings)]
     files = [file for file in everything if selection.has_file(file.name)]
     if files:
         return files
-    names = [file.name for file in everything]
+    kind, names = endings[0], [file.name for file in everything]
     there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else f"no {kind} file at all"
     but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
     raise CocaError(
@@ -84,21 +81,19 @@ def _files(path: str) -> list[File]:
 def cached_counts(name: str, shards: int) -> Counts | None:
     """The counts that were cached under a name; None if there are none, or of another number of shards."""
     try:
-        with np.load(io.BytesIO(storage.read(_place("counts", name))), allow_pickle=False) as arrays:
-            records, about = arrays["records"], json.loads(arrays["about"].tobytes())
-            if records.shape != (shards,) or records.dtype != np.int64:
-                return None
-            return Counts(records, Census(**about["census"]), str(about["digest"]))
+        about, arrays = shard_index.unpack(storage.read(_place("counts", name)))
+        records = arrays["records"]
+        if records.shape != (shards,) or records.dtype != np.int64:
+            return None
+        return Counts(records, Census(**about["census"]), str(about["digest"]))
     except shard_index.DAMAGE:
         return None
 
 
 def cache_counts(name: str, counts: Counts) -> None:
     """Writes the counts into the cache folder, if that can be written."""
-    buffer = io.BytesIO()
-    about = json.dumps({"census": vars(counts.census), "digest": counts.digest})
-    np.savez(buffer, allow_pickle=False, records=counts.records, about=np.frombuffer(about.encode(), np.uint8))
-    _cache(_place("counts", name), buffer.getvalue())
+    about = {"census": vars(counts.census), "digest": counts.digest}
+    _cache(_place("counts", name), shard_index.pack(about, records=counts.records))
 
 
 def cached_choice(name: str, records: int) -> np.ndarray | None:

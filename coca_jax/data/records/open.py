@@ -1,14 +1,13 @@
 """The record store that a dataset's config names."""
 
 import os
-import re
 from collections.abc import Sequence
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
-from coca_jax.data.records.formats import manifest
+from coca_jax.data.records.formats import array_record, manifest, tar, tfrecord
 from coca_jax.data.records.formats.folder import open_folder
-from coca_jax.data.records.formats.tar import TarRecords
+from coca_jax.data.records.index_cache import ends_in
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import KeyList, Selection
 from coca_jax.errors import CocaError
@@ -18,10 +17,10 @@ from coca_jax.storage.files import is_remote
 SPLITS = ("train", "evaluation")
 # Names of single files that may be a dataset's path.
 _ENDINGS = {
-    "tars": (".tar",),
+    "tars": tar.ENDINGS,
     "folder": manifest.SUFFIXES,
-    "tfrecords": (".tfrecord", ".tfrec"),
-    "array_records": (".array_record", ".arrayrecord"),
+    "tfrecords": tfrecord.ENDINGS,
+    "array_records": array_record.ENDINGS,
     "parquet": (".parquet", ".pq"),
 }
 
@@ -72,9 +71,9 @@ def _check_kind(dataset: DatasetConfig) -> None:
     """Raises CocaError if the path is a file of a kind that the format does not read."""
     name = dataset.path.rstrip("/").rpartition("/")[2].lower()
     endings = _ENDINGS.get(dataset.format, ())
-    if not endings or _ends_in(name, endings) or storage.stat(dataset.path) is None:
+    if not endings or ends_in(name, endings) or storage.stat(dataset.path) is None:
         return
-    others = [f"set format={one}" for one, endings in _ENDINGS.items() if _ends_in(name, endings)]
+    others = [f"set format={one}" for one, endings in _ENDINGS.items() if ends_in(name, endings)]
     if fields.suffix_of(name) in ("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"):
         others = ["unpack it, and give the folder"]
     raise CocaError(
@@ -83,23 +82,18 @@ def _check_kind(dataset: DatasetConfig) -> None:
     )
 
 
-def _ends_in(name: str, endings: Sequence[str]) -> bool:
-    """Whether a name has one of the endings, possibly followed by a shard's number."""
-    return any(re.search(rf"\{ending}(-\d|$)", name) for ending in endings)
-
-
 def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
     match dataset.format:  # formats that need tensorflow are imported only where they are used
         case "tars":
-            return TarRecords(dataset, selection)
+            return tar.TarRecords(dataset, selection)
         case "folder":
             return open_folder(dataset, selection)
         case "tfrecords":
-            from coca_jax.data.records.formats import tf_example, tfrecord
+            from coca_jax.data.records.formats import tf_example
 
             return tf_example.ExampleRecords(dataset, selection, tfrecord)
         case "array_records":
-            from coca_jax.data.records.formats import array_record, tf_example
+            from coca_jax.data.records.formats import tf_example
 
             return tf_example.ExampleRecords(dataset, selection, array_record)
         case "parquet":

@@ -10,6 +10,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,10 @@ _LARGEST = 2**36  # bytes of an index
 _CHUNK = 100_000  # strings hashed at a time
 _log = logging.getLogger(__name__)
 # Errors of numpy on a file that is damaged or of another origin.
-DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, ReadError)
+DAMAGE = (
+    *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, MemoryError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error, ReadError),
+)
 
 
 class Strings:
@@ -166,16 +170,27 @@ def _about(file: File, kind: str) -> dict[str, str | int]:
     return {"format": _FORMAT, "kind": kind, "size": file.size, "version": file.version}
 
 
+def pack(about: dict[str, Any], **arrays: np.ndarray) -> bytes:
+    """An .npz file of arrays and of what JSON can say about them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The contents of a file that `pack` made; raises one of `DAMAGE` if it is damaged."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        arrays = dict(file)
+    about = json.loads(arrays.pop("about").tobytes())
+    if not isinstance(about, dict):
+        raise ValueError("no JSON object")
+    return about, arrays
+
+
 def _dump(index: Index, file: File, kind: str) -> bytes:
     about = {**_about(file, kind), "damage": dict(index.damage), "names": dict(index.names), "digest": index.digest}
-    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "spans": index.spans}
-    if index.keys is not None:
-        arrays |= {"keys": index.keys.data, "key_ends": index.keys.ends}
-    if index.ends is not None:
-        arrays["ends"] = index.ends
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    keys = {} if index.keys is None else {"keys": index.keys.data, "key_ends": index.keys.ends}
+    return pack(about, spans=index.spans, **keys, **({} if index.ends is None else {"ends": index.ends}))
 
 
 def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
@@ -187,20 +202,14 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
     except (ReadError, CocaError):
         return None
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            if {key: about.get(key) for key in _about(file, kind)} != _about(file, kind):
-                return None
-            keys = Strings(arrays["keys"], arrays["key_ends"]) if "keys" in arrays else None
-            index = Index(
-                arrays["spans"],
-                keys,
-                arrays.get("ends", None),
-                {str(cause): int(count) for cause, count in about["damage"].items()},
-                str(about["digest"]),
-                {str(cause): str(name) for cause, name in about["names"].items()},
-            )
-    except (*DAMAGE, AttributeError, RecursionError) as error:
+        about, arrays = unpack(data)
+        if {key: about.get(key) for key in _about(file, kind)} != _about(file, kind):
+            return None
+        keys = Strings(arrays["keys"], arrays["key_ends"]) if "keys" in arrays else None
+        damage = {str(cause): int(count) for cause, count in about["damage"].items()}
+        names = {str(cause): str(name) for cause, name in about["names"].items()}
+        index = Index(arrays["spans"], keys, arrays.get("ends"), damage, str(about["digest"]), names)
+    except DAMAGE as error:
         _log.warning("the index %s is damaged (%s) and is made anew", path, error)
         return None
     if _is_sound(index, file, columns):

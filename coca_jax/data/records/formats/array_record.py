@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from coca_jax.data.records import index_cache
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.shard_index import Index
 from coca_jax.errors import CocaError
@@ -13,13 +12,8 @@ from coca_jax.storage import files as storage
 from coca_jax.storage import remote
 from coca_jax.storage.files import File, is_remote
 
-NAME = "ArrayRecord"
+ENDINGS = (".array_record", ".arrayrecord")
 _ERRORS = (RuntimeError, ValueError, IndexError, OSError)  # of the package's C++ code, as pybind11 translates statuses
-
-
-def is_shard(name: str) -> bool:
-    """Whether a file of that name is an ArrayRecord file."""
-    return index_cache.is_numbered(name, (".array_record", ".arrayrecord"))
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:

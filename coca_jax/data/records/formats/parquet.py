@@ -49,7 +49,7 @@ class ParquetRecords(ShardedRecords):
         Raises:
           CocaError: no such folder or file, a file of another format, or no column of images or captions.
         """
-        files = index_cache.find_shards(dataset, selection, lambda name: name.endswith(_SUFFIXES), ".parquet")
+        files = index_cache.find_shards(dataset, selection, _SUFFIXES)
         super().__init__(files, dataset, selection)
         schema = self._schema(0)
         row = {field.name: _example(field.type) for field in schema}

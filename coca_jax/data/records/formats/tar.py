@@ -20,7 +20,7 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
-NAME = ".tar"
+ENDINGS = (".tar",)
 _TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
 _CAUSE = "unreadable tar"
@@ -45,7 +45,7 @@ class TarRecords(ShardedRecords):
         Raises:
           CocaError: no such folder, no such tar, a file that is no tar, or no image with a text in any of them.
         """
-        files = index_cache.find_shards(dataset, selection, is_shard, NAME)
+        files = index_cache.find_shards(dataset, selection, ENDINGS)
         super().__init__(files, dataset, selection)
         if not self.census.total:
             examples = ", ".join(f"{name} ({cause})" for cause, name in self.census.names.items())
@@ -112,11 +112,6 @@ def _row(members: Sequence[bytes | None]) -> dict[str, Any]:
         value = label.decode("utf-8", "replace").strip()
         row["cls"] = int(value) if value.isdecimal() and value.isascii() and len(value) < 10 else value
     return row
-
-
-def is_shard(name: str) -> bool:
-    """Whether a file of that name is a tar."""
-    return name.endswith(".tar")
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:

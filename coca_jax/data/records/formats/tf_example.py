@@ -19,10 +19,7 @@ _LONGEST = 4096  # bytes of a feature that is kept as metadata
 class ExampleFiles(Protocol):
     """A kind of file that holds serialised examples, such as the modules `tfrecord` and `array_record`."""
 
-    NAME: str
-
-    def is_shard(self, name: str) -> bool:
-        """Whether a file of that name is of this kind."""
+    ENDINGS: tuple[str, ...]
 
     def index(self, file: File) -> Index:
         """Where the examples lie; raises CocaError if the file is of another kind."""
@@ -49,7 +46,7 @@ class ExampleRecords(ShardedRecords):
         """
         self._kind_of_file: ExampleFiles = kind
         if files is None:
-            files = index_cache.find_shards(dataset, selection, kind.is_shard, kind.NAME)
+            files = index_cache.find_shards(dataset, selection, kind.ENDINGS)
         super().__init__(files, dataset, selection)
         self._check_first()
 

@@ -6,21 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.data.records import index_cache, shard_index
+from coca_jax.data.records import shard_index
 from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.shard_index import Index
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
-NAME = "TFRecord"
+ENDINGS = (".tfrecord", ".tfrec")
 _HEADER = struct.Struct("<QI")  # a record's length, and the masked CRC-32C of that
 _FOOTER = 4  # bytes of CRC behind the data
-
-
-def is_shard(name: str) -> bool:
-    """Whether a file of that name is a TFRecord file."""
-    return index_cache.is_numbered(name, (".tfrecord", ".tfrec"))
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:
@@ -45,6 +40,8 @@ def payloads(file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadR
 
 
 def _scan(file: File) -> Index:
+    from tensorboardX.record_writer import masked_crc32c  # here, because it looks for drivers of clouds when imported
+
     spans: list[tuple[int, int]] = []
     damage: dict[str, int] = {}
     place = 0
@@ -55,7 +52,7 @@ def _scan(file: File) -> Index:
                 header = data.read(_HEADER.size)
                 length, crc = _HEADER.unpack(header) if len(header) == _HEADER.size else (file.size, 0)
                 end = place + _HEADER.size + length + _FOOTER
-                if end > file.size or crc != _masked_crc(header[:8]):
+                if end > file.size or crc != masked_crc32c(header[:8]):
                     damage["broken TFRecord tail"] = 1
                     break
                 spans.append((place + _HEADER.size, length))
@@ -71,24 +68,3 @@ def _scan(file: File) -> Index:
         )
     table = np.array(spans, np.int64).reshape(-1, 2)
     return Index(table, damage=damage, digest=hashlib.sha256(table.tobytes()).hexdigest())
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
-
-
-_CRC = _crc_table()
-
-
-def _masked_crc(data: bytes) -> int:
-    """CRC-32C as TFRecords mask it; in Python, because it is of eight bytes only."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

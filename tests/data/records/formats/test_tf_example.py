@@ -133,7 +133,7 @@ def test_features_of_every_kind(kind, write, tmp_path):
             r"have no image under photo \(there is caption, image, number\): name its feature in image_field",
         ),
         ({"label_field": "class"}, "have no feature 'class' .* change label_field"),
-        ({"train_files": ("q*",)}, "no .*Record file below .* matches q"),
+        ({"train_files": ("q*",)}, "no .*record file below .* matches q"),
     ],
 )
 def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options, message):
