@@ -20,7 +20,6 @@ import jax  # noqa: E402 - after the variables that it reads
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is a slip, not a broadcast
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 

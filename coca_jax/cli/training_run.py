@@ -7,7 +7,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -129,19 +128,18 @@ def _short_background_errors() -> Iterator[None]:
         thread = failure.thread.name if failure.thread else "a thread"
         _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
 
-    def of_callback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if str(error) != "Event loop is closed":  # tensorstore's callbacks after a failed save
-            sys.__excepthook__(kind, error, trace)
+    def of_callback(failure: Any) -> None:
+        if str(failure.exc_value) != "Event loop is closed":  # tensorstore's callbacks after a failed save
+            before[1](failure)
 
-    log, before = logging.getLogger("absl"), (threading.excepthook, sys.excepthook)
-    level = log.level
-    threading.excepthook, sys.excepthook = of_thread, of_callback
-    log.setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = of_thread, of_callback
     try:
         yield
     finally:
-        threading.excepthook, sys.excepthook = before
-        log.setLevel(level)
+        threading.excepthook, sys.unraisablehook = before
 
 
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:

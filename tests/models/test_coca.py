@@ -232,7 +232,9 @@ def test_stems_are_convolutions():
     conv = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     model, params = _main()
     stem = params["image_encoder"]["stem"]
-    expected = conv(images, dense(stem["projection"], 8), (8, 8), "VALID") + stem["projection"]["bias"]
+    expected = (
+        conv(images, dense(stem["projection"], 8), (8, 8), "VALID") + stem["projection"]["bias"][None, None, None]
+    )
     np.testing.assert_allclose(
         image_encoder.PatchStem(model.config).apply({"params": stem}, images), expected, atol=1e-4
     )
