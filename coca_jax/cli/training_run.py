@@ -142,15 +142,15 @@ def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
       CocaError: it does not fit the model.
     """
     if before is not None:
-        return Vocabulary.from_bytes(before.vocabulary)
-    vocabulary = Vocabulary.from_bytes(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
+        return Vocabulary(before.vocabulary)
+    vocabulary = Vocabulary(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
     check_against_model(vocabulary, config.model.text)
     return vocabulary
 
 
 def _fresh_vocabulary(config: Config) -> Vocabulary:
     if config.train.init_from:  # whose parameters belong to its tokens
-        return Vocabulary.from_bytes(load_record(config.train.init_from).vocabulary)
+        return Vocabulary(load_record(config.train.init_from).vocabulary)
     if config.data.vocabulary:
         return Vocabulary.from_file(config.data.vocabulary)
     vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)

@@ -56,7 +56,7 @@ def open_digit_scenes(name: str, config: EvaluationDatasetConfig, size: int) -> 
 
 def _captions(scene: Scene) -> list[str]:
     """All true captions of the scene, the one chosen by its index first."""
-    return [scene.caption, *(text for text in digit_scenes.phrasings(scene) if text != scene.caption)]
+    return [scene.caption, *(text for text in language.phrasings(scene.form) if text != scene.caption)]
 
 
 def _distinct_scenes(examples: int, size: int) -> list[Scene]:

@@ -27,5 +27,5 @@ def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int 
     if all_devices and jax.device_count() > 1:
         mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
     restored = checkpoint.load(path, mesh)
-    vocabulary = Vocabulary.from_bytes(restored.record.vocabulary)
+    vocabulary = Vocabulary(restored.record.vocabulary)
     return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size)

@@ -109,7 +109,7 @@ def measure(
         "records": len(store),
         "read": len(indices),
         "usable": len(files),
-        "lost": dict(store.damage),
+        "lost": dict(store.census.damage),
         "corrupt": {cause: len(bad) for cause, bad in corrupt.items()},
         "corrupt_names": {cause: [store.name(index) for index in bad[:_NAMES]] for cause, bad in corrupt.items()},
         "formats": dict(sum((part.formats for part in parts), Counter()).most_common()),

@@ -105,7 +105,7 @@ def test_a_vocabulary_is_written_into_a_bucket_and_the_home_folder(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     call("vocabulary", builders.config(), "--output=memory://bucket/new/v.model", "--size=200")
     assert not list(tmp_path.iterdir())  # no folder named "memory:"
-    assert Vocabulary.from_bytes(read("memory://bucket/new/v.model")).size == 200
+    assert Vocabulary(read("memory://bucket/new/v.model")).size == 200
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     call("vocabulary", builders.config(), "--output=~/v.model", "--size=200")
     assert (tmp_path / "home" / "v.model").exists() and not (tmp_path / "~").exists()

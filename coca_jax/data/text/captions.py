@@ -37,7 +37,7 @@ _FILE = re.compile(r"[\w() .-]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|svg)", re.
 _INVISIBLE = {0x00AD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF, 0xFFFD, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 _CONTROLS = {c for c in range(0xA0) if unicodedata.category(chr(c)) == "Cc"} - set(map(ord, "\t\n\v\f\r"))
 _TABLE = dict.fromkeys(_INVISIBLE | _CONTROLS)
-_ENDS = " -–—|,;:/\\·•>*_"  # noqa: RUF001 - dashes are meant
+_ENDS = " -–—|,;:/\\·•>*_"
 
 
 def clean(text: str, kind: str) -> str:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.digit_scenes import scenes as digit_scenes
+from coca_jax.data.digit_scenes.language import phrasings
+from coca_jax.data.digit_scenes.scenes import scene
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text.captions import Texts
@@ -32,7 +33,7 @@ def training_captions(config: Config) -> Iterator[str]:
     for source in sources.values():
         if source.dataset.format == "digit_scenes":
             for index in range(_SCENES):
-                yield from digit_scenes.phrasings(digit_scenes.scene(index, "train"))
+                yield from phrasings(scene(index, "train").form)
         else:
             yield from _stored_texts(source.dataset, _MAX_TEXTS // len(sources))
 

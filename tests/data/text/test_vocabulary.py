@@ -37,7 +37,7 @@ def test_rows_are_bos_tokens_eos_pads(vocabulary, captions):
 def test_special_ids_are_distinct_and_reloading_changes_nothing(vocabulary, tmp_path):
     assert len({vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id}) == 4
     (tmp_path / "v.model").write_bytes(vocabulary.model_bytes)
-    for again in Vocabulary.from_file(tmp_path / "v.model"), Vocabulary.from_bytes(vocabulary.model_bytes):
+    for again in Vocabulary.from_file(tmp_path / "v.model"), Vocabulary(vocabulary.model_bytes):
         assert (again.encode(["a red one"], 12) == vocabulary.encode(["a red one"], 12)).all()
 
 
@@ -114,7 +114,7 @@ def test_models_without_special_ids_are_refused(captions, tmp_path):
         sentence_iterator=iter(captions), model_writer=model, vocab_size=60, model_type="bpe", minloglevel=2
     )
     with pytest.raises(CocaError, match="'pad': -1"):
-        Vocabulary.from_bytes(model.getvalue())
+        Vocabulary(model.getvalue())
     (tmp_path / "no.model").write_bytes(b"<html>")
     with pytest.raises(CocaError, match=r"no\.model is not a SentencePiece model"):
         Vocabulary.from_file(tmp_path / "no.model")

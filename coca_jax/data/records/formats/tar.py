@@ -12,7 +12,7 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields, index_cache, shard_index
-from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.record import BadRecord, Record, bad_records, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.data.records.sharded import ShardedRecords
@@ -76,10 +76,7 @@ class TarRecords(ShardedRecords):
         def record(row: int, members: list[bytes | None] | BadRecord) -> Record | BadRecord:
             if isinstance(members, BadRecord):
                 return members
-            text = self._text(_row(members[1:]))
-            if isinstance(text, BadRecord):
-                return text
-            return Record(self._key(number, index, row), members[0] or b"", text.captions, text.metadata)
+            return joined(self._key(number, index, row), members[0] or b"", self._text(_row(members[1:])))
 
         return list(map(record, rows, self._members(number, index, rows, range(1 + len(_TEXTS)))))
 
