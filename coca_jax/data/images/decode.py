@@ -174,7 +174,7 @@ def load_image(image: Any, size: int) -> np.ndarray:
       CocaError: the path cannot be read, or there is no whole image in it.
     """
     if isinstance(image, (str, os.PathLike, bytes)):
-        name, data = ("the image", image) if isinstance(image, bytes) else (str(image), read_path(image, "image"))
+        name, data = read_file(image, "image")
         try:
             return resize_and_crop(decode(data), size)
         except BadRecord as error:
@@ -190,16 +190,18 @@ def load_image(image: Any, size: int) -> np.ndarray:
         raise CocaError(f"the PIL image {name} cannot be decoded ({error}): leave it out or replace it") from error
 
 
-def read_path(path: str | os.PathLike, kind: str) -> bytes:
-    """The bytes of an image's or clip's file, `kind` for the message.
+def read_file(file: str | os.PathLike | bytes, kind: str) -> tuple[str, bytes]:
+    """The name, for messages, and the bytes of an image's or clip's file: of a path, or of the bytes themselves.
 
     Raises:
       CocaError: it cannot be read.
     """
+    if isinstance(file, bytes):
+        return f"the {kind}", file
     try:
-        return Path(path).expanduser().read_bytes()
+        return str(file), Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise CocaError(f"the {kind} {path} cannot be read ({error.strerror}): check the path") from error
+        raise CocaError(f"the {kind} {file} cannot be read ({error.strerror}): check the path") from error
 
 
 def _from_array(image: Any) -> Image.Image:

@@ -74,7 +74,7 @@ class FolderRecords:
         if file is None and path.lower().endswith(SUFFIXES):
             raise CocaError(f"the file {path} does not exist: set the dataset's path to a manifest or a folder")
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
-        self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
+        self._top = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
         self.names = self._source.names
         self._places: tuple[str, ...] = (f"{self._folder}/",)
@@ -113,8 +113,8 @@ class FolderRecords:
         for start in range(0, len(self), _AT_ONCE):
             some = range(start, min(start + _AT_ONCE, len(self)))
             rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
-            for index, own in zip(some, rows, strict=True):
-                excluded[index] = selection.excludes(self._metadata(index, [] if isinstance(own, BadRecord) else own))
+            for index, row in zip(some, rows, strict=True):
+                excluded[index] = selection.excludes(self._metadata(index, [] if isinstance(row, BadRecord) else row))
         return excluded
 
     def key(self, index: int) -> str:
@@ -164,7 +164,7 @@ class FolderRecords:
         return tuple(captions)
 
     def _metadata(self, index: int, rows: list[Any]) -> dict[str, Any]:
-        path = PurePosixPath(self._own_name) / self.names[index]
+        path = PurePosixPath(self._top) / self.names[index]
         each = [fields.metadata(row, () if isinstance(self._source, Manifests) else ("txt",)) for row in rows]
         result = {"stem": path.stem, "folder": path.parent.name, **(each[0] if each else {})}
         if len(each) > 1:

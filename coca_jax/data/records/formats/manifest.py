@@ -271,6 +271,6 @@ def _grouped(spans: np.ndarray, names: Strings, damage: Counter[str], digest: st
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     owner = rank[group]
-    kept = Strings.of(names[i] for i in first[order].tolist())
+    distinct = Strings.of(names[i] for i in first[order].tolist())
     ends = np.cumsum(np.bincount(owner, minlength=len(order))).astype(np.int64)
-    return Index(spans[np.argsort(owner, kind="stable")], kept, ends, damage, digest)
+    return Index(spans[np.argsort(owner, kind="stable")], distinct, ends, damage, digest)
