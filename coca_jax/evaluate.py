@@ -95,6 +95,8 @@ def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...])
     from coca_jax.errors import CocaError
     from coca_jax.evaluation.open_dataset import run_datasets
 
+    if data_path and config.data.mixture:
+        raise CocaError("the run trained on a mixture, of which --data_path moves nothing: put the data back instead")
     if data_path:
         dataset = dataclasses.replace(config.data.dataset, path=data_path)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))

@@ -16,8 +16,8 @@ for variable in (
         os.environ[variable] = tempfile.mkdtemp(prefix="coca_jax-tests-")
         atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
-import jax
-import pytest
+import jax  # noqa: E402 - after the variables that it reads
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import fnmatch
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,6 +64,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
+        stack.enter_context(_short_background_errors())
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
@@ -115,6 +118,28 @@ def _evaluate(
             write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
 
     return evaluate
+
+
+@contextlib.contextmanager
+def _short_background_errors() -> Iterator[None]:
+    """Reduces the errors of Orbax's threads to a line each: it raises them again, with their tracebacks, when awaited."""
+
+    def of_thread(failure: threading.ExceptHookArgs) -> None:
+        thread = failure.thread.name if failure.thread else "a thread"
+        _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
+
+    def of_callback(failure: Any) -> None:
+        if str(failure.exc_value) != "Event loop is closed":  # tensorstore's callbacks after a failed save
+            before[1](failure)
+
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook, sys.unraisablehook = of_thread, of_callback
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
 
 
 def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:

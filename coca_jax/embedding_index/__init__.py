@@ -1,1 +1,1 @@
-"""Embeddings of pictures, kept on a disk and searched exactly."""
+"""Embeddings of images, kept on a disk and searched exactly."""

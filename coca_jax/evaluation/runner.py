@@ -16,24 +16,12 @@ from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.metrics.captions import java_metrics, scores
 from coca_jax.evaluation.open_dataset import check_same_datasets, run_datasets
 from coca_jax.evaluation.predict import Needs, predict
+from coca_jax.evaluation.tasks import TASKS
 from coca_jax.evaluation.tasks.base import DatasetResult, Task
-from coca_jax.evaluation.tasks.captioning import Captioning
-from coca_jax.evaluation.tasks.classification import ZeroShotClassification
-from coca_jax.evaluation.tasks.likelihood import LikelihoodClassification
-from coca_jax.evaluation.tasks.retrieval import Retrieval
 from coca_jax.evaluation.text_classifiers import TextClassifiers
 from coca_jax.pages.blocks import Text, Tiles
 
 _log = logging.getLogger(__name__)
-
-# By the names that `EvaluationDatasetConfig.tasks` uses.
-TASKS: Mapping[str, Task] = {
-    "retrieval": Retrieval("image"),
-    "video_retrieval": Retrieval("video"),
-    "classification": ZeroShotClassification(),
-    "likelihood_classification": LikelihoodClassification(),
-    "captioning": Captioning(),
-}
 
 
 class RunEvaluation:

@@ -256,11 +256,11 @@ class Coca:
 
     def _image_array_or_list(self, images: Any) -> Any:
         """An array that the model takes unchanged, of N images or of their tokens; otherwise a list of N images."""
-        image, tokens = self.config.model.image, (token_count(self.config.model.image), self.config.model.width)
+        model, tokens = self.config.model, (token_count(self.config.model.image), self.config.model.width)
         shape = tuple(getattr(images, "shape", ()))
         if is_one_image(images) and shape[1:] != tokens:
             images, shape = (images[None] if shape else [images]), (1, *shape)
-        if shape[1:] == tokens or (shape[1:] == (image.size, image.size, 3) and images.dtype == np.uint8):
+        if shape[1:] == tokens or (shape[1:] == input_shape(model) and images.dtype == input_dtype(model)):
             return images
         return as_list(images, "images", "image")
 

@@ -60,8 +60,8 @@ class Attention(nn.Module):
     def __call__(self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None) -> jax.Array:
         """The attention output, [B, L, D]; `mask` as for `attend`."""
         scale: float | jax.Array = 1 / math.sqrt(self.head_dim)
-        if self.per_dim_scale:
-            scale = scale * jax.nn.softplus(self.scale) / math.log(2)  # softplus(0) = log 2: starts at 1/sqrt(K)
+        if self.per_dim_scale:  # softplus(0) = log 2: starts at 1/sqrt(K)
+            scale = (scale * jax.nn.softplus(self.scale) / math.log(2))[None, None, None]
         query_BLHK = checkpoint_name(self._constrain(self.query(x_BLD)), SAVED)
         query_BLHK = (query_BLHK * scale).astype(query_BLHK.dtype)
         attended_BLHK = self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap))

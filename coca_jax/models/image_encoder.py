@@ -104,7 +104,7 @@ class VisionTransformer(nn.Module):
         x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)
         initializer = named(nn.initializers.normal(image.position_scale), Axis.LENGTH, Axis.WIDTH)
         positions = self.param("positions", initializer, (x.shape[1], config.width))
-        x = constrain(x + positions.astype(x.dtype), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
+        x = constrain(x + positions.astype(x.dtype)[None], Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         x, _ = Stack(config, image.layers, image.mlp, exact_gelu, name="layers")(x)
         return layer_norm("norm")(x).astype(config.dtype)
 

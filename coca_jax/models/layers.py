@@ -64,7 +64,7 @@ class Dense(nn.Module):
         else:
             kernel_2d = kernel.reshape(math.prod(inputs), -1).astype(dtype)
             y = x_2d @ kernel_2d
-        return (y + bias.reshape(-1).astype(dtype)).reshape(*leading, *self.shape)
+        return (y + bias.reshape(1, -1).astype(dtype)).reshape(*leading, *self.shape)
 
 
 def layer_norm(name: str | None = None) -> nn.LayerNorm:

@@ -28,8 +28,8 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
 def causal_mask(valid_BL: jax.Array) -> jax.Array:
     """[B, 1, L, L]: position t attends to the valid positions up to t, and to itself (so that no row is empty)."""
     length = valid_BL.shape[1]
-    earlier = jnp.tril(jnp.ones((length, length), bool))
-    return (earlier & valid_BL[:, None, None, :]) | jnp.eye(length, dtype=bool)
+    earlier, itself = jnp.tril(jnp.ones((1, 1, length, length), bool)), jnp.eye(length, dtype=bool)[None, None]
+    return (earlier & valid_BL[:, None, None, :]) | itself
 
 
 @struct.dataclass
@@ -68,7 +68,7 @@ class UnimodalDecoder(nn.Module):
         chex.assert_rank(ids_BL, 2)
         chex.assert_equal_shape([ids_BL, valid_BL])
         length = ids_BL.shape[1]
-        x = self._embed(ids_BL, jnp.asarray(sinusoidal_positions(length, self.config.width)))
+        x = self._embed(ids_BL, jnp.asarray(sinusoidal_positions(length, self.config.width))[None])
         if self.cls:
             cls = self._scaled(self.cls_embedding)  # has no position: it is always the last
             x = jnp.concatenate([x, jnp.broadcast_to(cls, (x.shape[0], 1, x.shape[2]))], axis=1)
@@ -92,7 +92,7 @@ class UnimodalDecoder(nn.Module):
         x, cache = self.layers(x, mask, None, index, cache)
         return DecoderOutput(x, cache=cache)
 
-    def _embed(self, ids_BL: jax.Array, positions_LD: jax.Array) -> jax.Array:
+    def _embed(self, ids_BL: jax.Array, positions_BLD: jax.Array) -> jax.Array:
         # The table's width lies on the mesh axis that also carries the batch. Each device looks up its part of the
         # width for the rows of all its neighbours there, and one all-to-all, forth and back, makes rows of it: cheaper
         # than gathering the table. Without this, XLA replicates the activations on all devices, with a warning.
@@ -100,7 +100,7 @@ class UnimodalDecoder(nn.Module):
         x = self._scaled(jnp.take(self.embedding, ids_BL, axis=0))
         x = constrain(x, Axis.LOOKUP_BATCH, Axis.LENGTH, Axis.WIDTH)
         x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
-        return x + positions_LD.astype(self.config.dtype)
+        return x + positions_BLD.astype(self.config.dtype)
 
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x.astype(self.config.dtype) * self.config.width**0.5
@@ -146,7 +146,7 @@ class SoftmaxWeights:
         """Logits, float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
         kernel = self.kernel_DV.astype(hidden_BLD.dtype)
         flat = jnp.dot(hidden_BLD.reshape(-1, kernel.shape[0]), kernel, preferred_element_type=jnp.float32)
-        return flat.reshape(*hidden_BLD.shape[:-1], kernel.shape[1]) + self.bias_V
+        return (flat + self.bias_V[None]).reshape(*hidden_BLD.shape[:-1], kernel.shape[1])
 
 
 class Softmax(nn.Module):

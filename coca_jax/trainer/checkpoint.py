@@ -140,10 +140,9 @@ class Checkpoints:
             if not known and not isinstance(error, OSError):
                 raise
             reason = known[1].strip() if known else getattr(error, "strerror", None) or str(error)
-            last = self._manager.latest_step()
             raise CocaError(
                 f"a checkpoint cannot be written to {self._folder} ({reason}): make room or permit it, and the same "
-                f"command continues from {f'step {last}' if last else 'the start'}"
+                "command continues from the last good one"
             ) from error
 
 
@@ -232,7 +231,7 @@ def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
 def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
     try:
         return manager.restore(step, args=ocp.args.Composite(**items))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # Orbax raises all kinds, Exception itself among them
         raise _incomplete(manager, step, error) from error
 
 

@@ -1,6 +1,5 @@
 """A model's digest: hex digits that change if a parameter does, and are the same on every mesh."""
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -8,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coca_jax.config import ModelConfig
+from coca_jax.config import ModelConfig, differences
 
 
 def model_digest(model: ModelConfig, params: Any, vocabulary: bytes) -> str:
-    """16 hex digits of a model's shape, parameters and vocabulary.
+    """16 hex digits of a model's shape (the keys of its config that are not their defaults), parameters and vocabulary.
 
     Parameters are summed on their devices, as integers: the order of the sum, and so the mesh, has no effect.
     """
     sums = jax.tree_util.tree_flatten_with_path(_checksums(params))[0]
     digest = hashlib.sha256(vocabulary)
-    digest.update(json.dumps(dataclasses.asdict(model), sort_keys=True).encode())
+    digest.update(json.dumps(differences(model), sort_keys=True).encode())
     for path, value in sums:
         digest.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
     return digest.hexdigest()[:16]

@@ -11,7 +11,10 @@ import running
 from PIL import Image
 
 import coca_jax
+from coca_jax import config as config_lib
+from coca_jax import evaluate
 from coca_jax.data.digit_scenes import scenes as digit_scenes
+from coca_jax.errors import CocaError
 
 RESULTS = (
     "image_to_text_r1",
@@ -134,6 +137,31 @@ def test_a_text_longer_than_the_model_reads_stops_the_run_and_loses_nothing(tmp_
     status, _, err = running.call([*arguments, "--config.data.long_text=truncate"])
     assert status == 0, err
     assert [row["step"] for row in running.rows(tmp_path / "run")] == list(range(1, 13))
+
+
+def test_without_a_holdout_all_images_train_and_the_log_says_that_none_is_evaluated(tmp_path):
+    photo_folder(tmp_path / "photos", pictures=12)
+    flags = ("format=folder", "path=~/photos", "holdout=0")
+    arguments = running.train_command(
+        "~/run",
+        *(f"--config.data.dataset.{flag}" for flag in flags),
+        "--config.data.max_bad_ratio=0.5",
+        "--config.train.steps=2",
+    )
+    status, _, err = running.finish(running.start(arguments, HOME=tmp_path))
+    assert status == 0 and "folder is not evaluated: all of its records train" in err, err
+    assert [row["step"] for row in running.rows(tmp_path / "run")] == [1, 2]  # ~ is the home folder
+    assert not (running.REPOSITORY / "~").exists()
+    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert not [key for key in results if key.startswith("folder/")] and results["checkpoint_step"] == 2
+    message = sentence(running.command("evaluate", f"--checkpoint={tmp_path / 'run'}"))
+    assert "none is held out" in message and "--config=configs/eval/" in message
+
+
+def test_one_place_for_the_data_of_a_mixture_is_refused():
+    config = config_lib.Config(data=config_lib.DataConfig(mixture={"scenes": config_lib.SourceConfig()}))
+    with pytest.raises(CocaError, match=r"mixture, of which --data_path moves nothing"):
+        evaluate._own_datasets(config, "somewhere", ())
 
 
 def test_another_model_in_the_same_folder_is_refused(run):

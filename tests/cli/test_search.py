@@ -8,9 +8,9 @@ import running
     "flags, words",
     [
         (["--images=photos", "a dog"], "--checkpoint is missing"),
-        (["--checkpoint=run", "a dog"], "--images is missing: name the folder of pictures, or with --index"),
+        (["--checkpoint=run", "a dog"], "--images is missing: name the folder of images, or with --index"),
         (["--checkpoint=run", "--images=photos"], "there is nothing to look for: write a sentence"),
-        (["--checkpoint=run", "--images=photos", "-k=0", "a dog"], "-k=0: ask for at least one"),
+        (["--checkpoint=run", "--images=photos", "-k=0", "a dog"], "--k=0: 0 is not a positive integer"),
         (["--checkpoint=run", "--images=photos", "-k=many", "a dog"], "many"),
         (["--checkpoint=absent", "--images=photos", "a dog"], "absent"),
     ],

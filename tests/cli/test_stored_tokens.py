@@ -45,6 +45,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_stored_tokens_of_tars_and_folders_train_are_evaluated_and_embedded(tmp_path):
     for kind in ("tars", "folder"):
         write(tmp_path / kind, kind)
@@ -66,5 +67,6 @@ def test_stored_tokens_of_tars_and_folders_train_are_evaluated_and_embedded(tmp_
     embedded = coca.embed_images(paths)
     for form in ([str(path) for path in paths], [path.read_bytes() for path in paths], list(stacked), stacked):
         np.testing.assert_allclose(coca.embed_images(form), embedded, atol=1e-6)
-    with pytest.raises(CocaError, match=r"takes stored tokens, float \(5, 32\)"):
-        coca.embed_images([np.zeros((8, 8, 3), np.uint8)])
+    for pixels in ([np.zeros((8, 8, 3), np.uint8)], np.zeros((2, 40, 40, 3), np.uint8)):
+        with pytest.raises(CocaError, match=r"takes stored tokens, float \(5, 32\)"):
+            coca.embed_images(pixels)

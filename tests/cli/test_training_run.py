@@ -176,4 +176,4 @@ def test_a_failed_evaluation_leaves_the_results_of_the_last_one(tmp_path, monkey
     monkeypatch.setattr(run_setup, "write_results", lambda *_, **__: pytest.fail("was written"))
     monkeypatch.setattr(run_setup, "Coca", lambda *_, **__: None)
     stop = types.SimpleNamespace(check=None)
-    run_setup._evaluate(lambda coca: [], tiny.config(), epath.Path(tmp_path), None, None, None, stop)(3, None)
+    run_setup._evaluate(lambda coca: None, tiny.config(), epath.Path(tmp_path), None, None, None, stop)(3, None)

@@ -313,7 +313,7 @@ def test_variants_are_table_1():
         assert (m.image.size, m.image.patch, m.text.vocabulary_size, m.pooler.queries) == (288, 18, 64_000, 256)
         from_config_dict({"model": dataclasses.asdict(m)})
     assert config_lib.variant("base") == Config().model
-    with pytest.raises(CocaError, match="'huge'.*base, large, giant"):
+    with pytest.raises(CocaError, match=r"'huge'.*base, large, giant"):
         config_lib.variant("huge")
 
 

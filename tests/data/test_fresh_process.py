@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import running
 
-from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.language import phrasings
+from coca_jax.data.digit_scenes.scenes import scene
 from coca_jax.data.images.inputs import input_shape
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -94,7 +94,7 @@ def test_a_process_that_starts_at_a_step_makes_the_batch_of_that_step(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     write_sets(here)
-    scenes = [text for i in range(40) for text in phrasings(digit_scenes.scene(i).form)]
+    scenes = [text for i in range(40) for text in phrasings(scene(i).form)]
     vocabulary = train_vocabulary([*scenes, *(f"shade grey {i}" for i in range(COUNT))], 512)
     (here / "vocabulary.model").write_bytes(vocabulary.model_bytes)
     shutil.copytree(here, there)  # before any index is made: the other process makes its own

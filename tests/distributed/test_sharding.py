@@ -28,7 +28,7 @@ def test_every_axis_has_a_rule_onto_known_mesh_axes():
 
 def test_a_misspelt_axis_raises():
     with pytest.raises(AttributeError):
-        Axis.BACTH
+        _ = Axis.BACTH
     with pytest.raises(ValueError):
         Axis("bacth")
     with pytest.raises(KeyError):

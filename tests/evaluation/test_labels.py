@@ -82,7 +82,7 @@ def test_a_file_that_holds_no_names(tmp_path, name, content, key, message):
 
 
 def test_a_missing_file_and_a_template_without_a_place(tmp_path):
-    with pytest.raises(CocaError, match="none.json cannot be read"):
+    with pytest.raises(CocaError, match=r"none.json cannot be read"):
         class_files.class_names(str(tmp_path / "none.json:pets"))
     with pytest.raises(CocaError, match="'a cat'"):
         class_files.prompts(write(tmp_path / "t.json", ["a cat"]))

@@ -219,7 +219,7 @@ def test_classes_are_described_by_members_that_may_have_trained_and_by_no_other(
 
 
 def test_a_description_that_no_record_has_is_an_error(tars):
-    with pytest.raises(CocaError, match="greys: no training record of .* has both 'species' and a class"):
+    with pytest.raises(CocaError, match=r"greys: no training record of .* has both 'species' and a class"):
         open_one("greys", builders.with_keys(tars, described_by="species"))
 
 

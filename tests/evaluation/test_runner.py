@@ -330,7 +330,7 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
     monkeypatch.setattr(inference, "load", lambda *_, **__: coca)
     with pytest.raises(
-        CocaError, match="bad could not be evaluated, the rest is written: none of the 1 .* can be read"
+        CocaError, match=r"bad could not be evaluated, the rest is written: none of the 1 .* can be read"
     ):
         command.evaluate(
             f"{tmp_path}/x/checkpoints/7", str(tmp_path / "out"), config=evaluation(bad=bad, good=good), name="mine"

@@ -147,7 +147,7 @@ def _plain_beam(model: Uncached, prompt: tuple[int, ...], limit: int) -> tuple[i
         ]
         further = sorted(further, key=lambda pair: -pair[0])[: 2 * beams]
 
-        def score(pair):
+        def score(pair, count=count):
             return pair[0] / ((5 + count) / 6) ** alpha
 
         ended += [(score(pair), pair[1]) for pair in further[:beams] if pair[1][-1] == EOS and pair[0] > -np.inf]
@@ -499,7 +499,8 @@ def test_a_caption_depends_on_neither_batch_nor_padding(options):
     params, ids = _varied()[0], _expected(options)
     assert len({tuple(row) for row in ids}) > 2
 
-    def found(order, prompts=_prompts()):
+    def found(order, prompts=None):
+        prompts = _prompts() if prompts is None else prompts
         keys = _keys(B)[np.array(order)] if options.temperature else None
         return np.asarray(_generate(options, V, params, _images()[order], prompts[order], keys))
 

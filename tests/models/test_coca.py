@@ -232,7 +232,9 @@ def test_stems_are_convolutions():
     conv = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     model, params = _main()
     stem = params["image_encoder"]["stem"]
-    expected = conv(images, dense(stem["projection"], 8), (8, 8), "VALID") + stem["projection"]["bias"]
+    expected = (
+        conv(images, dense(stem["projection"], 8), (8, 8), "VALID") + stem["projection"]["bias"][None, None, None]
+    )
     np.testing.assert_allclose(
         image_encoder.PatchStem(model.config).apply({"params": stem}, images), expected, atol=1e-4
     )
@@ -368,7 +370,7 @@ def test_decoder_equals_a_plain_float64_one():
         for b, t, s in np.ndindex(len(x), length, length):
             mask[b, 0, t, s] = s <= t and (valid[b, s] or s == t)
         for layer in range(2):
-            block = jax.tree.map(lambda leaf: leaf[layer], p["layers"]["blocks"])
+            block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["layers"]["blocks"])
             h = _np_layer_norm(block["attention_norm"], x)
             x = x + _np_attention(block["attention"], h, h, mask=mask)
             if source is not None:
@@ -543,7 +545,7 @@ def test_rematerialisation_changes_no_value_and_no_gradient():
     assert len(set(sizes)) == 4  # each keeps something else
     for remat in ("none", "dots", "attention", "full"):  # encoder, unimodal, multimodal
         model, params = _model(model__remat=remat)
-        jaxpr = str(jax.make_jaxpr(lambda p: _loss(model, p, *_batch()))(params))
+        jaxpr = str(jax.make_jaxpr(functools.partial(_loss, model))(params, *_batch()))
         assert jaxpr.count("prevent_cse=False") == (0 if remat == "none" else 3)
 
 

@@ -44,7 +44,7 @@ def test_chips_as_their_makers_describe_them():
         assert 0.95 * size < chip.hbm <= size
         assert chip.flops > 100 * chip.hbm_bandwidth > 100 * chip.network_bandwidth
     assert chips.chip("H200").flops == chips.chip("h100").flops
-    with pytest.raises(CocaError, match="'a100'.*h200"):
+    with pytest.raises(CocaError, match=r"'a100'.*h200"):
         chips.chip("a100")
 
 

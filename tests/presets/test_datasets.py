@@ -55,7 +55,7 @@ def test_an_unknown_set_is_refused_with_the_list():
 
 def test_the_mixture_is_half_and_half():
     values = get_config("mixture.py")
-    with pytest.raises(CocaError, match="--config.data.mixture.labels.dataset.path=FOLDER"):
+    with pytest.raises(CocaError, match=r"--config.data.mixture.labels.dataset.path=FOLDER"):
         config_lib.from_config_dict(values)
     values.data.mixture.labels.dataset.path = values.data.mixture.web.dataset.path = "somewhere"
     config = config_lib.from_config_dict(values)

@@ -55,7 +55,7 @@ def test_full_size_is_the_papers_recipe(variant):
     assert config.model.dtype == "bfloat16" and config.data.long_text == "truncate"
     without = config_lib.to_config_dict(config)
     without.data.dataset.path = ""
-    with pytest.raises(CocaError, match="--config.data.dataset.path=FOLDER"):
+    with pytest.raises(CocaError, match=r"--config.data.dataset.path=FOLDER"):
         config_lib.from_config_dict(without)
 
 

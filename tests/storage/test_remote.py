@@ -170,7 +170,8 @@ def test_a_bucket_that_stays_silent_ends_the_run_within_a_known_time(bucket, clo
     monkeypatch.setattr(Flaky, "find", lambda self, *_, **__: self.check())
     Flaky.down = (1_000, 10**9)
     with pytest.raises(
-        DataError, match="^nothing of flaky://bucket could be read for 30. s .*/a: no route to host.*: when the network"
+        DataError,
+        match=r"^nothing of flaky://bucket could be read for 30. s .*/a: no route to host.*: when the network",
     ) as caught:
         ask(f"{bucket}/a")
     assert 1_000 + remote.OUTAGE < clock.now < 1_000 + remote.OUTAGE + 10 and "\n" not in str(caught.value)
@@ -214,7 +215,7 @@ def test_reads_and_questions_that_hang_end_the_run_too(bucket, clock, monkeypatc
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(remote, "_in_time", hang)
-    with pytest.raises(DataError, match="nothing of flaky://bucket could be read for 37. s"):
+    with pytest.raises(DataError, match=r"nothing of flaky://bucket could be read for 37. s"):
         storage.read(f"{bucket}/a")
     assert clock.now < 1_000 + 8 * 60
 
@@ -332,7 +333,7 @@ def test_what_is_wrong_with_an_address_is_said(tmp_path, bucket, monkeypatch):
         storage.list_files(bucket)
     with pytest.raises(CocaError, match="nowhere does not exist"):
         storage.list_files(str(tmp_path / "nowhere"))
-    with pytest.raises(CocaError, match="cannot be opened .*write gs://, s3:// or a folder"):
+    with pytest.raises(CocaError, match=r"cannot be opened .*write gs://, s3:// or a folder"):
         storage.list_files("nonsense://x")
 
     def missing(*_, **__):

@@ -1,14 +1,20 @@
-"""What a log line says of speed."""
+"""The loop: its log lines, its transfer guard, and a folder that another run has taken."""
 
 import dataclasses
 import time
+import types
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
 from coca_jax.distributed import chips
+from coca_jax.errors import CocaError
 from coca_jax.trainer import loop, program
+from coca_jax.trainer.preemption import Preemption
+from coca_jax.trainer.writers import Writer
 
 
 def test_a_log_line_has_the_utilisation_where_the_chips_peak_is_known(monkeypatch):
@@ -27,3 +33,40 @@ def test_a_log_line_has_the_utilisation_where_the_chips_peak_is_known(monkeypatc
 def test_where_it_is_not_known_nothing_is_claimed():
     assert loop._utilisation(tiny.config()) is None
     assert "mfu" not in loop.Clock(None, time.perf_counter() - 1.0).line(8)
+
+
+def _loop(monkeypatch, step, batch):
+    """A loop of two steps whose compiled step is `jax.jit(step)`, on this batch; only what the steps need."""
+    config = tiny.config(train__steps=2, train__log_every=1)
+    monkeypatch.setattr(loop.Loop, "_compile", lambda self: jax.jit(step))
+    monkeypatch.setattr(loop.Loop, "_next", lambda self, batches, clock: batch)
+    saved = []
+    checkpoints = types.SimpleNamespace(check=lambda: None, save=lambda state, step, record: saved.append(step))
+    made = loop.Loop(
+        types.SimpleNamespace(config=config), None, lambda start: None, checkpoints, Writer(), Preemption(), None
+    )
+    return made, saved
+
+
+def _step(state, batch):
+    return state + 1, {"loss": jnp.sum(batch["x"])}
+
+
+def test_a_batch_that_is_not_on_the_devices_is_refused(monkeypatch):
+    run, saved = _loop(monkeypatch, _step, {"x": jax.device_put(np.ones(3, np.float32))})
+    assert run._steps(jnp.zeros(()), 0) == 2 and saved == [2]
+    run, saved = _loop(monkeypatch, _step, {"x": np.ones(3, np.float32)})
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run._steps(jnp.zeros(()), 0)
+    assert not saved
+
+
+def test_a_run_whose_folder_was_taken_stops_before_it_saves(monkeypatch):
+    run, saved = _loop(monkeypatch, _step, {"x": jax.device_put(np.ones(3, np.float32))})
+
+    def taken():
+        raise CocaError("in use by another training")
+
+    with pytest.raises(CocaError, match="another training"):
+        dataclasses.replace(run, check=taken)._steps(jnp.zeros(()), 0)
+    assert not saved

@@ -286,6 +286,22 @@ def test_the_key_depends_on_seed_and_step():
     assert draws(0) == draws(0) and len(set(draws(0) + draws(1))) == 6
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(train__microbatches=2, objective__pretraining__prefix_captioning=True),
+        dict(optimizer__name="muon", model__image__kind="convnet", optimizer__ema_decay=0.9),
+        dict(model__pooler__kind="parallel", model__image__stem="conv", optimizer__clip_norm=1.0),
+        dict(model__text__tied_softmax=True, objective__pretraining__unimodal_language_model_weight=1.0),
+    ],
+)
+def test_no_array_is_broadcast_for_want_of_an_axis(changes):
+    config, mesh = tiny.config(**changes), tiny.mesh(2, 2, 2)
+    built = program.build(config, mesh)
+    with jax.set_mesh(mesh), jax.numpy_rank_promotion("raise"):
+        jax.make_jaxpr(built.step)(built.plan.abstract, built.batch)
+
+
 # The whole thing learns
 
 

@@ -45,7 +45,7 @@ def training_captions(config: Config) -> Iterator[str]:
     for source in sources.values():
         if source.dataset.format == "digit_scenes":
             for index in range(_SCENES):
-                yield from phrasings(scene(index, "train").form)
+                yield from phrasings(scene(index).form)
         else:
             yield from _stored_texts(source.dataset, _MAX_TEXTS // len(sources))
 

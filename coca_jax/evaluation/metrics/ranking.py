@@ -95,8 +95,8 @@ def label_ranks(
     """Ranks by dot product, where a candidate is right for a query iff they share a label.
 
     >>> axes = np.eye(3, dtype=np.float32)
-    >>> found, counts = label_ranks(axes, axes[[0, 2, 2]], np.array([[0], [1], [2]]), np.array([[0], [1], [2]]))
-    >>> found.tolist(), counts.tolist()
+    >>> query_ranks, counts = label_ranks(axes, axes[[0, 2, 2]], np.array([[0], [1], [2]]), np.array([[0], [1], [2]]))
+    >>> query_ranks.tolist(), counts.tolist()
     ([0, 2, 1], [1, 1, 1])
 
     Args:
@@ -106,11 +106,11 @@ def label_ranks(
     Returns:
       int64 [Q], as `ranks`; int64 [Q], how many candidates are right.
     """
-    found, counts = np.zeros((2, len(queries)), np.int64)
+    query_ranks, counts = np.zeros((2, len(queries)), np.int64)
     for rows, scores in scored_blocks(queries, candidates):
         right = np.zeros(scores.shape, bool)
         for own in query_labels[rows].T:
             for other in candidate_labels.T:
                 right |= (own[:, None] == other) & (own != NO_LABEL)[:, None]
-        found[rows], counts[rows] = ranks(scores, right), right.sum(axis=1)
-    return found, counts
+        query_ranks[rows], counts[rows] = ranks(scores, right), right.sum(axis=1)
+    return query_ranks, counts

@@ -1,1 +1,17 @@
-"""What is measured on an evaluation dataset: one file for each task; `runner.TASKS` names them."""
+"""The tasks, one file each, by the names that `EvaluationDatasetConfig.tasks` uses."""
+
+from collections.abc import Mapping
+
+from coca_jax.evaluation.tasks.base import Task
+from coca_jax.evaluation.tasks.captioning import Captioning
+from coca_jax.evaluation.tasks.classification import ZeroShotClassification
+from coca_jax.evaluation.tasks.likelihood import LikelihoodClassification
+from coca_jax.evaluation.tasks.retrieval import Retrieval
+
+TASKS: Mapping[str, Task] = {
+    "retrieval": Retrieval("image"),
+    "video_retrieval": Retrieval("video"),
+    "classification": ZeroShotClassification(),
+    "likelihood_classification": LikelihoodClassification(),
+    "captioning": Captioning(),
+}

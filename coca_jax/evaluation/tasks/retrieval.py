@@ -1,6 +1,6 @@
 """Retrieval between texts and images, or videos: R@k both ways, with several right answers per query.
 
-The published protocols (`match = "image"`) count a caption as right for its own image alone, whatever it says. COCO: the
+The published protocols (`match = "image"`) count a caption as right for its own image alone. COCO: the
 5,000 images of Karpathy's test split, Flickr30k: his 1,000, five captions each; MSR-VTT: 2,990 test clips with twenty
 captions each, or the 1,000 pairs of the split "1k-A".
 """

@@ -137,7 +137,7 @@ def test_holding_out_and_excluding(tmp_path):
     }
     with pytest.raises(CocaError, match="'split': write it as field=value"):
         records.open_records(dataclasses.replace(whole, exclude=("split",)), "train")
-    with pytest.raises(CocaError, match="none of the 61 records .* left for train"):
+    with pytest.raises(CocaError, match=r"none of the 61 records .* left for train"):
         records.open_records(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
 
 
@@ -146,7 +146,7 @@ def test_missing_folders_and_tars_are_named(tmp_path):
         records.open_records(tars(tmp_path / "nowhere"), "train")
     with pytest.raises(CocaError, match=r"nowhere does not exist"):
         records.open_records(folder(tmp_path / "nowhere"), "train")
-    with pytest.raises(CocaError, match="there is no .tar file at all"):
+    with pytest.raises(CocaError, match=r"there is no .tar file at all"):
         records.open_records(tars(tmp_path), "train")
     (tmp_path / "page.tar").write_text("<html>" * 500)
     with pytest.raises(CocaError, match=r"page\.tar cannot be read as a tar"):
@@ -154,7 +154,7 @@ def test_missing_folders_and_tars_are_named(tmp_path):
     with pytest.raises(CocaError, match=r"matches q\* \(there is page\.tar\)"):
         records.open_records(tars(tmp_path, train_files=("q*",)), "train")
     builders.write_tar(tmp_path / "page.tar", [("a.png", b"x"), ("b.txt", b"x")])
-    with pytest.raises(CocaError, match="hold no image with a text: .*page.tar:a .image without text"):
+    with pytest.raises(CocaError, match=r"hold no image with a text: .*page.tar:a .image without text"):
         records.open_records(tars(tmp_path), "train")
 
 

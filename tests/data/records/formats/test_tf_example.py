@@ -141,7 +141,7 @@ def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options,
     with pytest.raises(CocaError, match=message):
         whole(kind, tmp_path, **options)
     write("a", [builders.example(image=b"x", words="y")])
-    with pytest.raises(CocaError, match="have no caption under a usual name .* in text_fields"):
+    with pytest.raises(CocaError, match=r"have no caption under a usual name .* in text_fields"):
         whole(kind, tmp_path)
     assert builders.text(whole(kind, tmp_path, text_fields=("words",)), 0).captions == ("y",)
 
@@ -296,7 +296,7 @@ def test_a_prepared_tfds_set(prepared, monkeypatch):
 def test_what_is_wrong_with_a_tfds_set_is_said(prepared, tmp_path):
     with pytest.raises(CocaError, match=r"has no split 'dev' \(there is train, test\)"):
         whole("tfds", prepared, train_files=("dev",))
-    with pytest.raises(CocaError, match="there is no prepared TFDS dataset at .*none"):
+    with pytest.raises(CocaError, match=r"there is no prepared TFDS dataset at .*none"):
         whole("tfds", tmp_path / "none")
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(CocaError, match="cannot be read as a TFDS dataset"):

@@ -193,7 +193,7 @@ def test_a_program_that_hangs_is_ended(machine, tmp_path, monkeypatch, name):
 def test_a_java_that_cannot_be_started_is_one_sentence(machine, tmp_path):
     machine()
     (tmp_path / "bin" / "java").write_text("#!/nowhere")
-    with pytest.raises(CocaError, match="METEOR's Java program could not be run .*: put that right, or leave out"):
+    with pytest.raises(CocaError, match=r"METEOR's Java program could not be run .*: put that right, or leave out"):
         score(CANDIDATES, REFERENCES, ["meteor"])
 
 
