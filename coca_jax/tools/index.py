@@ -45,8 +45,7 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
       For each shard that cannot be indexed, by path, the reason.
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
-    kind = _KINDS[dataset.format]
-    files = index_cache.find_shards(dataset, selection, kind.ENDINGS)
+    files = index_cache.find_shards(dataset, selection)
     work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")

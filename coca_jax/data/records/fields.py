@@ -58,6 +58,7 @@ CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
 TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no image
 # Suffixes of images that it does not read: such files are counted.
 UNREAD_SUFFIXES = ("heic", "heif", "jxl", "jp2", "svg", "psd", "ico", "tga", "ppm", "exr", "dng", "cr2", "nef", "arw")
+NOT_UTF8 = "caption is not UTF-8"  # a bad record's cause
 _MOST_TEXTS = 100  # made by a template of one row
 _MOST_NAMES = 20  # of fields in an error
 _LONGEST = 4096  # bytes of a value that is kept as metadata
@@ -71,6 +72,11 @@ def is_media_file(name: str) -> bool:
 def suffix_of(name: str) -> str:
     """A file name's suffix in lower case, without the dot."""
     return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+def unread_image(name: str) -> str:
+    """The cause by which a file with one of `UNREAD_SUFFIXES` is counted."""
+    return f".{suffix_of(name)} image (not supported)"
 
 
 def check_templates(dataset: DatasetConfig) -> None:
@@ -202,7 +208,7 @@ def _text(value: Any) -> str:
         try:
             return value.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise BadRecord("caption is not UTF-8") from error
+            raise BadRecord(NOT_UTF8) from error
     return str(value)
 
 

@@ -2,17 +2,24 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import shard_index
+from coca_jax.data.records import fields, shard_index
 from coca_jax.data.records.record import Census
 from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
+
+ENDINGS = {  # of the shards' names, by format
+    "tars": (".tar",),
+    "tfrecords": (".tfrecord", ".tfrec"),
+    "array_records": (".array_record", ".arrayrecord"),
+    "parquet": (".parquet", ".pq"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +46,30 @@ def ends_in(name: str, endings: Sequence[str]) -> bool:
     return not name.endswith(".index") and re.search(f"{numbered}$", name.lower()) is not None
 
 
-def find_shards(dataset: DatasetConfig, selection: Selection, endings: Sequence[str]) -> list[File]:
-    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
+def format_of(names: Iterable[str]) -> str:
+    """The format that reads a folder of files with such names; "" if none does."""
+    names = list(names)
+    shards = (one for one, endings in ENDINGS.items() if any(ends_in(name, endings) for name in names))
+    return next(shards, "folder" if any(map(fields.is_media_file, names)) else "")
 
-    Args:
-      endings: of the shards' names; see `ends_in`.
+
+def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
+    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
 
     Raises:
       CocaError: there is no such folder, or no such file.
     """
-    everything = [file for file in _files(dataset.path) if ends_in(file.name, endings)]
+    endings, listed = ENDINGS[dataset.format], _files(dataset.path)
+    everything = [file for file in listed if ends_in(file.name, endings)]
     files = [file for file in everything if selection.has_file(file.name)]
     if files:
         return files
     kind, names = endings[0], [file.name for file in everything]
+    other = "" if names else format_of(file.name for file in listed)
+    if other:
+        raise CocaError(
+            f"there is no {kind} file below {dataset.path}, but there are files of another format: set format={other}"
+        )
     there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else f"no {kind} file at all"
     but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
     raise CocaError(

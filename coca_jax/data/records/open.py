@@ -1,5 +1,6 @@
 """The record store that a dataset's config names."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -7,22 +8,15 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats import array_record, manifest, tar, tfrecord
 from coca_jax.data.records.formats.folder import open_folder
-from coca_jax.data.records.index_cache import ends_in
+from coca_jax.data.records.index_cache import ENDINGS, ends_in
 from coca_jax.data.records.record import RecordStore
-from coca_jax.data.records.selection import KeyList, Selection
+from coca_jax.data.records.selection import KeyList, Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
 
 SPLITS = ("train", "evaluation")
-# Names of single files that may be a dataset's path.
-_ENDINGS = {
-    "tars": tar.ENDINGS,
-    "folder": manifest.SUFFIXES,
-    "tfrecords": tfrecord.ENDINGS,
-    "array_records": array_record.ENDINGS,
-    "parquet": (".parquet", ".pq"),
-}
+_ENDINGS = {**ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
 
 
 def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
@@ -68,16 +62,20 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
 
 
 def _check_kind(dataset: DatasetConfig) -> None:
-    """Raises CocaError if the path is a file of a kind that the format does not read."""
-    name = dataset.path.rstrip("/").rpartition("/")[2].lower()
+    """Raises CocaError if the path is a file, or a pattern of files, of a kind that the format does not read."""
+    path = dataset.path
+    if "{" in path:
+        with contextlib.suppress(CocaError):  # it may be a folder's name
+            path = expand_braces(path)[0]
+    name = path.rstrip("/").rpartition("/")[2].lower()
     endings = _ENDINGS.get(dataset.format, ())
-    if not endings or ends_in(name, endings) or storage.stat(dataset.path) is None:
+    if not endings or ends_in(name, endings) or storage.stat(path) is None:
         return
     others = [f"set format={one}" for one, endings in _ENDINGS.items() if ends_in(name, endings)]
     if fields.suffix_of(name) in ("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"):
         others = ["unpack it, and give the folder"]
     raise CocaError(
-        f"{dataset.path} is a file that format={dataset.format} does not read: "
+        f"{path} is a file that format={dataset.format} does not read: "
         f"{others[0] if others else 'give the folder that holds it'} (a file's name must end in one of {', '.join(endings)})"
     )
 

@@ -18,7 +18,7 @@ from coca_jax.errors import CocaError, DataError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File, ReadError, is_remote
 
-_FORMAT = "coca_jax shard index 3"  # raise the number if the contents change
+_FORMAT = "coca_jax shard index 4"  # raise the number if the contents change
 _LARGEST = 2**36  # bytes of an index
 _CHUNK = 100_000  # strings hashed at a time
 _log = logging.getLogger(__name__)

@@ -29,6 +29,7 @@ _MEMORY = 256 * 1024 * 1024  # bytes of indices kept in memory
 _PARALLEL = 16  # shards indexed at a time
 _MANY = 64  # shards from which on their counts are cached
 _LARGE = 1_000  # records of a shard from which on its selection by metadata is cached
+_PROBES = 100  # records whose fields are checked when a store is opened
 _AT_ONCE = 1_000  # records whose metadata is read at a time: examples bring their images along
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Shard:
 class ShardedRecords:
     """Base of the stores of shards; see `RecordStore`. A subclass indexes a shard and turns its rows into records."""
 
-    version = "1"  # of the contents of indices and counts; raise it where the same files would give other records
+    version = "2"  # of the contents of indices and counts; raise it where the same files would give other records
     class_names: tuple[str, ...] | None = None
 
     def __init__(self, files: Sequence[File], dataset: DatasetConfig, selection: Selection):
@@ -168,6 +169,20 @@ class ShardedRecords:
             raise IndexError(f"record {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         return number, int(index) - (int(self._ends[number - 1]) if number else 0)
+
+    def _check_fields(self) -> None:
+        """Raises CocaError if the first records, of the first shard that has any, lack a configured field."""
+        first = next((number for number, count in enumerate(self._counts) if count), None)
+        if first is None or not (self._dataset.text_fields or self._dataset.label_field):
+            return
+        some = range(min(int(self._counts[first]), _PROBES))
+        rows = [row for row in self._by_shard(some, self._read_rows) if not isinstance(row, BadRecord)]
+        check = fields.FieldCheck(self._dataset)
+        for row in rows:
+            check.add(row)
+        problem = check.problem(f"{self._files[first].path} (the first {len(rows)} records)")
+        if rows and problem:
+            raise CocaError(problem)
 
     # Shards in use.
 

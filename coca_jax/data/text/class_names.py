@@ -121,7 +121,9 @@ def _read(spec: str, variable: str) -> Any:
         path, _, key = spec.rpartition(":")
     try:
         text = storage.read(path).decode("utf-8-sig")
-    except (storage.ReadError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise CocaError(f"{path}, a file of class names or prompts, is not UTF-8: save it as UTF-8") from None
+    except storage.ReadError as error:
         raise CocaError(f"{path} cannot be read as text ({error}): check the path of class names or prompts") from None
     if path.endswith(".md"):
         return _section(text, key, variable, path)

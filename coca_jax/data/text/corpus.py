@@ -10,6 +10,7 @@ import numpy as np
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.digit_scenes.language import phrasings
 from coca_jax.data.digit_scenes.scenes import scene
+from coca_jax.data.records import fields
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text.captions import Texts
@@ -80,8 +81,11 @@ def _stored_texts(dataset: DatasetConfig, most: int) -> Iterator[str]:
                 if count >= most:
                     return
     if not count:
-        counts = ", ".join(f"{cause}: {number}" for cause, number in Counter(causes).most_common())
+        common = Counter(causes).most_common()
+        counts = ", ".join(f"{cause}: {number}" for cause, number in common)
+        not_utf8 = common and common[0][0] == fields.NOT_UTF8
+        advice = "save the texts as UTF-8" if not_utf8 else "check the dataset's text_fields or label_field"
         raise CocaError(
             f"none of the {len(indices)} records of {dataset.path} that were read has a text to train a vocabulary on "
-            f"({counts}): check the dataset's text_fields or label_field"
+            f"({counts}): {advice}"
         )

@@ -196,3 +196,11 @@ def test_names_that_are_numbers_of_wordnet_are_said(caplog):
 def test_labels_that_cannot_be_encoded_are_replaced():
     texts = Texts(DatasetConfig(label_field="stem", prompts=("a {}",)), NAMELESS)
     assert texts.all(record(stem="caf\udce9_noir")) == ("a caf? noir",)
+
+
+@pytest.mark.parametrize("name", ["names.txt", "names.json", "prompts.md"])
+def test_a_file_of_class_names_in_another_encoding_is_refused_with_what_to_do(tmp_path, name):
+    (tmp_path / name).write_bytes('["café"]'.encode("latin-1"))
+    for read in (class_files.class_names, class_files.prompts, class_files.class_numbers):
+        with pytest.raises(CocaError, match=rf"{name}, a file of .*, is not UTF-8: save it as UTF-8$"):
+            read(str(tmp_path / name))

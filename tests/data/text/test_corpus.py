@@ -53,9 +53,7 @@ def test_a_dataset_without_a_text_is_refused_with_the_causes(tmp_path):
     ]
     builders.write_tar(tmp_path / "a.tar", [*silent, ("x.png", builders.picture(1)), ("x.txt", b" ")])
     config = builders.config(format="tars", path=str(tmp_path), holdout=0.0)
-    message = (
-        r"none of the 4 records of .* has a text .*\(caption is not UTF-8: 3, empty caption: 1\): check .*text_fields"
-    )
+    message = r"none of the 4 records of .* has a text .*\(caption is not UTF-8: 3, empty caption: 1\): save the texts as UTF-8$"
     with pytest.raises(CocaError, match=message):
         list(corpus.training_captions(config))
     (tmp_path / "names.txt").write_text("cat\ndog\n")

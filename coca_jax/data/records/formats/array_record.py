@@ -12,7 +12,6 @@ from coca_jax.storage import files as storage
 from coca_jax.storage import remote
 from coca_jax.storage.files import File, is_remote
 
-ENDINGS = (".array_record", ".arrayrecord")
 _ERRORS = (RuntimeError, ValueError, IndexError, OSError)  # of the package's C++ code, as pybind11 translates statuses
 
 

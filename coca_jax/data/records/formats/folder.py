@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields
+from coca_jax.data.records import fields, index_cache
 from coca_jax.data.records.formats.manifest import MADE_FIELDS, SUFFIXES, Manifest, Manifests
 from coca_jax.data.records.formats.text_table import Utf8
 from coca_jax.data.records.record import BadRecord, Census, Record, RecordStore, RecordText, Subset, bad_records, joined
@@ -206,21 +206,22 @@ class _Sidecars:
         texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
         images = []
         stored = [file for file in files if fields.is_media_file(file.name)]
-        for file in stored or [file for file in files if fields.suffix_of(file.name) == fields.TOKEN_SUFFIX]:
+        stored = stored or [file for file in files if fields.suffix_of(file.name) == fields.TOKEN_SUFFIX]
+        for file in stored:
             if dataset.label_field or _beside(file.name) in texts:
                 images.append(file)
             else:
                 self._lose("image without text", file)
-        for file in files:
-            if fields.suffix_of(file.name) in fields.UNREAD_SUFFIXES:
-                self._lose(f".{fields.suffix_of(file.name)} image (not supported)", file)
+        unread = [file for file in files if fields.suffix_of(file.name) in fields.UNREAD_SUFFIXES]
+        for file in unread:
+            self._lose(fields.unread_image(file.name), file)
         if not images and not self.damage["image without text"]:
-            kinds = Counter(f".{fields.suffix_of(file.name)}" for file in files if "." in file.name)
-            there = ", ".join(kind for kind, _ in kinds.most_common(5)) or "nothing"
-            raise CocaError(
-                f"there is no image below {folder} (there is {there}): set the dataset's path to a folder of images "
-                "(png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
-            )
+            raise CocaError(_without_image(folder, files))
+        if images and not dataset.label_field:
+            beside = {_beside(file.name) for file in (*stored, *unread)}
+            for file in files:
+                if file.name in texts and file.name not in beside:
+                    self._lose("text without image", file)
         self.names = Strings.of(file.name for file in images)
         self.digest = storage.digest(*(f"{file.name}:{file.size}:{texts.get(_beside(file.name))}" for file in images))
 
@@ -246,6 +247,21 @@ class _Sidecars:
     def _lose(self, cause: str, file: File) -> None:
         self.damage[cause] += 1
         self.examples.setdefault(cause, file.path)
+
+
+def _without_image(folder: str, files: Sequence[File]) -> str:
+    """The error for a folder of files of which none is an image that is read."""
+    kinds = [f".{fields.suffix_of(file.name)}" for file in files if "." in file.name]
+    there = [kind for kind, _ in Counter(kinds).most_common(5)]
+    unread = [kind for kind in there if kind[1:] in fields.UNREAD_SUFFIXES]
+    other = index_cache.format_of(file.name for file in files)
+    if other:
+        advice = f"set format={other}"
+    elif unread:
+        advice = f"{' and '.join(unread)} files are not supported, so convert them to png or jpg"
+    else:
+        advice = "set the dataset's path to a folder of images (png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
+    return f"there is no image below {folder} (there is {', '.join(there) or 'nothing'}): {advice}"
 
 
 def _beside(name: str) -> str:

@@ -88,7 +88,7 @@ class Manifest:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise BadRecord("caption is not UTF-8") from error
+            raise BadRecord(fields.NOT_UTF8) from error
         row = self._style.parse(text) if self._style else fields.parse_json(text)
         if not isinstance(row, (dict, list)):
             raise BadRecord("unreadable row")  # the file has changed since

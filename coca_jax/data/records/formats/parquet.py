@@ -24,7 +24,6 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
-_SUFFIXES = (".parquet", ".pq")
 _FOOTERS = 256  # files whose footers are kept
 _GROUPS = 16  # row groups that are kept, …
 _LARGEST_GROUP = 16 * 1024 * 1024  # … each of at most so many bytes
@@ -48,7 +47,7 @@ class ParquetRecords(ShardedRecords):
         Raises:
           CocaError: no such folder or file, a file of another format, or no column of images or captions.
         """
-        files = index_cache.find_shards(dataset, selection, _SUFFIXES)
+        files = index_cache.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         schema = self._schema(0)
         row = {field.name: _example(field.type) for field in schema}

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import re
 import tarfile
 from collections import Counter
@@ -20,9 +21,9 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
-ENDINGS = (".tar",)
 _TEXTS = ("txt", "json", "cls")
 _ABSENT = (-1, 0)
+_PROBES = 100  # members whose names an error may list
 _CAUSE = "unreadable tar"
 # Errors of tarfile on damaged headers: sizes that are no numbers or beyond all files, headers of headers without end.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
@@ -35,7 +36,7 @@ class TarRecords(ShardedRecords):
     Members of one key (the path up to the name's first dot) make a record. A name with more dots, such as
     "Track 2.0 photo 3.jpg", has the key before its last dot, if one image and its text share that and no record has
     the key before the first dot. A tar that breaks off keeps the records before the break. `damage` counts the breaks,
-    duplicates of members, texts without an image, images without a text (unless texts are made from labels), and
+    duplicates of members, texts without an image, images without a text (unless texts are made from labels), unsupported images, and
     records whose dots leave their key ambiguous.
     """
 
@@ -45,14 +46,22 @@ class TarRecords(ShardedRecords):
         Raises:
           CocaError: no such folder, no such tar, a file that is no tar, or no image with a text in any of them.
         """
-        files = index_cache.find_shards(dataset, selection, ENDINGS)
+        files = index_cache.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         if not self.census.total:
+            if dataset.image_field:
+                members = itertools.islice(_spans(files[0], Counter()), _PROBES)
+                kinds = dict.fromkeys(name.rpartition("/")[2].partition(".")[2] for name, _ in members)
+                raise CocaError(
+                    f"the tars of {dataset.path} hold no image KEY.{dataset.image_field} with a text "
+                    f"({files[0].path} has {fields.listing(f'KEY.{kind}' for kind in kinds)}): change image_field"
+                )
             examples = ", ".join(f"{name} ({cause})" for cause, name in self.census.names.items())
             raise CocaError(
                 f"the tars of {dataset.path} hold no image with a text: each needs KEY.png or KEY.jpg, and KEY.txt or "
                 f"KEY.json beside it; there is {examples or files[0].path}"
             )
+        self._check_fields()
 
     def _index(self, number: int) -> Index:
         return index(self._files[number], self._dataset.image_field)
@@ -130,6 +139,7 @@ def _scan(file: File, images: Sequence[str]) -> Index:
     dotted: dict[str, _Members] = {}  # by the key before the first dot: members of keys before the last one
     damage, names = Counter[str](), dict[str, str]()
     duplicates: dict[str, None] = {}
+    unread: dict[str, tuple[str, str]] = {}  # images that are not supported, by key: the path, and the shorter key
     for path, span in _spans(file, damage):
         folder, _, name = path.rpartition("/")
         stem, _, kind = name.partition(".")
@@ -139,6 +149,8 @@ def _scan(file: File, images: Sequence[str]) -> Index:
             long_key, _, kind = path.rpartition(".")
             kind = kind.lower()
             if kind not in images and kind not in _TEXTS:
+                if kind in fields.UNREAD_SUFFIXES:
+                    unread[long_key] = path, key
                 continue
             key, group = long_key, dotted.setdefault(key, {}).setdefault(long_key, {})
         if kind in group:
@@ -160,8 +172,11 @@ def _scan(file: File, images: Sequence[str]) -> Index:
                 count("ambiguous key with dots", name)
             elif media and (name == key or not ambiguous):
                 rows[name] = (*media[0], *(number for kind in _TEXTS for number in one.get(kind, _ABSENT)))
-            elif has_text and (name == key or not ambiguous):
+            elif has_text and (name == key or not ambiguous) and name not in unread:
                 count("text without image", name)
+    for key, (path, shorter) in unread.items():
+        if key not in rows and shorter not in rows:  # else it is a further component of a record
+            count(fields.unread_image(path), key)
     for key in duplicates:
         count("duplicate key", key)
     spans = np.array(list(rows.values()), np.int64).reshape(len(rows), 2 + 2 * len(_TEXTS))

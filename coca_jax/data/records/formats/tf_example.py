@@ -17,8 +17,6 @@ from coca_jax.storage.files import File
 class ExampleFiles(Protocol):
     """A kind of file that holds serialised examples, such as the modules `tfrecord` and `array_record`."""
 
-    ENDINGS: tuple[str, ...]
-
     def index(self, file: File) -> Index:
         """Where the examples lie; raises CocaError if the file is of another kind."""
 
@@ -44,7 +42,7 @@ class ExampleRecords(ShardedRecords):
         """
         self._kind_of_file: ExampleFiles = kind
         if files is None:
-            files = index_cache.find_shards(dataset, selection, kind.ENDINGS)
+            files = index_cache.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         self._check_first()
 

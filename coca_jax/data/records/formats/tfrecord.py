@@ -13,7 +13,6 @@ from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
-ENDINGS = (".tfrecord", ".tfrec")
 _HEADER = struct.Struct("<QI")  # a record's length, and the masked CRC-32C of that
 _FOOTER = 4  # bytes of CRC behind the data
 

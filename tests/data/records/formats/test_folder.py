@@ -315,14 +315,19 @@ def test_images_of_every_kind_that_the_decoder_reads_are_taken_and_others_are_co
     assert keys(store) == sorted(kinds) and not {decode(one.image).getpixel((9, 9)) for one in store.read(range(6))} - {
         (grey, grey, grey) for grey in range(5, 10)
     }
-    assert store.census.damage == {".heic image (not supported)": 2, ".svg image (not supported)": 1}
+    assert store.census.damage == {
+        ".heic image (not supported)": 2,
+        ".svg image (not supported)": 1,
+        "text without image": 1,
+    }
     assert store.census.names == {
         ".heic image (not supported)": f"{tmp_path}/x.heic",
         ".svg image (not supported)": f"{tmp_path}/z.svg",
+        "text without image": f"{tmp_path}/notes.txt",
     }
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.heic").write_bytes(b"x")
-    with pytest.raises(CocaError, match=r"there is no image below .*only \(there is \.heic\)"):
+    with pytest.raises(CocaError, match=r"only \(there is \.heic\): \.heic files are not supported, so convert them"):
         everything(tmp_path / "only")
 
 
@@ -345,3 +350,29 @@ def test_links_are_followed_and_hidden_names_are_left_out(tmp_path, search):
         store = everything(photos, label_field="folder")
         assert keys(store) == expected
         assert {builders.text(store, i).metadata["folder"] for i in range(3)} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    "name, format",
+    [
+        ("train-0.parquet", "parquet"),
+        ("00000.tar", "tars"),
+        ("a.tfrecord-00000-of-00002", "tfrecords"),
+        ("a.array_record", "array_records"),
+    ],
+)
+def test_a_folder_or_a_pattern_of_another_format_is_refused_with_that_format(tmp_path, name, format):
+    (tmp_path / "inner").mkdir()
+    for one in (f"inner/{name}", "dataset_infos.json"):
+        (tmp_path / one).write_bytes(b"x")
+    with pytest.raises(CocaError, match=rf"there is no image below .*: set format={format}$"):
+        everything(tmp_path)
+    with pytest.raises(CocaError, match=rf"{name} is a file that format=folder does not read: set format={format}"):
+        everything(f"{tmp_path}/{{inner,other}}/{name}")
+
+
+def test_a_folder_whose_name_has_braces_is_no_pattern(tmp_path):
+    for name in ("a{b", "a{b,c}.tar"):
+        (tmp_path / name).mkdir()
+        builders.write_folder(tmp_path / name, range(3))
+        assert len(everything(tmp_path / name)) == 3

@@ -214,3 +214,56 @@ def test_a_shard_with_other_records_than_counted_is_bad_records(tmp_path, monkey
     monkeypatch.setattr(tar_records, "index", lambda *_: fewer)
     assert [one.cause for one in store.read([0, 3])] == ["shard changed"] * 2
     assert np.all(store._ends == [4])
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        (
+            {"text_fields": ("captoin",)},
+            r"a\.tar \(the first 3 records\) has no field 'captoin' \(there is .*txt.*text_fields",
+        ),
+        (
+            {"text_fields": ("txt", "{number} {nubmer}")},
+            r"has no field 'nubmer' \(there is .*number.*change text_fields",
+        ),
+        ({"label_field": "clas"}, r"has no field 'clas' \(there is .*number.*\): change label_field"),
+        ({"image_field": "left.png"}, r"no image KEY\.left\.png .*a\.tar has KEY\.png, KEY\..*\): change image_field"),
+    ],
+)
+def test_a_configured_field_that_no_record_has_is_named_with_those_that_exist(tmp_path, options, problem):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(3)))
+    with pytest.raises(CocaError, match=problem):
+        opened(tmp_path, **options)
+
+
+def test_fields_are_looked_for_in_the_selected_records_alone(tmp_path):
+    rare = [("z.png", PNG), ("z.json", b'{"kind": "rare", "alt": "a text"}')]
+    builders.write_tar(tmp_path / "a.tar", [*builders.members(range(150)), *rare])
+    assert texts(opened(tmp_path, text_fields=("alt",), only=("kind=rare",))) == {"z": "a text"}
+
+
+def test_images_of_kinds_that_are_not_read_are_counted_by_suffix(tmp_path):
+    unread = [
+        ("h.heic", b"x"),
+        ("h.txt", b"x"),
+        ("i.1.HEIC", b"x"),
+        ("i.1.txt", b"x"),
+        ("j.jp2", b"x"),
+        ("k.txt", b"x"),
+    ]
+    builders.write_tar(tmp_path / "a.tar", [*pair("a"), ("a.mask.ppm", b"x"), *unread])
+    store = opened(tmp_path)
+    assert texts(store) == {"a": "a text"} and store.census.damage == {
+        ".heic image (not supported)": 2,
+        ".jp2 image (not supported)": 1,
+        "text without image": 1,
+    }
+    assert store.census.names[".heic image (not supported)"] == f"{tmp_path}/a.tar:h"
+
+
+@pytest.mark.parametrize("name, format", [("a.parquet", "parquet"), ("a.tfrecord", "tfrecords"), ("a.jpg", "folder")])
+def test_a_folder_of_another_format_is_refused_with_that_format(tmp_path, name, format):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CocaError, match=f"there is no .tar file below .*: set format={format}$"):
+        opened(tmp_path)
