@@ -25,6 +25,10 @@ _ENDINGS = {
 }
 
 
+class EmptySplit(CocaError):
+    """A dataset has records, and its selection leaves none of them to a split."""
+
+
 def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     """The records of one split of `dataset.path`.
 
@@ -32,14 +36,15 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     is held out, chosen by a hash of each record's key, so that adding records moves none to the other split.
 
     Raises:
-      CocaError: the folder or its files are missing, images have no captions, or the selection leaves no record.
+      EmptySplit: the selection leaves no record.
+      CocaError: the folder or its files are missing, or images have no captions.
     """
     _check_kind(dataset)
     store = _open(dataset, _selection(dataset, split))
     if not len(store):
-        raise CocaError(
+        raise EmptySplit(
             f"none of the {store.census.total} records of {dataset.path} is left for {split}: change the dataset's "
-            "holdout, exclude or evaluation_files"
+            "holdout, only, exclude, train_files or evaluation_files"
         )
     return store
 
