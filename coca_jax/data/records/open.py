@@ -132,14 +132,14 @@ def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> No
 
 def summary(dataset: DatasetConfig, store: RecordStore) -> str:
     """One sentence about the records that a run's train split found, such as
-    "26,640 records train, 2,960 are held out, 12 are left out (image without text: 12, e.g. a.tar:k017)"."""
+    "26,640 records train, 2,960 held out, 12 left out (image without text: 12, e.g. a.tar:k017)"."""
     census = store.census
     parts = [f"{len(store):,} records train"]
     held_out = census.held_out or 0
     if census.held_out is not None:
-        parts.append(f"{held_out:,} are held out")
+        parts.append(f"{held_out:,} held out")
     else:
-        parts.append(f"those of {' '.join(dataset.evaluation_files)} are held out")
+        parts.append(f"those of {' '.join(dataset.evaluation_files)} held out")
     causes = [
         f"{cause}: {count:,}" + (f", e.g. {census.names[cause]}" if cause in census.names else "")
         for cause, count in sorted(census.damage.items(), key=lambda item: -item[1])
@@ -149,5 +149,5 @@ def summary(dataset: DatasetConfig, store: RecordStore) -> str:
         causes.append(f"excluded by the config: {excluded:,}")
     left_out = sum(census.damage.values()) + excluded
     if left_out:
-        parts.append(f"{left_out:,} are left out ({'; '.join(causes)})")
+        parts.append(f"{left_out:,} left out ({'; '.join(causes)})")
     return ", ".join(parts)
