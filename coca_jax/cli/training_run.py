@@ -16,8 +16,8 @@ from coca_jax import objectives
 from coca_jax.config import Config
 from coca_jax.config.fields import flattened
 from coca_jax.data.pipeline.batches import Pipeline
-from coca_jax.data.text.corpus import training_captions
-from coca_jax.data.text.vocabulary import Vocabulary, check_against_model, train_vocabulary
+from coca_jax.data.text.corpus import load_vocabulary
+from coca_jax.data.text.vocabulary import Vocabulary, check_against_model
 from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import make_mesh
@@ -176,11 +176,7 @@ def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
 def _fresh_vocabulary(config: Config) -> Vocabulary:
     if config.train.init_from:  # whose parameters belong to its tokens
         return Vocabulary(load_record(config.train.init_from).vocabulary)
-    if config.data.vocabulary:
-        return Vocabulary.from_file(config.data.vocabulary)
-    vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)
-    _log.info("trained a vocabulary of %d pieces", vocabulary.size)
-    return vocabulary
+    return load_vocabulary(config)
 
 
 def _check_continues(before: RunRecord | None, last: int, config: Config, folder: epath.Path) -> None:

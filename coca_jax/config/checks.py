@@ -26,7 +26,7 @@ def check(config: Config, *, reads_data: bool) -> None:
     if batch % parts:
         raise CocaError(f"train.microbatches = {parts} does not divide train.batch_size = {batch}: change one of them")
     _enforce(_data_rules(config.data, reads_data))
-    if config.model.image.kind == "precomputed":
+    if reads_data and config.model.image.kind == "precomputed":
         _enforce(_token_rules(config.data))
     check_evaluation(config.evaluation, config.data.sources, "evaluation.datasets", reads_data=reads_data)
 

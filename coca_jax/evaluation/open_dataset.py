@@ -161,7 +161,7 @@ def _open(
     if own and reader is not None:
         classifications = _own_classifications(config, texts.metadata, reader)
     else:
-        texts.unreadable.update(store.damage)
+        texts.unreadable.update(store.census.damage)
         classifications = labels.classifications(name, config, store, texts.metadata)
     if for_server:
         captions = [("",)] * len(captions)

@@ -9,11 +9,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """A title inside a section, of level 3 or 4, with a quiet sentence below it (beside it at level 4)."""
+    """A title inside a section, with a quiet sentence below it."""
 
     title: str
     detail: str = ""
-    level: int = 3
 
 
 @dataclasses.dataclass(frozen=True)

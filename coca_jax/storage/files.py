@@ -44,7 +44,7 @@ class File:
     """A file as it was when it was listed.
 
     Attributes:
-      path: absolute path or address.
+      path: on this machine, or an address.
       name: path relative to the folder that was listed, with slashes.
       size: bytes.
       version: changes with the contents: modification time, or the object's etag.

@@ -13,13 +13,11 @@ import tqdm
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import RecordStore
-from coca_jax.data.text import corpus
-from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 from coca_jax.errors import CocaError
 
 _log = logging.getLogger(__name__)
 _LOG_EVERY = 30.0  # seconds between lines of progress where there is no terminal
-BLOCK = 64  # records read together
+_BLOCK = 64  # records read together
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,14 +50,6 @@ def open_datasets(
     return {name: (dataset, open_records(dataset, split)) for name, dataset in datasets.items()}
 
 
-def load_vocabulary(config: Config) -> Vocabulary:
-    """The vocabulary that the config names, or one trained on its captions, as a run without a file trains it."""
-    if config.data.vocabulary:
-        return Vocabulary.from_file(config.data.vocabulary)
-    _log.info("data.vocabulary is empty: training one on the captions, as a run's first start does")
-    return train_vocabulary(corpus.training_captions(config), config.model.text.vocabulary_size)
-
-
 def evenly_spread(count: int, sample: int) -> Sequence[int]:
     """`sample` of the numbers below `count`, evenly spread; all of them if `sample` is 0 or larger."""
     if not sample or sample >= count:
@@ -71,9 +61,9 @@ def in_blocks(
     work: Callable[[list[int]], B], indices: Sequence[int], workers: int, label: str, unit: str = "record"
 ) -> Iterator[B]:
     """The results of `work` for blocks of neighbouring indices, in order, computed by threads; shows progress."""
-    starts = range(0, len(indices), BLOCK)
-    blocks = (list(indices[start : start + BLOCK]) for start in starts)
-    return progress(_in_threads(work, blocks, workers), label, len(starts), unit, BLOCK)
+    starts = range(0, len(indices), _BLOCK)
+    blocks = (list(indices[start : start + _BLOCK]) for start in starts)
+    return progress(_in_threads(work, blocks, workers), label, len(starts), unit, _BLOCK)
 
 
 def _in_threads(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:

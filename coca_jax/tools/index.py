@@ -73,7 +73,7 @@ def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
     rows = [(name, "records")] + [(f"  {split}", f"{len(store):,}") for split, store in stores.items()]
     damage: Counter[str] = Counter()
     for store in stores.values():
-        damage |= Counter(store.damage)  # both splits may lie in the same shards
+        damage |= Counter(store.census.damage)  # both splits may lie in the same shards
     return text_table(rows + [(f"  lost: {cause}", f"{count:,}") for cause, count in sorted(damage.items())])
 
 

@@ -17,6 +17,7 @@ from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
 from coca_jax.data.pipeline.examples import Skipped
 from coca_jax.data.records.open import SPLITS
+from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.pages.blocks import Block, Columns, Pixels, Section, Table, Text, Tokens
 from coca_jax.pages.page import write_page
@@ -121,7 +122,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     def run(config: Config) -> None:
         path = required(output)
         summary = write_samples(
-            path, config, common.load_vocabulary(config), step=step.value, count=count.value, split=split.value
+            path, config, load_vocabulary(config), step=step.value, count=count.value, split=split.value
         )
         print(f"{path}: {summary}")
 

@@ -20,10 +20,10 @@ from coca_jax.data.images.inputs import decode_input
 from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.pages.text_table import text_table
-from coca_jax.tools import common
 
 _RECORDS = 256  # held in memory for the stages after reading
 _ROWS = 256  # of a batch that the pipeline makes, at most
@@ -158,7 +158,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     as_json = flags.DEFINE_bool("json", False, "Print one JSON object instead of the table.", flag_values=values)
 
     def run(config: Config) -> None:
-        stages = measure(config, common.load_vocabulary(config), seconds.value)
+        stages = measure(config, load_vocabulary(config), seconds.value)
         print(json.dumps(stages, indent=2) if as_json.value else as_text(stages))
 
     return run

@@ -26,6 +26,7 @@ from coca_jax.data.images.inputs import decode_input
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
 from coca_jax.pages.page import write_page
@@ -109,7 +110,7 @@ def measure(
         "records": len(store),
         "read": len(indices),
         "usable": len(files),
-        "lost": dict(store.damage),
+        "lost": dict(store.census.damage),
         "corrupt": {cause: len(bad) for cause, bad in corrupt.items()},
         "corrupt_names": {cause: [store.name(index) for index in bad[:_NAMES]] for cause, bad in corrupt.items()},
         "formats": dict(sum((part.formats for part in parts), Counter()).most_common()),
@@ -137,7 +138,7 @@ def _measure_block(
         try:
             if isinstance(record, BadRecord):
                 raise record
-            own = texts.all(record)
+            every = texts.all(record)
             decode_input(record.image, model, dataset)
         except BadRecord as error:
             corrupt.append((index, error.cause))
@@ -148,8 +149,8 @@ def _measure_block(
             sizes.append(header.size)
         except BadRecord:  # usable nevertheless
             formats["clip" if video.is_clip(record.image) else "stored tokens"] += 1
-        files.append((len(record.image), _hash(record.image), len(own)))
-        captions += [(index, caption) for caption in own]
+        files.append((len(record.image), _hash(record.image), len(every)))
+        captions += [(index, caption) for caption in every]
     tokens = vocabulary.lengths([caption for _, caption in captions])
     rows = [
         (index, _hash(caption.encode()), len(caption), count)
@@ -265,7 +266,7 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
 
     def run(config: Config) -> None:
         datasets = common.open_datasets(config, split.value, "stats")
-        vocabulary = common.load_vocabulary(config)
+        vocabulary = load_vocabulary(config)
         results = {
             name: measure(name, dataset, store, vocabulary, config, sample.value, workers.value)
             for name, (dataset, store) in datasets.items()

@@ -83,8 +83,8 @@ def test_examples_captions_and_conditions_choose(tmp_path):
         (["things"], {"tasks": ("video_retrieval",)}, "datasets.things.dataset.frames"),
         (["things"], {"likelihood_prompt": "a"}, "datasets.things.classification.likelihood_prompt"),
         (["things"], {"scores": ("blue",)}, "datasets.things.captioning.scores .*choose among bleu"),
-        (["things"], {"format": "tfds"}, "datasets.things.dataset.evaluation_files .*the split train: name the split"),
-        (["things"], {"class_subset": True, "examples": 3}, "class_subset asks for the classes that occur"),
+        (["things"], {"format": "tfds"}, "datasets.things.dataset.evaluation_files .*the split train: name another"),
+        (["things"], {"class_subset": True, "examples": 3}, "class_subset takes the classes that occur"),
         (["things"], {"path": "nowhere"}, "things: nowhere does not exist"),
         (["things"], {"text_fields": ("words",)}, r"things: .* has no field 'words' .*get it\)$"),
     ],
@@ -227,7 +227,7 @@ def test_a_description_that_no_record_has_is_an_error(tars):
     "changes, message",
     [
         ({"class_names": "names.txt", "fields": ("kind",)}, "both name the classes"),
-        ({"evaluation_files": ("*",)}, "evaluation_files leaves none"),
+        ({"evaluation_files": ("*",)}, "records that are not evaluated: name fewer"),
         ({"tasks": ("likelihood_classification",)}, "described_by has no effect on likelihood_classification: add"),
     ],
 )

@@ -19,7 +19,7 @@ from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.results import read_evaluation, write_evaluation, write_results
 from coca_jax.evaluation.runner import evaluate_datasets
 from coca_jax.evaluation.tasks.base import DatasetResult
-from coca_jax.inference import model as inference
+from coca_jax.inference import loading
 from coca_jax.pages.blocks import Gallery
 from coca_jax.presets import imagenet as evaluation_recipes
 from coca_jax.trainer import checkpoint
@@ -328,7 +328,7 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     (tmp_path / "x").mkdir()
     (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
     monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
-    monkeypatch.setattr(inference, "load", lambda *_, **__: coca)
+    monkeypatch.setattr(loading, "load", lambda *_, **__: coca)
     with pytest.raises(
         CocaError, match=r"bad could not be evaluated, the rest is written: none of the 1 .* can be read"
     ):

@@ -12,8 +12,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from coca_jax.data.digit_scenes import language as scene_language
-from coca_jax.data.digit_scenes.language import COLORS, DIGITS, PLACES, SIZES, Meaning, Thing
+from coca_jax.data.digit_scenes.language import COLORS, DIGITS, PLACES, SIZES, Meaning, Thing, phrase
 
 TRAINING_DIGITS = 1_497  # of 1,797; the rest is held out
 SPLITS = ("train", "evaluation")
@@ -122,7 +121,7 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
         (x - s.half[0], y - s.half[1], x + s.half[0], y + s.half[1]) for s, (x, y) in zip(strokes, centres, strict=True)
     )
     image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return Scene(image, scene_language.phrase(form, choice), form, sources, boxes)
+    return Scene(image, phrase(form, choice), form, sources, boxes)
 
 
 def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
-MAX_PIXELS = 64 * 1024 * 1024  # of an image before it is decoded
+MAX_PIXELS = 64 * 1024 * 1024  # that a header may announce; of wide greys (modes I and F) a quarter
 LEAST_CROP = 0.8  # side of the smallest training crop, of the shorter side
 _WIDE = 4  # times the memory that a pixel of modes I and F takes while it becomes RGB
 MAX_SCANS = 200  # of a progressive JPEG, each of which costs as much as the image; encoders write ten
@@ -35,13 +35,11 @@ _IMAGE_BRANDS = _AVIF | _HEIC | {b"mif1", b"mif2", b"msf1", b"miaf"}
 _BEGINNINGS = {b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000"}
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Image.Image:
+def decode(data: bytes, smallest: int = 0) -> Image.Image:
     """The image as RGB, upright (EXIF), with transparency laid on white.
 
     Args:
       data: an encoded file: PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF.
-      max_pixels: a header that announces more is refused before anything is decoded; of wide greys (modes I and F), a
-        quarter of it.
       smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, as long as no side falls below
         this; 0: always whole.
 
@@ -49,7 +47,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Imag
       BadRecord: the bytes are not an image, a damaged one, one too large, or of a format that is not supported.
       MemoryError: this machine has too little memory for it.
     """
-    image = open_header(data, max_pixels)
+    image = open_header(data)
     try:
         if smallest:
             image.draft(None, (smallest, smallest))
@@ -60,8 +58,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, smallest: int = 0) -> Imag
         raise BadRecord("damaged image") from error
 
 
-def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image with its header read and nothing decoded; arguments and errors as `decode`."""
+def open_header(data: bytes) -> Image.Image:
+    """The image with its header read and nothing decoded; errors as `decode`."""
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
@@ -70,7 +68,7 @@ def open_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadRecord(_cause(data) or "not an image") from error
     except Exception as error:  # Pillow's plugins let any of Python's errors escape on crafted files
         raise BadRecord(_cause(data) or "damaged image") from error
-    if image.width * image.height > max_pixels // (_WIDE if image.mode[0] in "IF" else 1):
+    if image.width * image.height > MAX_PIXELS // (_WIDE if image.mode[0] in "IF" else 1):
         raise BadRecord("too many pixels")
     if isinstance(image, JpegImageFile) and image.format == "JPEG" and _scans(data, image) > MAX_SCANS:
         raise BadRecord("damaged image")
@@ -176,7 +174,7 @@ def load_image(image: Any, size: int) -> np.ndarray:
       CocaError: the path cannot be read, or there is no whole image in it.
     """
     if isinstance(image, (str, os.PathLike, bytes)):
-        name, data = ("the image", image) if isinstance(image, bytes) else (str(image), read_path(image, "image"))
+        name, data = read_file(image, "image")
         try:
             return resize_and_crop(decode(data), size)
         except BadRecord as error:
@@ -192,16 +190,18 @@ def load_image(image: Any, size: int) -> np.ndarray:
         raise CocaError(f"the PIL image {name} cannot be decoded ({error}): leave it out or replace it") from error
 
 
-def read_path(path: str | os.PathLike, kind: str) -> bytes:
-    """The bytes of an image's or clip's file, `kind` for the message.
+def read_file(file: str | os.PathLike | bytes, kind: str) -> tuple[str, bytes]:
+    """The name, for messages, and the bytes of an image's or clip's file: of a path, or of the bytes themselves.
 
     Raises:
       CocaError: it cannot be read.
     """
+    if isinstance(file, bytes):
+        return f"the {kind}", file
     try:
-        return Path(path).expanduser().read_bytes()
+        return str(file), Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise CocaError(f"the {kind} {path} cannot be read ({error.strerror}): check the path") from error
+        raise CocaError(f"the {kind} {file} cannot be read ({error.strerror}): check the path") from error
 
 
 def _from_array(image: Any) -> Image.Image:

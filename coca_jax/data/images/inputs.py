@@ -14,7 +14,7 @@ import numpy as np
 
 from coca_jax.config import AugmentationConfig, DatasetConfig, ModelConfig
 from coca_jax.data.images.augment import view
-from coca_jax.data.images.decode import load_image, read_path
+from coca_jax.data.images.decode import load_image, read_file
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
@@ -63,7 +63,7 @@ def load_input(image: Any, model: ModelConfig) -> np.ndarray:
         return load_image(image, model.image.size)
     shape = input_shape(model)
     if isinstance(image, (str, os.PathLike, bytes)):
-        name, data = ("the image", image) if isinstance(image, bytes) else (str(image), read_path(image, "image"))
+        name, data = read_file(image, "image")
         try:
             return decode_tokens(data, shape)
         except BadRecord as error:

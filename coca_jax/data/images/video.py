@@ -19,7 +19,7 @@ from coca_jax.data.images.decode import (
     is_image_container,
     least_side,
     load_image,
-    read_path,
+    read_file,
     resize_and_crop,
 )
 from coca_jax.data.records.record import BadRecord
@@ -66,7 +66,7 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
     if isinstance(frames, bool) or not isinstance(frames, (int, np.integer)) or frames < 1:
         raise CocaError(f"frames = {frames!r}: give the number of frames that are taken of each clip, at least 1")
     if isinstance(clip, (str, os.PathLike, bytes)):
-        name, data = ("the clip", clip) if isinstance(clip, bytes) else (str(clip), read_path(clip, "clip"))
+        name, data = read_file(clip, "clip")
         try:
             return decode_clip(data, size, frames)
         except BadRecord as error:

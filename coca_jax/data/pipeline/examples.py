@@ -190,7 +190,7 @@ class StoredExamples:
         for index, cause in bad.items():
             if len(names.setdefault(cause, [])) < 10:
                 names[cause].append(self._store.name(index))
-        return Skipped(dict(Counter(self._store.damage) + Counter(bad.values())), names)
+        return Skipped(dict(Counter(self._store.census.damage) + Counter(bad.values())), names)
 
     def _drawn(self, position: int, index: int, record: Record | BadRecord) -> Example:
         try:

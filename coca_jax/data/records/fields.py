@@ -60,6 +60,7 @@ TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no ima
 UNREAD_SUFFIXES = ("heic", "heif", "jxl", "jp2", "svg", "psd", "ico", "tga", "ppm", "exr", "dng", "cr2", "nef", "arw")
 _MOST_TEXTS = 100  # made by a template of one row
 _MOST_NAMES = 20  # of fields in an error
+_LONGEST = 4096  # bytes of a value that is kept as metadata
 
 
 def is_media_file(name: str) -> bool:
@@ -206,10 +207,10 @@ def _text(value: Any) -> str:
 
 
 def metadata(row: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """A row as metadata: bytes become text, or are left out if they are not UTF-8; a list's fields are "0", "1", …"""
+    """A row as metadata: bytes become text, or are left out if long or not UTF-8; a list's fields are "0", "1", …"""
     result = {}
     for name, value in _items(row):
-        if name in leave_out:
+        if name in leave_out or (isinstance(value, bytes) and len(value) > _LONGEST):
             continue
         try:
             result[name] = [_plain(item) for item in value] if isinstance(value, list) else _plain(value)

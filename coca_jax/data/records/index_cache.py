@@ -1,7 +1,6 @@
 """The shards of a dataset, and their counts and selections, cached in a folder of the machine or in a bucket."""
 
 import dataclasses
-import logging
 import re
 from collections.abc import Sequence
 
@@ -14,8 +13,6 @@ from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +31,12 @@ class Counts:
 
 
 def ends_in(name: str, endings: Sequence[str]) -> bool:
-    """Whether a file's name has one of the endings, possibly plural or numbered: a.tfrecords, a.tar-00000-of-00010."""
-    return any(re.search(rf"\{ending}s?([-._]\d[^/]*)?$", name.lower()) for ending in endings)
+    """Whether a file's name has one of the endings, possibly plural or numbered: a.tfrecords, a.tar-00000-of-00010.
+
+    The index that is kept beside a shard has none.
+    """
+    numbered = rf"({'|'.join(map(re.escape, endings))})s?([-._]\d[^/]*)?"
+    return not name.endswith(".index") and re.search(f"{numbered}$", name.lower()) is not None
 
 
 def find_shards(dataset: DatasetConfig, selection: Selection, endings: Sequence[str]) -> list[File]:
@@ -68,14 +69,14 @@ def _files(path: str) -> list[File]:
         return storage.list_files(path)
     paths = expand_braces(path)
     top = len(path.partition("{")[0].rpartition("/")[0]) + 1 if "/" in path.partition("{")[0] else 0
-    found = list(zip(paths, storage.stat_each(paths), strict=True))
-    missing = [one for one, file in found if file is None]
+    files = storage.stat_each(paths)
+    missing = [one for one, file in zip(paths, files, strict=True) if file is None]
     if missing:
         raise CocaError(
             f"{missing[0]} does not exist ({len(missing)} of the {len(paths)} files of {path} are missing): change the "
             "numbers in the pattern"
         )
-    return [dataclasses.replace(file, name=one[top:]) for one, file in found if file]
+    return [dataclasses.replace(file, name=one[top:]) for one, file in zip(paths, files, strict=True) if file]
 
 
 def cached_counts(name: str, shards: int) -> Counts | None:
@@ -93,7 +94,7 @@ def cached_counts(name: str, shards: int) -> Counts | None:
 def cache_counts(name: str, counts: Counts) -> None:
     """Writes the counts into the cache folder, if that can be written."""
     about = {"census": vars(counts.census), "digest": counts.digest}
-    _cache(_place("counts", name), shard_index.pack(about, records=counts.records))
+    shard_index.keep([_place("counts", name)], shard_index.pack(about, records=counts.records))
 
 
 def cached_choice(name: str, records: int) -> np.ndarray | None:
@@ -107,15 +108,8 @@ def cached_choice(name: str, records: int) -> np.ndarray | None:
 
 def cache_choice(name: str, chosen: np.ndarray) -> None:
     """Writes bool [records] into the cache folder, if that can be written."""
-    _cache(_place("selections", name), np.packbits(chosen).tobytes())
+    shard_index.keep([_place("selections", name)], np.packbits(chosen).tobytes())
 
 
 def _place(kind: str, name: str) -> str:
     return f"{storage.cache_folder()}/{kind}/{name}"
-
-
-def _cache(place: str, data: bytes) -> None:
-    try:
-        storage.write_atomically(place, data)
-    except OSError as error:
-        _log.info("%s cannot be written: %s", place, error)

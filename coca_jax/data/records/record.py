@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -67,14 +66,12 @@ class RecordStore(Protocol):
     """Records by index, in a fixed order. Several threads may read at the same time.
 
     Attributes:
-      damage: unusable records and broken files found on opening, counted by cause.
-      census: these and the other counts of what the store's files hold.
+      census: counts of what the store's files hold.
       fingerprint: hex digits that change with the records, independent of where they lie.
       class_names: class names by number, if the format itself knows them (TFDS).
     """
 
     census: Census
-    damage: Counter[str]
     fingerprint: str
     class_names: tuple[str, ...] | None
 
@@ -96,11 +93,10 @@ class RecordStore(Protocol):
 class Subset:
     """Some records of a store, in its order; see `RecordStore`."""
 
-    def __init__(self, store: RecordStore, indices: np.ndarray, census: Census | None = None):
-        """Args: indices: int64 [n], into `store`; census: the store's by default."""
+    def __init__(self, store: RecordStore, indices: np.ndarray, census: Census):
+        """Args: indices: int64 [n], into `store`; census: of the store and the selection."""
         self._store, self._indices = store, indices
-        self.census = census or store.census
-        self.damage, self.class_names = store.damage, store.class_names
+        self.census, self.class_names = census, store.class_names
         self.fingerprint = digest(store.fingerprint, hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest())
 
     def __len__(self) -> int:

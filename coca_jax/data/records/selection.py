@@ -82,8 +82,8 @@ class Selection:
       exclude: records whose metadata has one of these "field=value" are left out.
       only: unless empty, records whose metadata has none of these are left out.
       exclude_keys: records with one of these keys are left out.
-      files, without_files: patterns of file names, with wildcards or braces; a file must match one of `files` and none of `without_files`. They
-        are not part of `repr`, which goes into fingerprints: the files themselves do.
+      files, without_files: patterns of file names, with wildcards or braces; a file must match one of `files` and none
+        of `without_files`. They are not part of `repr`, which goes into fingerprints: the files themselves do.
     """
 
     part: str = ""

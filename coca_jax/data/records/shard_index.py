@@ -9,7 +9,7 @@ import logging
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,16 +118,22 @@ class Index:
 
 
 def index_of(
-    file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, keep: bool = True, beside: bool = False
+    file: File,
+    kind: str,
+    scan: Callable[[File], Index],
+    *,
+    columns: int = 2,
+    lasting: bool = True,
+    beside: bool = False,
 ) -> Index:
-    """The index of a shard: a kept one that fits its size and version, or else a new one, which is kept.
+    """The index of a shard: a stored one that fits its size and version, or else a new one, which is stored.
 
     Args:
       file: the shard.
-      kind: of the index, as several may be kept of one shard; "" for the usual one.
+      kind: of the index, as several may be stored of one shard; "" for the usual one.
       scan: makes the index.
-      columns: of its spans; a kept index with another number is discarded.
-      keep: whether a new one is worth keeping.
+      columns: of its spans; a stored index with another number is discarded.
+      lasting: whether a new one is worth keeping.
       beside: keep it beside the shard even in a bucket, for all machines; otherwise it goes to the cache folder, which
         all machines share if COCA_CACHE is an address.
 
@@ -138,18 +144,18 @@ def index_of(
     near = f"{file.path}.{name}"
     far = f"{storage.cache_folder()}/indices/{_address(file)}.{name}"
     for path in (far, near) if is_remote(file.path) else (near, far):
-        kept = _load(path, file, kind, columns)
-        if kept is not None:
+        known = _load(path, file, kind, columns)
+        if known is not None:
             if path == near and is_remote(near):
-                _keep([far], _dump(kept, file, kind))
-            return kept
+                keep([far], _dump(known, file, kind))
+            return known
     now = storage.stat(file.path)
     if now is None or now.size != file.size or (now.version != file.version and not is_remote(file.path)):
         raise CocaError(f"{file.path} was changed or removed after it was listed: start again when it is complete")
     index = scan(file)
-    if keep:
+    if lasting:
         here = beside or (not is_remote(file.path) and storage.is_writable(os.path.dirname(file.path) or "."))
-        _keep([near, far] if here else [far], _dump(index, file, kind))
+        keep([near, far] if here else [far], _dump(index, file, kind))
     return index
 
 
@@ -157,13 +163,14 @@ def _address(file: File) -> str:
     return storage.digest(file.path if is_remote(file.path) else os.path.abspath(file.path))
 
 
-def _keep(places: list[str], data: bytes) -> None:
+def keep(places: Sequence[str], data: bytes) -> None:
+    """Writes a file to the first of the places that can be written, if one can."""
     for path in places:
         try:
             storage.write_atomically(path, data)
             return
         except (OSError, CocaError) as error:
-            _log.info("the index %s cannot be written: %s", path, error)
+            _log.info("%s cannot be written: %s", path, error)
 
 
 def _about(file: File, kind: str) -> dict[str, str | int]:
@@ -171,7 +178,7 @@ def _about(file: File, kind: str) -> dict[str, str | int]:
 
 
 def pack(about: dict[str, Any], **arrays: np.ndarray) -> bytes:
-    """An .npz file of arrays and of what JSON can say about them."""
+    """An .npz file of arrays and of a JSON object about them."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
     return buffer.getvalue()

@@ -77,8 +77,7 @@ class ShardedRecords:
         self._shards: collections.OrderedDict[int, Shard] = collections.OrderedDict()
         self._held, self._lock = 0, threading.Lock()
         counts = self._counted()
-        self.census, self.damage = counts.census, Counter(counts.census.damage)
-        self._counts, self._ends = counts.records, np.cumsum(counts.records)
+        self.census, self._counts, self._ends = counts.census, counts.records, np.cumsum(counts.records)
         self.fingerprint = storage.digest(
             *(f"{file.name}:{file.size}" for file in self._files), counts.digest, self._chosen(), str(len(self))
         )

@@ -6,7 +6,6 @@ A file is named as FILE, or as FILE:KEY if it holds several sets: "en_classnames
 
 import ast
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,8 @@ def _read(spec: str, variable: str) -> Any:
     if not key:
         return value
     if not isinstance(value, dict) or key not in value:
-        raise CocaError(f"{path} has no key {key!r}: choose one of {_some(value if isinstance(value, dict) else ())}")
+        there = fields.listing(sorted(value if isinstance(value, dict) else ()))
+        raise CocaError(f"{path} has no key {key!r}: choose one of {there}")
     return value[key]
 
 
@@ -158,14 +158,11 @@ def _section(text: str, heading: str, variable: str, path: str) -> Any:
     """The list that a page of prompts assigns below a heading, `classes = […]` or `templates = […]`."""
     sections = dict(re.findall(r"^## (\S+)\s*$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     if heading not in sections:
-        raise CocaError(f"{path} has no heading {heading!r}: name one of {_some(sections)} as {path}:HEADING")
+        raise CocaError(
+            f"{path} has no heading {heading!r}: name one of {fields.listing(sorted(sections))} as {path}:HEADING"
+        )
     assigned = re.search(rf"^{variable} = (\[.*?^\])", sections[heading], re.MULTILINE | re.DOTALL)
     try:
         return ast.literal_eval(assigned[1]) if assigned else []
     except (ValueError, SyntaxError):
         return []
-
-
-def _some(keys: Iterable[str]) -> str:
-    keys = sorted(keys)
-    return ", ".join(keys[:12]) + (" …" if len(keys) > 12 else "")

@@ -1,5 +1,6 @@
-"""The texts that a vocabulary is trained on."""
+"""A config's vocabulary, and the texts that one is trained on."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,23 @@ from coca_jax.data.digit_scenes.scenes import scene
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.vocabulary import Vocabulary, train_vocabulary
 from coca_jax.errors import CocaError
 
 _SCENES = 1_000  # which hold every word of the scenes' language many times
 _MAX_TEXTS = 1_000_000
 _THREADS = 16  # that read: most of the time is spent waiting for a disk or a network
 _GROUP = 32  # records that a thread reads at a time
+_log = logging.getLogger(__name__)
+
+
+def load_vocabulary(config: Config) -> Vocabulary:
+    """The vocabulary of the file that the config names, or one trained on its captions."""
+    if config.data.vocabulary:
+        return Vocabulary.from_file(config.data.vocabulary)
+    vocabulary = train_vocabulary(training_captions(config), config.model.text.vocabulary_size)
+    _log.info("data.vocabulary is empty: trained one of %d pieces on the captions", vocabulary.size)
+    return vocabulary
 
 
 def training_captions(config: Config) -> Iterator[str]:

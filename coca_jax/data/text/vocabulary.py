@@ -21,7 +21,7 @@ class Vocabulary:
     """A SentencePiece model with its special ids.
 
     Attributes:
-      model_bytes: the serialised model, of which another `Vocabulary` can be made.
+      model_bytes: the serialised model.
       size: number of ids.
       pad_id, bos_id, eos_id, unk_id: pairwise distinct.
     """
@@ -94,7 +94,10 @@ class Vocabulary:
         for row, text, tokens in zip(rows, texts, map(self._processor.encode, texts), strict=True):
             if len(tokens) + 2 > length:
                 if long_text == "error":
-                    raise CocaError(too_long(text, len(tokens) + 2, length, advice))
+                    shown = text if len(text) <= 60 else text[:57] + "…"
+                    raise CocaError(
+                        f"the text {shown!r} takes {len(tokens) + 2} tokens and the model reads {length}: {advice}"
+                    )
                 tokens = tokens[: length - 2]
             row[0] = self.bos_id
             row[1 : len(tokens) + 1] = tokens
@@ -119,12 +122,6 @@ class Vocabulary:
         return self._processor.id_to_piece(token) if 0 <= token < self.size else "?"
 
 
-def too_long(text: str, tokens: int, length: int, advice: str) -> str:
-    """The error's sentence for a text of `tokens` tokens (with BOS and EOS) if the model has `length` positions."""
-    shown = text if len(text) <= 60 else text[:57] + "…"
-    return f"the text {shown!r} takes {tokens} tokens and the model reads {length}: {advice}"
-
-
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     """Trains a SentencePiece model (BPE); the same texts give the same model.
 
@@ -137,7 +134,9 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     """
     texts = [text for text in texts if text.strip()]
     if not texts:
-        raise CocaError("there is no caption to train a vocabulary from: check data.dataset.path and its captions")
+        raise CocaError(
+            "there is no caption to train a vocabulary from: check the paths of the datasets and their captions"
+        )
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

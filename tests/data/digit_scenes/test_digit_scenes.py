@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coca_jax.config import EvaluationDatasetConfig
-from coca_jax.data.digit_scenes import language as scene_language
+from coca_jax.data.digit_scenes import language
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.language import (
     COLORS,
@@ -154,5 +154,5 @@ def test_the_evaluation_pool_has_distinct_meanings_and_true_classes():
         assert (thing.digit, thing.color) == (digit.labels[d], color.labels[c])
     for classification in pool.classifications:
         prompts = [t.format(label) for t in classification.templates for label in classification.labels]
-        assert None not in map(scene_language.meaning, prompts) and len(set(prompts)) == len(prompts)
+        assert None not in map(language.meaning, prompts) and len(set(prompts)) == len(prompts)
     assert None not in map(pool.grammar, pool.queries)

@@ -116,7 +116,7 @@ def test_tokens_are_given_as_files_bytes_and_arrays(tmp_path):
         ({"dataset": {"format": "tars", "path": "x", "frames": 4}}, r"data\.dataset draws scenes or has frames"),
         (
             {"dataset": {"format": "tars", "path": "x"}, "augmentation": {"mirror": True}},
-            r"takes stored tokens, which data\.augmentation\.mirror cannot change",
+            r"data\.augmentation\.mirror has no effect on the stored tokens",
         ),
     ],
 )

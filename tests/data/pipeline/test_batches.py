@@ -75,7 +75,7 @@ def run(program):
 class CountingStore:
     """Plain pictures without files, counted when they are read; reads take times that differ."""
 
-    damage, class_names, fingerprint, census = {}, None, "counting", Census(0)
+    class_names, fingerprint, census = None, "counting", Census(0)
 
     def __init__(self, count, delay=0.0):
         self.count, self.delay, self.calls = count, delay, []

@@ -84,15 +84,15 @@ def test_a_broken_tail_keeps_what_stands_before_it(tmp_path):
             continue
         for i in range(len(store)):
             assert builders.record(store, i).image == builders.picture(i)
-        assert store.damage.get("broken tar tail", 0) <= 1
-        seen.add((len(store), bool(store.damage.get("broken tar tail"))))
+        assert store.census.damage.get("broken tar tail", 0) <= 1
+        seen.add((len(store), bool(store.census.damage.get("broken tar tail"))))
     assert len(seen) > 10 and sum(damaged for _, damaged in seen) > 5  # a cut in padding loses nothing
     (tmp_path / "a.tar").write_bytes(whole[: 5 * 3_072 + 1_540])  # within the sixth text
     store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
-    assert len(store) == 5 and store.damage == {"broken tar tail": 1, "image without text": 1}
+    assert len(store) == 5 and store.census.damage == {"broken tar tail": 1, "image without text": 1}
     (tmp_path / "a.tar").write_bytes(whole[:1_536] + b"junk" * 300 + whole[4_096:])
     store = records.open_records(tars(tmp_path, evaluation_files=("z*",)), "train")
-    assert len(store) == 1 and store.damage["broken tar tail"] == 1
+    assert len(store) == 1 and store.census.damage["broken tar tail"] == 1
 
 
 def test_bad_texts_of_tars_are_told_apart(tmp_path):
@@ -117,7 +117,7 @@ def test_bad_texts_of_tars_are_told_apart(tmp_path):
             builders.record(store, i)
         causes.append(caught.value.cause)
     assert causes == ["empty caption", "caption is not UTF-8", "empty caption"]
-    assert store.damage == {"image without text": 1, "text without image": 1}
+    assert store.census.damage == {"image without text": 1, "text without image": 1}
 
 
 def test_holding_out_and_excluding(tmp_path):
@@ -193,7 +193,7 @@ def test_the_second_of_a_duplicate_key_is_counted_and_left_out(tmp_path):
     store = whole(tmp_path)
     assert keys(store) == ["k001", "k002"] and builders.record(store, 0).captions == ("shade 1",)
     assert builders.record(store, 0).image == builders.picture(1)
-    assert store.damage == {"duplicate key": 1} and builders.record(store, 1).image == builders.picture(2)
+    assert store.census.damage == {"duplicate key": 1} and builders.record(store, 1).image == builders.picture(2)
 
 
 def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
@@ -210,7 +210,7 @@ def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
         ],
     )
     with_texts = whole(tmp_path)
-    assert keys(with_texts) == ["c"] and with_texts.damage == {"image without text": 2, "text without image": 1}
+    assert keys(with_texts) == ["c"] and with_texts.census.damage == {"image without text": 2, "text without image": 1}
     store = whole(tmp_path, label_field="cls")
     assert [
         (builders.record(store, i).image, builders.record(store, i).captions, dict(builders.record(store, i).metadata))
@@ -220,7 +220,7 @@ def test_labels_make_texts_superfluous_and_clips_are_pictures(tmp_path):
         (b"gif", (), {"cls": "cat"}),
         (b"x", (), {}),
     ]
-    assert store.damage == {"text without image": 1} and store.fingerprint != with_texts.fingerprint
+    assert store.census.damage == {"text without image": 1} and store.fingerprint != with_texts.fingerprint
 
 
 def test_fields_choose_the_picture_and_the_texts(tmp_path):
@@ -276,10 +276,14 @@ def test_a_large_set_opens_from_its_counts(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tar_records, "index", lambda *_: pytest.fail("an index was opened"))
         again = records.open_records(tars(tmp_path), "train")
-    assert (len(again), again.fingerprint, again.damage) == (len(first), first.fingerprint, {"image without text": 6})
+    assert (len(again), again.fingerprint, again.census.damage) == (
+        len(first),
+        first.fingerprint,
+        {"image without text": 6},
+    )
     assert keys(again) == keys(first)
     builders.write_tar(tmp_path / "0.tar", builders.members(range(1)))
-    assert records.open_records(tars(tmp_path), "train").damage == {"image without text": 5}
+    assert records.open_records(tars(tmp_path), "train").census.damage == {"image without text": 5}
 
 
 def test_exclusions_are_found_once(tmp_path, monkeypatch):
@@ -317,7 +321,7 @@ def test_tars_in_a_bucket(tmp_path):
 def test_a_subset_reads_what_its_store_reads(tmp_path):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
     store = whole(tmp_path)
-    subset = Subset(store, np.array([7, 2, 5]))
+    subset = Subset(store, np.array([7, 2, 5]), store.census)
     assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [
         builders.record(store, 5),
         builders.record(store, 7),
@@ -332,7 +336,7 @@ def test_a_subset_reads_what_its_store_reads(tmp_path):
 def test_the_emoji(shared_data):
     config = tars(shared_data / "data/emoji", evaluation_files=("twemoji*",))
     train, held_out = (records.open_records(config, split) for split in records.SPLITS)
-    assert len(train) + len(held_out) == 7_283 and not train.damage
+    assert len(train) + len(held_out) == 7_283 and not train.census.damage
     assert (
         builders.record(held_out, 0).captions == ("grinning face",)
         and builders.text(held_out, 0).metadata["vendor"] == "twemoji"

@@ -16,13 +16,12 @@ ENDINGS = (".array_record", ".arrayrecord")
 _ERRORS = (RuntimeError, ValueError, IndexError, OSError)  # of the package's C++ code, as pybind11 translates statuses
 
 
-def index(file: File, image_field: str = "", beside: bool = False) -> Index:
-    """An index of no more than the number of records; the arguments beside `file` have no influence.
+def index(file: File) -> Index:
+    """An index of no more than the number of records.
 
     Raises:
       CocaError: the file is no ArrayRecord file, or cannot be read.
     """
-    del image_field, beside
     try:
         return Index(np.zeros((_with_reader(file, lambda reader: reader.num_records()), 0), np.int64))
     except _ERRORS as error:

@@ -67,12 +67,12 @@ def rows(
     owners = []
     for span, where in places:
         row = parsed(span, where)
-        owners.append((_number(row, "id"), *span, name_of(row, where), where))
+        owners.append((_identity(row, "id"), *span, name_of(row, where), where))
     names = {key: name for key, _, _, name, _ in owners if key is not None}
     captioned, owned = set(), []
     for number, span in enumerate(annotations, 1):
         where = f"annotation {number} of {path}"
-        key = _number(parsed(span, where), "image_id")
+        key = _identity(parsed(span, where), "image_id")
         if key in names:
             captioned.add(key)
             owned.append((*span, names[key], where))
@@ -158,7 +158,7 @@ def _lists(text: str, path: str) -> dict[str, list[_Span]]:
     return result
 
 
-def _number(row: Any, field: str) -> int | str | None:
+def _identity(row: Any, field: str) -> int | str | None:
     value = row.get(field) if isinstance(row, dict) else None
     return value if isinstance(value, (int, str)) else None
 

@@ -1,5 +1,6 @@
 """Images or clips in files of their own, each with its captions."""
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def open_folder(dataset: DatasetConfig, selection: Selection) -> RecordStore:
     else:
         usable = np.ones(len(store), bool)
     chosen, held_out = selection.choose(lambda: store.names, lambda: store.matching(selection), usable)
-    census = Census(int(usable.sum()) or len(store), held_out, store.damage, store.census.names)
+    census = dataclasses.replace(store.census, total=int(usable.sum()) or len(store), held_out=held_out)
     if chosen.all():
         store.census = census
         return store
@@ -71,11 +72,11 @@ class FolderRecords:
         self._dataset, path = dataset, dataset.path
         file = storage.stat(path)
         if file is None and path.lower().endswith(SUFFIXES):
-            raise CocaError(f"the file {path} does not exist: set --config.data.dataset.path to a manifest or a folder")
+            raise CocaError(f"the file {path} does not exist: set the dataset's path to a manifest or a folder")
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
-        self._own_name = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
+        self._top = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
-        self.names, self.damage = self._source.names, self._source.damage
+        self.names = self._source.names
         self._places: tuple[str, ...] = (f"{self._folder}/",)
         sizes = self._probe(self._source) if isinstance(self._source, Manifests) else []
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
@@ -85,7 +86,7 @@ class FolderRecords:
                 "(cat.jpg, cat.txt), or add captions.jsonl with rows "
                 '{"file_name": "cat.jpg", "caption": "a cat"}'
             )
-        self.census = Census(len(self.names), None, self.damage, self._source.examples)
+        self.census = Census(len(self.names), None, self._source.damage, self._source.examples)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,8 +113,8 @@ class FolderRecords:
         for start in range(0, len(self), _AT_ONCE):
             some = range(start, min(start + _AT_ONCE, len(self)))
             rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
-            for index, own in zip(some, rows, strict=True):
-                excluded[index] = selection.excludes(self._metadata(index, [] if isinstance(own, BadRecord) else own))
+            for index, row in zip(some, rows, strict=True):
+                excluded[index] = selection.excludes(self._metadata(index, [] if isinstance(row, BadRecord) else row))
         return excluded
 
     def key(self, index: int) -> str:
@@ -163,7 +164,7 @@ class FolderRecords:
         return tuple(captions)
 
     def _metadata(self, index: int, rows: list[Any]) -> dict[str, Any]:
-        path = PurePosixPath(self._own_name) / self.names[index]
+        path = PurePosixPath(self._top) / self.names[index]
         each = [fields.metadata(row, () if isinstance(self._source, Manifests) else ("txt",)) for row in rows]
         result = {"stem": path.stem, "folder": path.parent.name, **(each[0] if each else {})}
         if len(each) > 1:
@@ -217,8 +218,8 @@ class _Sidecars:
             kinds = Counter(f".{fields.suffix_of(file.name)}" for file in files if "." in file.name)
             there = ", ".join(kind for kind, _ in kinds.most_common(5)) or "nothing"
             raise CocaError(
-                f"there is no image below {folder} (there is {there}): set --config.data.dataset.path to a folder of "
-                "images (png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
+                f"there is no image below {folder} (there is {there}): set the dataset's path to a folder of images "
+                "(png, jpg, webp, …) or clips (mp4, mkv, webm, …)"
             )
         self.names = Strings.of(file.name for file in images)
         self.digest = storage.digest(*(f"{file.name}:{file.size}:{texts.get(_beside(file.name))}" for file in images))

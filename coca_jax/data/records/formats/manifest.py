@@ -58,7 +58,7 @@ class Manifest:
         self.folders = coco_json.folders(file.path) if self._is_object else []
         name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
         scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
-        index = shard_index.index_of(file, name, scan, keep=file.size >= _WORTH_KEEPING)
+        index = shard_index.index_of(file, name, scan, lasting=file.size >= _WORTH_KEEPING)
         assert index.keys is not None and index.ends is not None  # `_scan` makes both
         self.names, self.digest, self.damage = index.keys, index.digest, index.damage
         self._spans, self._ends = index.spans, index.ends
@@ -271,6 +271,6 @@ def _grouped(spans: np.ndarray, names: Strings, damage: Counter[str], digest: st
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     owner = rank[group]
-    kept = Strings.of(names[i] for i in first[order].tolist())
+    distinct = Strings.of(names[i] for i in first[order].tolist())
     ends = np.cumsum(np.bincount(owner, minlength=len(order))).astype(np.int64)
-    return Index(spans[np.argsort(owner, kind="stable")], kept, ends, damage, digest)
+    return Index(spans[np.argsort(owner, kind="stable")], distinct, ends, damage, digest)

@@ -30,7 +30,6 @@ _GROUPS = 16  # row groups that are kept, …
 _LARGEST_GROUP = 16 * 1024 * 1024  # … each of at most so many bytes
 _BATCH = 16  # rows decoded at a time of a larger row group
 _BUFFER = 1024 * 1024  # bytes read at a time of a larger row group
-_LONGEST = 4096  # bytes of a value that is kept as metadata
 _DAMAGE = (pa.ArrowException, OSError)
 
 
@@ -83,28 +82,44 @@ class ParquetRecords(ShardedRecords):
         return Index(np.zeros((footer.num_rows, 0), np.int64), digest=digest)
 
     def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
-        schema = self._schema(number)
-        image = _image_column(schema, self._dataset)
-        has_bytes = bool(image) and not _is_text(schema.field(image).type)
-        columns = [field.name for field in schema if not _has_inner_bytes(field.type)]
-        return _read(self._files[number], tuple(name for name in columns if not has_bytes or name != image), rows)
+        return self._values(number, rows, with_images=False)[1]
 
     def _read_records(self, number: int, index: Index, rows: Sequence[int]) -> list[Record | BadRecord]:
-        file, schema = self._files[number], self._schema(number)
-        column = _image_column(schema, self._dataset)
-        columns = [field.name for field in schema if field.name == column or not _has_inner_bytes(field.type)]
-        values = _read(file, tuple(columns), rows)
-        images = self._images(file, column, values)
+        column, values = self._values(number, rows, with_images=True)
+        images = self._images(self._files[number], column, values)
         for value in values:
             if isinstance(value, dict) and not isinstance(value.get(column), str):
                 value.pop(column, None)
         keys = (self._key(number, index, row) for row in rows)
         return [joined(key, image, self._text(row)) for key, image, row in zip(keys, images, values, strict=True)]
 
-    def _metadata(self, row: dict[str, Any]) -> dict[str, Any]:
-        return fields.metadata(
-            row, [name for name, value in row.items() if isinstance(value, bytes) and len(value) > _LONGEST]
+    def _values(
+        self, number: int, rows: Sequence[int], with_images: bool
+    ) -> tuple[str, list[dict[str, Any] | BadRecord]]:
+        """The image column's name, and the columns of each row; a BadRecord in place of each that cannot be read."""
+        file, result, image = self._files[number], list[Any]([None] * len(rows)), ""
+        try:
+            schema, (_, ends) = self._schema(number), _footer(file)
+        except _DAMAGE:
+            return image, [_unreadable(file)] * len(rows)
+        image = _image_column(schema, self._dataset)
+        skipped = image if not with_images and image and not _is_text(schema.field(image).type) else None
+        columns = tuple(
+            field.name
+            for field in schema
+            if field.name != skipped and (not _has_inner_bytes(field.type) or field.name == image)
         )
+        groups = np.searchsorted(ends, rows, side="right")
+        for group in np.unique(groups).tolist():
+            places = np.flatnonzero(groups == group).tolist()
+            first = int(ends[group - 1]) if group else 0
+            try:
+                values = _read_group(file, group, columns, [rows[place] - first for place in places])
+            except _DAMAGE:
+                values = [_unreadable(file)] * len(places)
+            for place, value in zip(places, values, strict=True):
+                result[place] = value
+        return image, result
 
     def _images(self, file: File, column: str, rows: Sequence[Any]) -> list[bytes | BadRecord]:
         """The image of each row, from its bytes or from the file that it names."""
@@ -134,24 +149,8 @@ def _footer(file: File) -> tuple[pq.FileMetaData, np.ndarray]:
     return footer, np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], dtype=np.int64)
 
 
-def _read(file: File, columns: tuple[str, ...], rows: Sequence[int]) -> list[dict[str, Any] | BadRecord]:
-    """The columns of each row; a BadRecord in place of each that cannot be read."""
-    result: list[Any] = [None] * len(rows)
-    try:
-        _, ends = _footer(file)
-        groups = np.searchsorted(ends, rows, side="right")
-    except _DAMAGE:
-        return [BadRecord("unreadable Parquet file" if storage.stat(file.path) else "missing file")] * len(rows)
-    for group in np.unique(groups).tolist():
-        places = np.flatnonzero(groups == group).tolist()
-        first = int(ends[group - 1]) if group else 0
-        try:
-            values = _read_group(file, group, columns, [rows[place] - first for place in places])
-        except _DAMAGE:
-            values = [BadRecord("unreadable Parquet file" if storage.stat(file.path) else "missing file")] * len(places)
-        for place, value in zip(places, values, strict=True):
-            result[place] = value
-    return result
+def _unreadable(file: File) -> BadRecord:
+    return BadRecord("unreadable Parquet file" if storage.stat(file.path) else "missing file")
 
 
 def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence[int]) -> list[Any]:

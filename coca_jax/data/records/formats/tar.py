@@ -12,7 +12,7 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields, index_cache, shard_index
-from coca_jax.data.records.record import BadRecord, Record, bad_records
+from coca_jax.data.records.record import BadRecord, Record, bad_records, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.data.records.sharded import ShardedRecords
@@ -76,10 +76,7 @@ class TarRecords(ShardedRecords):
         def record(row: int, members: list[bytes | None] | BadRecord) -> Record | BadRecord:
             if isinstance(members, BadRecord):
                 return members
-            text = self._text(_row(members[1:]))
-            if isinstance(text, BadRecord):
-                return text
-            return Record(self._key(number, index, row), members[0] or b"", text.captions, text.metadata)
+            return joined(self._key(number, index, row), members[0] or b"", self._text(_row(members[1:])))
 
         return list(map(record, rows, self._members(number, index, rows, range(1 + len(_TEXTS)))))
 
@@ -90,15 +87,10 @@ class TarRecords(ShardedRecords):
         table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)[:, columns]
         there = table[:, :, 0] >= 0
         reads = iter(bad_records(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE)))
-        result: list[list[bytes | None] | BadRecord] = []
+        result: list[Any] = []
         for row in there.tolist():
-            members: list[bytes | None] = []
-            bad: BadRecord | None = None
-            for present in row:
-                member = next(reads) if present else None
-                bad = member if isinstance(member, BadRecord) and bad is None else bad
-                members.append(None if isinstance(member, BadRecord) else member)
-            result.append(bad or members)
+            members = [next(reads) if present else None for present in row]
+            result.append(next((one for one in members if isinstance(one, BadRecord)), members))
         return result
 
 
@@ -162,12 +154,12 @@ def _scan(file: File, images: Sequence[str]) -> Index:
     for key, kinds in members.items():
         ambiguous = bool(kinds)
         for name, one in {key: kinds, **dotted.get(key, {})}.items():
-            found = [one[kind] for kind in images if kind in one]
+            media = [one[kind] for kind in images if kind in one]
             has_text = any(kind in one for kind in _TEXTS)
-            if name != key and found and has_text and (ambiguous or len(found) > 1):
+            if name != key and media and has_text and (ambiguous or len(media) > 1):
                 count("ambiguous key with dots", name)
-            elif found and (name == key or not ambiguous):
-                rows[name] = (*found[0], *(number for kind in _TEXTS for number in one.get(kind, _ABSENT)))
+            elif media and (name == key or not ambiguous):
+                rows[name] = (*media[0], *(number for kind in _TEXTS for number in one.get(kind, _ABSENT)))
             elif has_text and (name == key or not ambiguous):
                 count("text without image", name)
     for key in duplicates:

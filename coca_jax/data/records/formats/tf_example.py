@@ -6,14 +6,12 @@ from typing import Any, Protocol
 from coca_jax.config import DatasetConfig
 from coca_jax.data.quiet_tensorflow import tf
 from coca_jax.data.records import fields, index_cache
-from coca_jax.data.records.record import BadRecord, Record
+from coca_jax.data.records.record import BadRecord, Record, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index
 from coca_jax.data.records.sharded import ShardedRecords
 from coca_jax.errors import CocaError
 from coca_jax.storage.files import File
-
-_LONGEST = 4096  # bytes of a feature that is kept as metadata
 
 
 class ExampleFiles(Protocol):
@@ -92,12 +90,10 @@ class ExampleRecords(ShardedRecords):
             return BadRecord("several images in one example")
         if not isinstance(image, bytes) or not image:
             return BadRecord("example without image")
-        text = self._text(row)
-        return text if isinstance(text, BadRecord) else Record(key, image, text.captions, text.metadata)
+        return joined(key, image, self._text(row))
 
     def _metadata(self, row: Any) -> dict[str, Any]:
-        large = [name for name, value in row.items() if isinstance(value, bytes) and len(value) > _LONGEST]
-        return fields.metadata(row, [*large, _image_feature(row, self._dataset) or ""])
+        return fields.metadata(row, [_image_feature(row, self._dataset) or ""])
 
 
 def _features(payload: bytes | BadRecord) -> dict[str, Any] | BadRecord:

@@ -1,6 +1,5 @@
 """Prepared TFDS datasets by index: their shards are read directly, and no image is decoded on the way."""
 
-import collections
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -69,7 +68,7 @@ def check(dataset: DatasetConfig, splits: Sequence[str], labels: Sequence[str]) 
     """Raises CocaError if the dataset, one of `splits` or a feature of `labels` is missing; reads no example."""
     builder = _builder(dataset.path)
     for split in splits:
-        collections.deque(_shards(builder, split, dataset.path), maxlen=0)
+        list(_shards(builder, split, dataset.path))
     there = list(builder.info.features)
     for label in filter(None, labels):
         if label not in there and label.partition("/")[0] not in there:

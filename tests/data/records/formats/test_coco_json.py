@@ -91,7 +91,9 @@ def test_cocos_annotations_beside_its_pictures(photos, tmp_path, place, pictures
     assert said(store) == {row["file_name"]: tuple(row["captions"]) for _, row in photos}
     data, row = photos[2]
     assert (
-        builders.record(store, 2).image == data and images.decode(builders.record(store, 2).image) and not store.damage
+        builders.record(store, 2).image == data
+        and images.decode(builders.record(store, 2).image)
+        and not store.census.damage
     )
     assert builders.text(store, 2).metadata["image_id"] == builders.text(store, 2).metadata["id"] == row["image_id"]
     assert (
@@ -112,7 +114,7 @@ def test_the_index_of_annotations_is_kept(photos, tmp_path, monkeypatch):
     first = opened(path)
     monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
     for store in (first, opened(path)):
-        assert store.damage == {"image without text": 1, "annotation without image": 1}
+        assert store.census.damage == {"image without text": 1, "annotation without image": 1}
         assert len(store) == 5 and said(store)[photos[0][1]["file_name"]] == tuple(photos[0][1]["captions"])
         assert store.fingerprint == first.fingerprint
 

@@ -34,7 +34,7 @@ def test_a_folder_with_a_text_beside_each_picture(tmp_path):
     (tmp_path / "lonely.png").write_bytes(b"x")
     train = records.open_records(folder(tmp_path, holdout=0.3), "train")
     held_out = records.open_records(folder(tmp_path, holdout=0.3), "evaluation")
-    assert len(train) + len(held_out) == 30 and train.damage == {"image without text": 1}
+    assert len(train) + len(held_out) == 30 and train.census.damage == {"image without text": 1}
     for i in range(len(train)):
         assert (
             builders.record(train, i).captions == (f"shade {int(train.key(i)[1:4])}",)
@@ -122,7 +122,7 @@ def test_without_captions_the_name_of_file_or_folder_is_the_label(tmp_path):
         ("cat/2.gif", (), {"stem": "2", "folder": "cat"}),
         ("dog/1.mkv", (), {"stem": "1", "folder": "dog"}),
     ]
-    assert not store.damage
+    assert not store.census.damage
     with pytest.raises(CocaError, match="have no captions"):
         everything(tmp_path)
 
@@ -315,7 +315,7 @@ def test_images_of_every_kind_that_the_decoder_reads_are_taken_and_others_are_co
     assert keys(store) == sorted(kinds) and not {decode(one.image).getpixel((9, 9)) for one in store.read(range(6))} - {
         (grey, grey, grey) for grey in range(5, 10)
     }
-    assert store.damage == {".heic image (not supported)": 2, ".svg image (not supported)": 1}
+    assert store.census.damage == {".heic image (not supported)": 2, ".svg image (not supported)": 1}
     assert store.census.names == {
         ".heic image (not supported)": f"{tmp_path}/x.heic",
         ".svg image (not supported)": f"{tmp_path}/z.svg",

@@ -73,7 +73,7 @@ def test_hugging_faces_datasets_are_read_in_any_order(tmp_path, way):
     write(tmp_path / "data/test-00000-of-00001.parquet", rows(range(15, 18)))
     named = {"train_files": ("data/train-*",), "evaluation_files": ("data/test-*",)}
     store, held_out = (opened(tmp_path, split, **named) for split in records.SPLITS)
-    assert len(store) == 15 and len(held_out) == 3 and not store.damage
+    assert len(store) == 15 and len(held_out) == 3 and not store.census.damage
     wanted = [14, 0, 3, 4, 9, 3, 10]
     for i, record in zip(wanted, store.read(wanted), strict=True):
         assert record.image == builders.picture(i) and record.captions == (f"shade {i}", f"grey {i}")
@@ -221,6 +221,9 @@ def test_a_damaged_row_group_spoils_its_own_rows_alone(tmp_path, way):
     os.unlink(tmp_path / "a.parquet")
     parquet._small_group.cache_clear()
     assert {one.cause for one in store.read(range(12))} == {"missing file"}
+    parquet._footer.cache_clear()  # as if many other files had been read since
+    for read in store.read, store.read_texts:
+        assert {one.cause for one in read(range(12))} == {"missing file"}
 
 
 def test_fingerprints_follow_the_rows_and_not_their_place(tmp_path):

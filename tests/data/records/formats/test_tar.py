@@ -40,7 +40,7 @@ def pair(name, text="a text", kind="jpg"):
 def test_names_with_dots_are_read_where_one_image_and_one_text_share_all_but_the_suffix(tmp_path, names):
     builders.write_tar(tmp_path / "a.tar", [one for name in names for one in pair(name, f"of {name}")])
     store = opened(tmp_path)
-    assert texts(store) == {name: f"of {name}" for name in names} and not store.damage
+    assert texts(store) == {name: f"of {name}" for name in names} and not store.census.damage
     assert [store.key(i) for i in range(len(store))] == names
 
 
@@ -63,7 +63,7 @@ def test_metadata_and_labels_of_names_with_dots_are_read_too(tmp_path):
 def test_names_with_dots_that_are_not_plain_pairs_are_counted_and_named(tmp_path, members, damage, name):
     builders.write_tar(tmp_path / "a.tar", [*members, *pair("plain")])
     store = opened(tmp_path)
-    assert store.damage == damage and "plain" in texts(store)
+    assert store.census.damage == damage and "plain" in texts(store)
     assert store.census.names == {cause: f"{tmp_path}/a.tar:{name}" for cause in damage}
     assert f"{damage.popitem()[0]}: 1, e.g. {tmp_path}/a.tar:{name})" in records.summary(DatasetConfig(), store)
 
@@ -85,7 +85,7 @@ def test_further_components_of_a_plain_record_and_hidden_members_stay_out(tmp_pa
     builders.write_tar(tmp_path / "a.tar", [*others[:2], *pair("k", kind="png"), *others[2:]])
     store = opened(tmp_path)
     assert texts(store) == {"k": "a text", "./l": "l"}
-    assert store.damage == {"ambiguous key with dots": 1}  # k.left: an image and a text
+    assert store.census.damage == {"ambiguous key with dots": 1}  # k.left: an image and a text
 
 
 def test_folders_of_tars_behind_links_are_followed_and_each_read_once(tmp_path):

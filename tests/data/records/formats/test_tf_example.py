@@ -63,7 +63,7 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
         assert found[0].metadata == {"caption": "shade 8", "number": 8} == builders.text(store, 8).metadata
         ending = WRITERS[kind][1]
         assert found[0].key == store.key(8) == f"b.{ending}:1" and store.name(8) == f"{tmp_path}/b.{ending}:1"
-        assert len(store) == 10 and not store.damage
+        assert len(store) == 10 and not store.census.damage
         assert builders.text(store, 4).captions == ("shade 4",) and builders.record(store, 4).metadata["number"] == 4
     assert len(whole(kind, tmp_path / f"a.{ending}")) == 7  # one file is a set, too
     config = DatasetConfig(format=kind, path=str(tmp_path), evaluation_files=("b*",), exclude=("number=3",))
@@ -162,6 +162,13 @@ def test_files_of_another_format_are_named(kind, write, tmp_path):
         whole(kind, tmp_path)
 
 
+def test_the_index_beside_a_numbered_shard_is_no_shard(tmp_path):
+    builders.write_tfrecord(tmp_path / "a.tfrecord-00000-of-00001", builders.examples(range(3)))
+    for _ in range(2):
+        assert len(whole("tfrecords", tmp_path)) == 3
+    assert (tmp_path / "a.tfrecord-00000-of-00001.index").exists()
+
+
 def test_a_tfrecord_file_with_a_broken_tail_keeps_what_stands_before_it(tmp_path):
     builders.write_tfrecord(tmp_path / "a.tfrecord", builders.examples(range(6)))
     complete = (tmp_path / "a.tfrecord").read_bytes()
@@ -169,7 +176,7 @@ def test_a_tfrecord_file_with_a_broken_tail_keeps_what_stands_before_it(tmp_path
     for cut, count in ((len(complete) - 1, 5), (3 * size + 5, 3), (2 * size + 40, 2)):
         (tmp_path / "a.tfrecord").write_bytes(complete[:cut])
         store = whole("tfrecords", tmp_path)
-        assert len(store) == count and store.damage == {"broken TFRecord tail": 1}
+        assert len(store) == count and store.census.damage == {"broken TFRecord tail": 1}
         assert [record.captions[0] for record in store.read(range(count))] == [f"shade {i}" for i in range(count)]
     (tmp_path / "a.tfrecord").write_bytes(complete[: 2 * size + 60] + b"junk" + complete[2 * size + 64 :])
     (bad,) = whole("tfrecords", tmp_path).read([2])  # only lengths' checksums are checked: decoders do the rest
