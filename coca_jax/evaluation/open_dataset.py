@@ -21,7 +21,7 @@ from coca_jax.config import (
     ModelConfig,
 )
 from coca_jax.data.records import fields
-from coca_jax.data.records.open import check_place, open_records
+from coca_jax.data.records.open import EmptySplit, check_place, open_records
 from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.captions import Texts
 from coca_jax.distributed import processes as hosts
@@ -51,6 +51,12 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
             continue
         try:
             dataset = _open(name, _own_config(config, source.dataset), config.model, own=True)
+        except EmptySplit as error:
+            if source.dataset.evaluation_files:
+                raise
+            # A share of few records may hold out none of them.
+            _log.warning("%s is trained on and not evaluated: %s", name, error)
+            continue
         except CocaError as error:
             if not config.data.mixture or isinstance(error, DataError):  # an outage, not a dataset without records
                 raise

@@ -367,6 +367,16 @@ def test_a_dataset_that_holds_nothing_out_is_not_evaluated_and_a_line_says_so(tm
     assert caplog.text.count("photos is not evaluated: all of its records train, since its holdout is 0") == 1
 
 
+def test_a_share_of_few_records_that_holds_out_none_stops_no_run(tmp_path, caplog):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(3)))
+    config = builders.config(format="tars", path=str(tmp_path), name="photos", holdout=1e-9)
+    assert run_datasets(config) == []
+    assert "photos is trained on and not evaluated: none of the 3 records of" in caplog.text
+    named = builders.config(format="tars", path=str(tmp_path), name="photos", evaluation_files=("b*",))
+    with pytest.raises(CocaError):
+        run_datasets(named)
+
+
 def test_an_outage_leaves_no_source_of_a_mixture_out(monkeypatch, caplog):
     """Else a run, or one host of several, would go on without its evaluation."""
 

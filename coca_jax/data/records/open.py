@@ -19,6 +19,10 @@ SPLITS = ("train", "evaluation")
 _ENDINGS = {**ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
 
 
+class EmptySplit(CocaError):
+    """A dataset has records, and its selection leaves none of them to a split."""
+
+
 def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     """The records of one split of `dataset.path`.
 
@@ -26,14 +30,15 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     is held out, chosen by a hash of each record's key, so that adding records moves none to the other split.
 
     Raises:
-      CocaError: the folder or its files are missing, images have no captions, or the selection leaves no record.
+      EmptySplit: the selection leaves no record.
+      CocaError: the folder or its files are missing, or images have no captions.
     """
     _check_kind(dataset)
     store = _open(dataset, _selection(dataset, split))
     if not len(store):
-        raise CocaError(
+        raise EmptySplit(
             f"none of the {store.census.total} records of {dataset.path} is left for {split}: change the dataset's "
-            "holdout, exclude or evaluation_files"
+            "holdout, only, exclude, train_files or evaluation_files"
         )
     return store
 
@@ -125,14 +130,14 @@ def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> No
 
 def summary(dataset: DatasetConfig, store: RecordStore) -> str:
     """One sentence about the records that a run's train split found, such as
-    "26,640 records train, 2,960 are held out, 12 are left out (image without text: 12, e.g. a.tar:k017)"."""
+    "26,640 records train, 2,960 held out, 12 left out (image without text: 12, e.g. a.tar:k017)"."""
     census = store.census
     parts = [f"{len(store):,} records train"]
     held_out = census.held_out or 0
     if census.held_out is not None:
-        parts.append(f"{held_out:,} are held out")
+        parts.append(f"{held_out:,} held out")
     else:
-        parts.append(f"those of {' '.join(dataset.evaluation_files)} are held out")
+        parts.append(f"those of {' '.join(dataset.evaluation_files)} held out")
     causes = [
         f"{cause}: {count:,}" + (f", e.g. {census.names[cause]}" if cause in census.names else "")
         for cause, count in sorted(census.damage.items(), key=lambda item: -item[1])
@@ -142,5 +147,5 @@ def summary(dataset: DatasetConfig, store: RecordStore) -> str:
         causes.append(f"excluded by the config: {excluded:,}")
     left_out = sum(census.damage.values()) + excluded
     if left_out:
-        parts.append(f"{left_out:,} are left out ({'; '.join(causes)})")
+        parts.append(f"{left_out:,} left out ({'; '.join(causes)})")
     return ", ".join(parts)

@@ -372,7 +372,7 @@ def test_a_summary_counts_what_trains_what_is_held_out_and_what_is_left_out(tmp_
     builders.write_tar(tmp_path / "z.tar", builders.members(range(40, 45)))
     config = builders.config(format="tars", path=str(tmp_path), evaluation_files=("z*",))
     line = Pipeline(config, vocabulary).summaries["tars"]
-    assert "40 records train" in line and "held out" in line and "2 are left out" in line and "a.tar" in line
+    assert "40 records train" in line and "held out" in line and "2 left out" in line and "a.tar" in line
     assert Pipeline(builders.config(), vocabulary).summaries == {
         "digit_scenes": "digit scenes, made as they are needed"
     }

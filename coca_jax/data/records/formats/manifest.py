@@ -113,9 +113,10 @@ class Manifests:
         self.damage, self.examples = Counter[str](), dict[str, str]()
         for manifest in self._parts:
             self.damage.update(manifest.damage)
-        self.folders = self._parts[0].folders if len(parts) == 1 else []
-        if len(parts) == 1:
-            self.names, self.digest = self._parts[0].names, self._parts[0].digest
+        self.folders: list[str] = []
+        if [folder for folder, _ in parts] == [""]:
+            alone = self._parts[0]
+            self.folders, self.names, self.digest = alone.folders, alone.names, alone.digest
         else:
             self.names = Strings.of(f"{folder}{one.names[i]}" for folder, one in parts for i in range(len(one)))
             self.digest = storage.digest(*(f"{folder}:{one.digest}" for folder, one in parts))

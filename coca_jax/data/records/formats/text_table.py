@@ -113,9 +113,12 @@ class SeparatedValues:
             if not any(value.strip() for value in values):
                 continue  # a blank line, or one of separators alone
             if len(values) != len(self.columns):
+                mend = f"put quotation marks around a value that holds {self.separator!r}"
+                if len(values) < len(self.columns):
+                    mend = "write the missing values, or remove the line"
                 raise CocaError(
-                    f"{where} has {len(values)} values, but the first line names {len(self.columns)} columns "
-                    f"({', '.join(self.columns)}): put quotation marks around a value that holds {self.separator!r}"
+                    f"{where} has {len(values)} value{'s' * (len(values) != 1)}, but the first line names "
+                    f"{len(self.columns)} columns ({', '.join(self.columns)}): {mend}"
                 )
             yield offset, size, dict(zip(self.columns, values, strict=True)), where
 

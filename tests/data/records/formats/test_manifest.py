@@ -39,7 +39,7 @@ def refused(path, message, **options):
 )
 def test_a_row_with_more_or_fewer_values_than_columns_is_refused(place, line, count):
     (place / "captions.csv").write_text(f"file_name,caption\na.jpg,one\n\n{line}\nc.jpg,three\n")
-    refused(place, rf"^line 4 of .*captions\.csv has {count} values, but the first line names 2 columns")
+    refused(place, rf"^line 4 of .*captions\.csv has {count} values?, but the first line names 2 columns")
 
 
 def test_rows_of_separators_alone_are_no_records(place):
@@ -273,6 +273,16 @@ def test_hugging_faces_image_folders_are_read(tmp_path, kind, splits):
         assert opened(tmp_path).fingerprint == store.fingerprint
         (tmp_path / splits[0] / f"metadata.{kind}").unlink()
         assert opened(tmp_path).fingerprint != store.fingerprint
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv"])
+def test_one_table_in_a_folder_below_names_the_images_beside_it(tmp_path, name):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "1.png").write_bytes(builders.picture(1))
+    (tmp_path / "train" / name).write_text("file_name,caption\n1.png,a text\n")
+    for options in ({}, {"train_files": ("train/*",)}):
+        store = opened(tmp_path, **options)
+        assert builders.record(store, 0).key == "train/1.png" and builders.record(store, 0).captions == ("a text",)
 
 
 def test_labels_of_image_folders_come_from_where_they_are(tmp_path):

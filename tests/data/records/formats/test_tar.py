@@ -174,14 +174,12 @@ def test_the_summary_counts_what_trains_is_held_out_and_left_out(tmp_path):
     assert train.census.total == 200 and train.census.held_out == len(held_out) == held_out.census.held_out
     excluded = 200 - len(train) - len(held_out)
     assert records.summary(dataset, train) == (
-        f"{len(train)} records train, {len(held_out)} are held out, {1 + excluded} are left out "
+        f"{len(train)} records train, {len(held_out)} held out, {1 + excluded} left out "
         f"(image without text: 1, e.g. {tmp_path}/a.tar:alone; excluded by the config: {excluded})"
     )
     builders.write_tar(tmp_path / "b.tar", builders.members(range(3)))
     dataset = DatasetConfig(format="tars", path=str(tmp_path), train_files=("b*",), evaluation_files=("a*",))
-    assert records.summary(dataset, records.open_records(dataset, "train")) == (
-        "3 records train, those of a* are held out"
-    )
+    assert records.summary(dataset, records.open_records(dataset, "train")) == ("3 records train, those of a* held out")
 
 
 def test_the_bound_on_indices_in_memory_counts_their_rows(tmp_path):
