@@ -31,7 +31,7 @@ def numbers(folder: pathlib.Path) -> list[dict]:
 
 def assert_begins(rows: list[dict], expected: list[dict]) -> None:
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    for row, other in zip(rows, expected, strict=True):
+    for row, other in zip(rows, expected[: len(rows)], strict=True):
         for key in LOSSES:
             np.testing.assert_allclose(row[key], other[key], rtol=1e-5, err_msg=f"{key} of step {row['step']}")
 
