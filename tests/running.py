@@ -70,7 +70,7 @@ def start_several(count: int, arguments: list[str], **variables: object) -> list
     ]
 
 
-def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen, timeout: float = 900) -> tuple[int, str, str]:
     """(exit status, standard output, standard error); a process that hangs is killed and fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -81,7 +81,7 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str, s
     return process.returncode, out, err
 
 
-def call(arguments: list[str], timeout: float = 300) -> tuple[int, str, str]:
+def call(arguments: list[str], timeout: float = 900) -> tuple[int, str, str]:
     return finish(start(arguments), timeout)
 
 
