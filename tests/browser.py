@@ -85,7 +85,7 @@ def open_page(path: str | os.PathLike, folder: Path, width: int = 1200) -> Page:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=True,
     )
     found = dict(re.findall(r'data-probe-(\w+)="([^"]*)"', done.stdout[:5000]))

@@ -26,7 +26,7 @@ def run(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -89,7 +89,7 @@ def test_help_lists_the_commands():
 
 def test_help_into_a_pipe_that_closes_is_quiet():
     command = f"{sys.executable} -m coca_jax.tools dedup --help | true"
-    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert result.stdout == result.stderr == ""
 
 

@@ -66,7 +66,7 @@ def same(a, b):
 def run(program):
     root = pathlib.Path(__file__).resolve().parents[3]
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=400, check=False
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
