@@ -30,9 +30,9 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 if [ $# = 0 ]; then
   say "ruff, mypy"
-  .venv/bin/ruff check --quiet .
-  .venv/bin/ruff format --check --quiet .
-  .venv/bin/mypy
+  .venv/bin/python -m ruff check --quiet .
+  .venv/bin/python -m ruff format --check --quiet .
+  .venv/bin/python -m mypy
 fi
 say "testing in $((cores < 8 ? cores : 8)) processes"
 exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile --no-loadscope-reorder "$@"
