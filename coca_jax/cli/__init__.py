@@ -1,1 +1,1 @@
-"""What the command lines share."""
+"""Code shared by the command lines."""

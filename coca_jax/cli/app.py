@@ -1,7 +1,7 @@
-"""What the command lines share: their flags, one-sentence errors, exit statuses, and being one process of several.
+"""Code shared by the command lines: flags, one-sentence errors, exit statuses, and being one process of several.
 
 Exit statuses: 0 done; 2 an error that the user can mend, printed as one sentence; 75 preempted, and the same command
-continues; 141 nobody reads the standard output any more, as with `| head`. Anything else is a bug, with its traceback.
+continues; 141 standard output was closed by its reader, as with `| head`. Anything else is a bug, with its traceback.
 """
 
 import contextlib
@@ -164,7 +164,7 @@ def fail(message: object) -> NoReturn:
 
 
 def _is_abandoned(stream: TextIO) -> bool:
-    """Whether a stream is a pipe that nobody reads any more; its last flush then goes nowhere instead of failing, too."""
+    """Whether a stream is a pipe closed by its reader; if so, its last flush is sent to the null device instead of failing."""
     poll = select.poll()
     poll.register(stream, select.POLLOUT)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):

@@ -61,7 +61,7 @@ class EvaluationDatasetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated in training and after it."""
+    """The evaluations during training and after it."""
 
     examples: int = count(1_000)  # of each of the run's own datasets
     batch_size: int = count(100)

@@ -21,7 +21,7 @@ class PretrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What a run trains for: the objective's name, and the keys of each objective."""
+    """The name of a run's objective, and the keys of each objective."""
 
     name: str = choice("pretraining")
     pretraining: PretrainingConfig = PretrainingConfig()

@@ -1,4 +1,4 @@
-"""What a run trains for: the batch, the loss, the model and the trained parameters. `build` gives a config's objective.
+"""Objectives: batch, loss, model and trained parameters of a run. `build` makes the one that a config names.
 
 An objective is a file here, its config dataclass, and its line in `build`.
 """

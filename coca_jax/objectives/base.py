@@ -31,7 +31,7 @@ class Group:
 
 
 class Objective(abc.ABC):
-    """What a run trains for.
+    """The contract of what a run trains for.
 
     The loss of a batch is a sum over its rows, divided by totals of the whole batch (`partial_loss`), plus optionally a
     loss that couples the rows with each other (`coupled_loss`, of the few arrays that `coupled` computes). Written so,

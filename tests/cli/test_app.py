@@ -11,10 +11,14 @@ import coca_jax
 COMMANDS = ("train", "evaluate", "caption", "search", "plan")
 
 
+def command(main: str, *arguments: str) -> list[str]:
+    """A command whose `main` is this code."""
+    return [sys.executable, "-c", f"from coca_jax.cli import app\nimport sys, time\n{main}\napp.run(main)", *arguments]
+
+
 def ended(main: str, *arguments: str, **variables) -> tuple[int, str, str]:
     """(status, first line, standard error) of a command whose `main` is this code; only its first line is read."""
-    code = f"from coca_jax.cli import app\nimport sys, time\n{main}\napp.run(main)"
-    with running.start([sys.executable, "-c", code, *arguments], **variables) as process:
+    with running.start(command(main, *arguments), **variables) as process:
         line = process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
@@ -34,7 +38,8 @@ def test_a_reader_that_leaves_early_ends_a_command_quietly(main):
 
 
 def test_another_broken_pipe_is_a_bug_with_its_traceback():
-    status, _, err = ended("def main(_):\n    print(0, flush=True)\n    raise BrokenPipeError('of a socket')")
+    main = "def main(_):\n    print(0, flush=True)\n    raise BrokenPipeError('of a socket')"
+    status, _, err = running.call(command(main))  # standard output stays open to the end
     assert status == 1 and "Traceback" in err and "of a socket" in err
 
 
