@@ -20,7 +20,7 @@ from coca_jax.cli import app as command_line
 from coca_jax.config import Config, ObjectiveConfig
 from coca_jax.distributed import chips
 from coca_jax.distributed.mesh import make_mesh, mesh_shape
-from coca_jax.trainer import program
+from coca_jax.trainer import train_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; override with --config.key=value.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed, after one that is not.", lower_bound=1)
@@ -49,10 +49,10 @@ def measure(config: Config, steps: int) -> Measurement:
       CocaError: config and devices do not fit together.
     """
     mesh = make_mesh(config.train.mesh, config.model)
-    built = program.build(config, mesh)
+    built = train_step.build(config, mesh)
     batch = {name: jax.device_put(value, built.batch[name].sharding) for name, value in random_batch(built).items()}
     with jax.set_mesh(mesh):
-        state = built.plan.init(config.train.seed)
+        state = built.init()
     started = time.perf_counter()
     compiled = built.compile()
     compile_seconds = time.perf_counter() - started
@@ -68,12 +68,12 @@ def measure(config: Config, steps: int) -> Measurement:
         seconds=float(np.median(times[1:])),
         compile_seconds=compile_seconds,
         peak_bytes=_peak_bytes(compiled),
-        model_flops=program.model_flops(config),
-        step_flops=program.step_flops(config),
+        model_flops=train_step.model_flops(config),
+        step_flops=train_step.step_flops(config),
     )
 
 
-def random_batch(built: program.Program) -> dict[str, np.ndarray]:
+def random_batch(built: train_step.TrainStep) -> dict[str, np.ndarray]:
     """A batch of the program's shapes: noise, and texts of random length between a first token and pads (id 0)."""
     random, image, text = np.random.default_rng(0), built.batch["image"], built.batch["text"]
     if image.dtype == np.uint8:

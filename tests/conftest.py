@@ -20,6 +20,7 @@ import jax  # noqa: E402 - after the variables that it reads
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")  # an array is broadcast only where the code says so
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 

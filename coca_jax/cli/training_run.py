@@ -25,7 +25,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.results import flat_metrics, write_results
 from coca_jax.evaluation.runner import RunEvaluation
 from coca_jax.inference.model import Coca
-from coca_jax.trainer import preemption, program
+from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.model_info import write_model_info
@@ -80,10 +80,10 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
-        built = program.build(config, mesh, vocabulary.pad_id)
+        built = train_step.build(config, mesh, vocabulary.pad_id)
         writer = Writer()
         if hosts.is_first():
-            write_model_info(folder / "model_info.txt", built.plan.abstract.params, built.plan.logical)
+            write_model_info(folder / "model_info.txt", *built.objective.abstract_parameters())
             writer = MetricsWriter(folder, last, config.train.steps, config.train.tensorboard)
         stack.callback(_log_skipped, pipeline, bool(config.data.mixture))
         stack.callback(writer.close)

@@ -33,11 +33,9 @@ def mesh_shape(config: MeshConfig, model: ModelConfig | None, devices: int, slic
     1408 = 128 * 11 allows at most 128; base and large get 64 and 128 on a large pod; data takes the rest.
 
     Args:
-      config: sizes of the mesh's axes, 0 where they are to be chosen.
       model: the model that is laid out; None: it is replicated.
       devices: number of devices in all slices.
-      slices: number of slices, groups of devices of equal size between which the network is slow. A chosen fsdp stays
-        inside one.
+      slices: number of groups of devices of equal size between which the network is slow.
 
     Raises:
       CocaError: the sizes do not multiply to the number of devices.

@@ -12,7 +12,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -39,44 +38,38 @@ def join() -> None:
     Raises:
       CocaError: the variables are incomplete or contradictory, or the others cannot be reached.
     """
-    arguments = _from_environment()
+    cluster = _from_environment()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # by default there is no implementation on CPUs
     # jax's own preemption service would handle SIGTERM, which `trainer.preemption` does here.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **arguments, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+            *cluster, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
         )
     except ValueError as error:
-        raise CocaError(
-            f"--distributed found no cluster ({str(error).rstrip('.')}): outside TPU pods and Slurm set "
-            f"{', '.join(VARIABLES)} for each process"
-        ) from None
+        todo = f"outside TPU pods and Slurm set {', '.join(VARIABLES)} for each process"
+        raise CocaError(f"--distributed found no cluster ({str(error).rstrip('.')}): {todo}") from None
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason, todo = str(error).splitlines()[0], "check that all are started and can reach process 0 at its address"
         raise CocaError(
-            f"the other processes were not reached in {_JOINING_SECONDS} seconds ({reason}): check that all are "
-            f"started, and that process 0 can be reached at its address"
+            f"the other processes were not reached in {_JOINING_SECONDS} seconds ({reason}): {todo}"
         ) from None
 
 
-def _from_environment() -> dict[str, Any]:
-    """Arguments of jax.distributed.initialize; jax detects those that are missing."""
+def _from_environment() -> tuple[str, int, int] | tuple[()]:
+    """The address of process 0, the number of processes, and this one's; nothing if jax is to detect them."""
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not given.keys() & {_COUNT, _INDEX}:
-        return {}  # jax itself reads an address that overrides the cluster's
-    missing = [name for name in VARIABLES if name not in given]
-    if missing:
-        verb = "is" if len(given) == 1 else "are"
-        raise CocaError(f"{' and '.join(given)} {verb} set but not {missing[0]}: set all three")
+        return ()  # jax itself reads an address that overrides the cluster's
+    for name in VARIABLES:
+        if name not in given:
+            raise CocaError(f"{name} is not set, unlike {' and '.join(given)}: set all three")
     address, count, index = (given[name] for name in VARIABLES)
     if not re.fullmatch(r".+:\d+", address):
         raise CocaError(f"{_ADDRESS}={address} is not an address: write host:port of process 0, such as 10.0.0.1:8476")
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-        raise CocaError(
-            f"{_INDEX}={index} of {_COUNT}={count} is impossible: processes count from 0 to {int(count) - 1}"
-        )
-    return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+        raise CocaError(f"{_INDEX}={index} is none of {_COUNT}={count} processes: they count from 0")
+    return address, int(count), int(index)
 
 
 def is_first() -> bool:
@@ -141,10 +134,7 @@ def _result(make: Callable[[], bytes]) -> bytes:
 
 def check_same(value: str, message: str) -> None:
     """Raises CocaError with `message` on every process if they do not all have the same `value`."""
-    if jax.process_count() == 1:
-        return
-    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-    if (multihost_utils.process_allgather(digest) != digest).any():
+    if len(set(from_each(hashlib.sha256(value.encode()).digest()))) > 1:
         raise CocaError(message)
 
 
@@ -169,14 +159,13 @@ def check_shared(folder: epath.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return
     token = from_first(lambda: _write_token(folder)).decode()
-    seen = multihost_utils.process_allgather(np.array((folder / token).exists())).reshape(-1)
-    multihost_utils.sync_global_devices("token seen")
+    seen = from_each(b"yes" if (folder / token).exists() else b"")
     if is_first():
         (folder / token).unlink()
-    if not seen.all():
+    if not all(seen):
         raise CocaError(
-            f"{folder} is not one folder for all hosts (process {int(np.argmin(seen))} does not see what process 0 "
-            f"writes): give --workdir a folder that all of them share, or a bucket"
+            f"{folder} is not one folder for all hosts (process {seen.index(b'')} does not see what process 0 writes): "
+            f"give --workdir a folder that all of them share, or a bucket"
         )
 
 
@@ -189,9 +178,9 @@ def _write_token(folder: epath.Path) -> bytes:
 
 @functools.lru_cache(maxsize=16)  # called at each step, for few batch sizes
 def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
-    """The rows of a batch that the devices of this process hold, ascending.
+    """The rows of a batch that the devices of this process hold, ascending: for `jax.make_array_from_process_local_data`.
 
-    Their data make the global array by `jax.make_array_from_process_local_data`. Neighbouring processes need not hold neighbouring rows (a mesh follows the machine's wiring), and with a tensor axis
+    Neighbouring processes need not hold neighbouring rows (a mesh follows the machine's wiring), and with a tensor axis
     across processes several hold the same ones.
     """
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()

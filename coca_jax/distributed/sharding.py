@@ -67,11 +67,7 @@ def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
 
 
 def spec(*axes: Axis) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes.
-
-    Raises:
-      ValueError: two axes would take the same mesh axis.
-    """
+    """The PartitionSpec of an array with these logical axes; a ValueError if two would take the same mesh axis."""
     entries = [RULES[axis] for axis in axes]
     used = [name for axis in axes for name in mesh_axes(axis)]
     if len(used) != len(set(used)):
@@ -94,11 +90,7 @@ def constrain_tree(tree: Any, logical: Any) -> Any:
 
 
 def check_parameters(mesh: Mesh | AbstractMesh, params: Any, logical: Any) -> None:
-    """Refuses a mesh on which a parameter cannot be laid out, or a large one would be replicated.
-
-    Args:
-      params: a tree of arrays or ShapeDtypeStructs.
-      logical: its tree of logical axes.
+    """Refuses a mesh for a tree of arrays or ShapeDtypeStructs with a tree of their logical axes.
 
     Raises:
       CocaError: a dimension does not divide over its mesh axes, or a large parameter is replicated on a mesh that

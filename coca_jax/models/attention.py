@@ -20,7 +20,7 @@ def attend(query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.A
     """Attention output [B, L, H, K] of scaled queries: softmax(cap(QKᵀ)) V, cap(x) = cap · tanh(x / cap).
 
     Args:
-      mask: bool, broadcastable to [B, 1, L, S]; False: not attended to. Every row needs at least one True.
+      mask: bool, rank 4, of sizes B or 1, 1, L or 1, S; each row needs a True.
       cap: bound on the absolute value of the logits (as in Gemma 2, arXiv 2408.00118, §2); 0: no cap.
     """
     if isinstance(kv, CachedKeysValues):

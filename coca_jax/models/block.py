@@ -32,7 +32,7 @@ class Block(nn.Module):
         index: jax.Array | int,
         cache: BlockCache | None,
     ) -> tuple[jax.Array, BlockCache | None]:
-        """The block's output [B, L, D] and the updated cache (None without one), the pair that `nn.scan` expects."""
+        """The output [B, L, D] and the updated cache (None without one), the pair that `nn.scan` expects."""
         head_dim = self.config.width // self.config.heads
         h = layer_norm("attention_norm")(x_BLD)
         attention = Attention(self.config, head_dim, name="attention")
@@ -91,18 +91,15 @@ class Stack(nn.Module):
         index: jax.Array | int = 0,
         cache: tuple[BlockCache, ...] = (),
     ) -> tuple[jax.Array, tuple[BlockCache, ...]]:
-        """The last block's output [B, L, D] and the updated cache, one entry a block.
-
-        With a cache, the parameters are in the form that `unstacked` gives.
-        """
+        """The output [B, L, D] and the updated cache, with which the parameters are in the form of `unstacked`."""
         x_BLD = x_BLD.astype(self.config.dtype)
         if cache:
-            updated: list[Any] = []
+            updated: tuple[BlockCache, ...] = ()
             for layer, old in enumerate(cache):
                 one = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
                 x_BLD, new = one(x_BLD, mask, tokens_BND, index, old)
-                updated.append(new)
-            return x_BLD, tuple(updated)
+                updated += (new,)
+            return x_BLD, updated
         block: Any = Block
         if self.config.remat != "none":
             # Inside a scan, XLA cannot merge the recomputation with the forward pass: no barrier against it is needed.
@@ -122,13 +119,11 @@ class Stack(nn.Module):
 def unstacked(params: dict[str, Any]) -> dict[str, Any]:
     """A stack's parameters with each block's apart (`blocks_0`, `blocks_1`, …), as generation reads them.
 
-    A scan would copy each block's kernels and cache out of the stack, and the cache back into it, for every token. The
-    MLP's kernels are transposed: on CPUs a single token's product with them is bound by memory, and contiguous rows are
-    read a quarter faster.
+    A scan would copy each block's kernels and cache for every token. The MLP's kernels are transposed: on CPUs a single
+    token's product with them is bound by memory, and contiguous rows are read a quarter faster.
     """
-    layers = jax.tree.leaves(params["blocks"])[0].shape[0]
-    transposed = {
-        name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)} for name, dense in params["blocks"]["mlp"].items()
-    }
-    blocks = params["blocks"] | {"mlp": transposed}
+    blocks = params["blocks"]
+    layers = jax.tree.leaves(blocks)[0].shape[0]
+    mlp = {name: dense | {"kernel": jnp.swapaxes(dense["kernel"], 1, 2)} for name, dense in blocks["mlp"].items()}
+    blocks = blocks | {"mlp": mlp}
     return {f"blocks_{i}": jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(layers)}

@@ -61,9 +61,8 @@ def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
         x = jnp.zeros((batch, config.heads, *shape), config.dtype)
         return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
 
-    def blocks(layers: int) -> tuple[BlockCache, ...]:
-        return tuple(
-            BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim))) for _ in range(layers)
-        )
+    def block() -> BlockCache:
+        return BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
 
-    return DecoderCache(blocks(config.text.unimodal_layers), blocks(config.text.multimodal_layers))
+    halves = (config.text.unimodal_layers, config.text.multimodal_layers)
+    return DecoderCache(*(tuple(block() for _ in range(layers)) for layers in halves))

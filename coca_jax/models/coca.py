@@ -31,38 +31,23 @@ _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 
 @dataclasses.dataclass(frozen=True)
 class Branches:
-    """The parts of a model that its objective trains; one that is False has neither parameters nor compute.
+    """The parts of a model that its objective trains; one that is False has neither parameters nor compute."""
 
-    Attributes:
-      contrastive: image and text embeddings (CLS, contrastive pooler, temperature).
-      captioning: multimodal decoder and softmax.
-      unimodal_language_model: the softmax reads the unimodal decoder too.
-      initial_temperature: of the contrastive branch.
-    """
-
-    contrastive: bool = True
-    captioning: bool = True
-    unimodal_language_model: bool = False
+    contrastive: bool = True  # image and text embeddings: CLS, contrastive pooler, temperature
+    captioning: bool = True  # multimodal decoder and softmax
+    unimodal_language_model: bool = False  # the softmax reads the unimodal decoder too
     initial_temperature: float = PretrainingConfig.initial_temperature
 
 
 @struct.dataclass
 class CocaOutput:
-    """The outputs of one forward pass; None for a branch that does not exist.
+    """The outputs of one forward pass; None for a branch that does not exist."""
 
-    Attributes:
-      image_embedding_BE, text_embedding_BE: L2-normalised, float32.
-      temperature: scalar, float32, at least 0.01.
-      hidden_BLD: the multimodal decoder's output; `softmax.logits(hidden_BLD)[:, t]` predicts token t + 1.
-      unimodal_hidden_BLD: the unimodal decoder's, likewise (for the unimodal language-model loss).
-      softmax: the output projection.
-    """
-
-    image_embedding_BE: jax.Array | None = None
+    image_embedding_BE: jax.Array | None = None  # L2-normalised, float32
     text_embedding_BE: jax.Array | None = None
-    temperature: jax.Array | None = None
-    hidden_BLD: jax.Array | None = None
-    unimodal_hidden_BLD: jax.Array | None = None
+    temperature: jax.Array | None = None  # scalar, float32, at least 0.01
+    hidden_BLD: jax.Array | None = None  # `softmax.logits(hidden_BLD)[:, t]` predicts token t + 1
+    unimodal_hidden_BLD: jax.Array | None = None  # likewise, for the unimodal language-model loss
     softmax: SoftmaxWeights | None = None
 
 
@@ -147,18 +132,17 @@ class Coca(nn.Module):
     ) -> DecoderOutput:
         """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
 
-        The cache has slots, in any order: the mask alone determines which of them a token attends to. So several texts
-        for one image share its slots, and the image tokens' keys and values, as rows of the length axis.
+        The mask alone determines which of the cache's slots a token attends to. So several texts for one image share its
+        slots, and the image tokens' keys and values, as rows of the length axis.
 
         Args:
-          ids_BL: the new tokens.
-          positions_BL: their positions in the text.
+          positions_BL: the new tokens' positions in the text.
           mask_BLS: bool, the slots that each attends to; its own among them.
           index: the new tokens take the slots index, index + 1, …
           tokens_BQD: pooled image tokens, at the first call only: their keys and values are cached.
 
         Returns:
-          The input of `next_logits` for the new tokens, and the `DecoderCache` with their keys and values.
+          The input of `next_logits`, and the `DecoderCache` with the new keys and values.
         """
         chex.assert_equal_shape([ids_BL, positions_BL])
         chex.assert_shape(mask_BLS, (*ids_BL.shape, None))
@@ -182,8 +166,7 @@ class Coca(nn.Module):
 def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
     """Parameters in the form of `extend` and `next_logits`: the decoder's unstacked, its kernels in the compute dtype.
 
-    To be called once, before the loop over tokens, which would otherwise cast and copy them at each token. Entries that
-    already have this form, such as the image encoder's, are the same arrays.
+    To be called once, before the loop over tokens. Entries that already have this form are the same arrays.
     """
     if "blocks" not in params["unimodal"]["layers"]:
         return params

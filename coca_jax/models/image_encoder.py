@@ -22,20 +22,13 @@ def token_count(config: ImageEncoderConfig) -> int:
 
 
 def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
-    """Position embeddings of a square grid of N patches, resized to `tokens`: the paper's step from 288 to 576 pixels.
+    """Position embeddings [tokens, D] from those of another square grid: the paper's step from 288 to 576 pixels.
 
     Bicubic (Keys' kernel, a = -1/2) between the centres of the patches; towards fewer patches the kernel is widened
-    against aliasing, towards more that has no effect. The paper does not state the method; Google's public code is
-    bilinear, whose kinks lie on the old centres.
-
-    Args:
-      positions_ND: float32, row by row.
-
-    Returns:
-      [tokens, D].
+    against aliasing. The paper does not state the method; Google's public code is bilinear.
 
     Raises:
-      ValueError: either number is not a square.
+      ValueError: either number of tokens is not a square.
     """
     count, width = positions_ND.shape
     old, new = math.isqrt(count), math.isqrt(tokens)
@@ -53,9 +46,8 @@ def to_float(images: jax.Array, dtype: str) -> jax.Array:
 class ConvStem(nn.Module):
     """log2(patch) convolutions, 3x3 with stride 2, then a linear map: [B, S, S, 3] to [B, S/patch, S/patch, D].
 
-    Xiao et al., "Early convolutions help transformers see better" (arXiv 2106.14881): on little data it learns much
-    faster than one linear patch projection. Without normalisation between the layers: on CPU it costs as much as all
-    the rest of the stem, and the blocks normalise their input.
+    Xiao et al., arXiv 2106.14881: on little data it learns much faster than one linear patch projection. Without
+    normalisation between the layers, which on CPU costs as much as all the rest of the stem.
     """
 
     config: ModelConfig
@@ -69,10 +61,8 @@ class ConvStem(nn.Module):
 
 
 def _windows(x: jax.Array) -> jax.Array:
-    """The 3x3 neighbourhoods at stride 2, [B, S, S, C] to [B, S/2, S/2, 9·C]: a convolution is then one matrix product.
-
-    XLA on CPU takes three times as long for the gradient of the convolution itself.
-    """
+    """3x3 neighbourhoods at stride 2, [B, S, S, C] to [B, S/2, S/2, 9·C]: a convolution is then one matrix product, whose
+    gradient takes XLA on CPU a third of the time."""
     side = x.shape[1]
     x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     return jnp.concatenate([x[:, i : i + side : 2, j : j + side : 2] for i in range(3) for j in range(3)], axis=-1)
@@ -118,6 +108,7 @@ class ConvNet(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         config, image = self.config, self.config.image
         x = ConvStem(config, name="stem")(to_float(images, config.dtype))
+        kernel = named(nn.initializers.lecun_normal(), Axis.KERNEL, Axis.KERNEL, Axis.CHANNELS_IN, Axis.WIDTH)
         for layer in range(image.layers):
             h = nn.Conv(
                 config.width,
@@ -125,9 +116,7 @@ class ConvNet(nn.Module):
                 feature_group_count=config.width,
                 dtype=config.dtype,
                 name=f"depthwise_{layer}",
-                kernel_init=named(
-                    nn.initializers.lecun_normal(), Axis.KERNEL, Axis.KERNEL, Axis.CHANNELS_IN, Axis.WIDTH
-                ),
+                kernel_init=kernel,
                 bias_init=named(nn.initializers.zeros, Axis.WIDTH),
             )(x)
             h = layer_norm(f"norm_{layer}")(h).reshape(x.shape[0], -1, config.width)

@@ -3,9 +3,8 @@
 Letters in names: B batch, N image tokens, Q queries, L text length, S attended length, D width, H heads, K head dim,
 F MLP, V vocabulary, E embedding.
 
-Parameters are float32 and carry logical axis names; computation runs in `dtype`, LayerNorm statistics and softmax in
-float32. Dense layers multiply in 2-D ([B·L, D] x [D, F]): XLA on CPU is several times faster so, and on other backends
-the reshape is free.
+Parameters are float32; computation runs in `dtype`, LayerNorm statistics and softmax in float32. Dense layers multiply
+in 2-D ([B·L, D] x [D, F]): XLA on CPU is several times faster so, and on other backends the reshape is free.
 """
 
 import math
@@ -41,10 +40,8 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = x.shape[x.ndim - len(self.in_axes) :]
-        leading = x.shape[: x.ndim - len(self.in_axes)]
-        dtype = jnp.dtype(self.config.dtype)
-        n_in, n_out = len(inputs), len(self.shape)
+        n_in, n_out, dtype = len(self.in_axes), len(self.shape), self.config.dtype
+        leading, inputs = x.shape[:-n_in], x.shape[-n_in:]
         initializer = nn.initializers.variance_scaling(
             self.config.kernel_variance,
             "fan_avg",  # of the 2-D product

@@ -24,9 +24,8 @@ class AttentionalPooler(nn.Module):
     @nn.compact
     def __call__(self, tokens_BND: jax.Array) -> jax.Array:
         width = self.config.width
-        queries_QD = self.param(
-            "queries", named(nn.initializers.normal(width**-0.5), Axis.QUERIES, Axis.WIDTH), (self.queries, width)
-        )
+        initializer = named(nn.initializers.normal(width**-0.5), Axis.QUERIES, Axis.WIDTH)
+        queries_QD = self.param("queries", initializer, (self.queries, width))
         head_dim = self.config.pooler.hidden_multiple * width // self.config.heads
         attention = Attention(self.config, head_dim, per_dim_scale=True, name="attention")
         queries_BQD = jnp.broadcast_to(queries_QD, (tokens_BND.shape[0], *queries_QD.shape))
@@ -36,21 +35,15 @@ class AttentionalPooler(nn.Module):
 
 @struct.dataclass
 class PooledImage:
-    """The outputs of the two poolers; None for a branch that does not exist.
+    """The outputs of the two poolers; None for a branch that does not exist."""
 
-    Attributes:
-      tokens_BQD: the tokens that the multimodal decoder attends to.
-      embedding_BD: the contrastive query's output, not normalised.
-    """
-
-    tokens_BQD: jax.Array | None
-    embedding_BD: jax.Array | None
+    tokens_BQD: jax.Array | None  # that the multimodal decoder attends to
+    embedding_BD: jax.Array | None  # the contrastive query's output, not normalised
 
 
 class Poolers(nn.Module):
-    """Generative and contrastive pooler.
+    """Generative and contrastive pooler. cascade: the second reads the first one's output; parallel: both read tokens.
 
-    cascade: the contrastive pooler reads the generative one's output; parallel: both read the encoder's tokens.
     With 0 generative queries the decoder attends to the encoder's tokens and so does the contrastive pooler.
     """
 

@@ -34,17 +34,11 @@ def causal_mask(valid_BL: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class DecoderOutput:
-    """The output of a decoder half, or of both.
+    """The output of a decoder half, or of both."""
 
-    Attributes:
-      hidden_BLD: the unimodal half's, which the multimodal half reads, is not normalised (Google's public code).
-      embedding_BD: LayerNorm of the CLS output; None without a contrastive branch, and from the multimodal half.
-      cache: updated keys and values; None if none were given.
-    """
-
-    hidden_BLD: jax.Array
-    embedding_BD: jax.Array | None = None
-    cache: Any = None
+    hidden_BLD: jax.Array  # the unimodal half's is not normalised (Google's public code)
+    embedding_BD: jax.Array | None = None  # of the unimodal half with a contrastive branch: LayerNorm of the CLS output
+    cache: Any = None  # updated keys and values, if they were given
 
 
 class UnimodalDecoder(nn.Module):
@@ -56,9 +50,8 @@ class UnimodalDecoder(nn.Module):
     def setup(self) -> None:
         config, text = self.config, self.config.text
         initializer = nn.initializers.normal(config.width**-0.5)
-        self.embedding = self.param(
-            "embedding", named(initializer, Axis.VOCABULARY, Axis.WIDTH), (text.vocabulary_size, config.width)
-        )
+        embedding = named(initializer, Axis.VOCABULARY, Axis.WIDTH)
+        self.embedding = self.param("embedding", embedding, (text.vocabulary_size, config.width))
         if self.cls:
             self.cls_embedding = self.param("cls_embedding", named(initializer, Axis.WIDTH), (config.width,))
             self.norm = layer_norm()

@@ -10,11 +10,7 @@ from coca_jax.objectives.pretraining import Pretraining
 
 
 def build(config: Config, pad_id: int = 0) -> Objective:
-    """The objective that a config names.
-
-    Args:
-      pad_id: the vocabulary's: a constant of the compiled program.
-    """
+    """The objective that a config names, for a vocabulary with this pad."""
     match config.objective.name:
         case "pretraining":
             return Pretraining(config, pad_id)

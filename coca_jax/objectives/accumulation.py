@@ -16,10 +16,9 @@ GradientFunction = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]
 def gradients(objective: Objective, microbatches: int = 1) -> GradientFunction:
     """A function that computes the gradient of the whole batch's loss with respect to the trained parameters.
 
-    With several microbatches the batch is worked through in parts; the gradient is the same (GradCache,
-    arXiv 2101.06983). First come the coupled arrays of all parts (for pretraining, the embeddings); then the coupled
-    loss over all of them, with its gradient with respect to them; then, part by part, the gradients of the partial loss
-    plus the coupled arrays weighted with that. Only the coupled arrays are kept between the passes.
+    With several microbatches the gradient is the same (GradCache, arXiv 2101.06983). First come the coupled arrays of all
+    parts (for pretraining, the embeddings); then the coupled loss over all of them, with its gradient with respect to
+    them; then, part by part, the gradients of the partial loss plus the coupled arrays weighted with that.
     """
 
     def whole(trained: Any, frozen: Any, batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:

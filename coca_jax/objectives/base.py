@@ -33,9 +33,8 @@ class Group:
 class Objective(abc.ABC):
     """The contract of what a run trains for.
 
-    The loss of a batch is a sum over its rows, divided by totals of the whole batch (`partial_loss`), plus optionally a
-    loss that couples the rows with each other (`coupled_loss`, of the few arrays that `coupled` computes). Written so,
-    `accumulation.gradients` computes the whole batch's gradient from its parts.
+    The loss of a batch is a sum over its rows, divided by totals of the whole batch (`partial_loss`), plus optionally one
+    that couples the rows (`coupled_loss`, of the arrays that `coupled` computes): `accumulation` works on its parts.
 
     Attributes:
       model: the module that the loss applies, with only the parts that the objective needs.
@@ -62,11 +61,8 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Any]:
-        """The sum over the rows of a prepared batch, or of a part of it, divided by the whole batch's totals.
-
-        Returns:
-          The scalar, metrics that likewise add up over the parts, and what `coupled` returns for these rows.
-        """
+        """The sum over the rows of a prepared batch, or of a part of it, divided by the whole batch's totals; metrics that
+        likewise add up over the parts; and what `coupled` returns for these rows."""
 
     def prepare(self, batch: Batch, key: jax.Array) -> tuple[Batch, Any]:
         """The batch with all that is random or reaches over rows settled, so that it can be split, and its totals."""
@@ -109,15 +105,14 @@ def labels_of(objective: Objective, params: Any) -> dict[str, str]:
     Raises:
       CocaError: a parameter has no label, or a label that is neither `FROZEN` nor a group.
     """
-    labels = {}
+    known, labels = (FROZEN, *objective.groups), {}
     for name in by_name(params):
-        labels[name] = next((label for part, label in objective.labels.items() if begins_with(name, part)), "")
-        if labels[name] not in (FROZEN, *objective.groups):
-            problem = f"the label {labels[name]!r}, which is no group" if labels[name] else "no label"
-            raise CocaError(
-                f"the parameter {name} has {problem}: give it {FROZEN!r} or one of {', '.join(objective.groups)} in the "
-                f"labels of {type(objective).__name__}"
-            )
+        fitting = [label for part, label in objective.labels.items() if begins_with(name, part)]
+        if not fitting or fitting[0] not in known:
+            problem = f"the label {fitting[0]!r}, which is no group" if fitting else "no label"
+            where = f"in the labels of {type(objective).__name__}"
+            raise CocaError(f"the parameter {name} has {problem}: give it one of {', '.join(known)} {where}")
+        labels[name] = fitting[0]
     return labels
 
 

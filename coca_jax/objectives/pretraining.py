@@ -39,10 +39,9 @@ class Pretraining(Objective):
         image, rows = self._config.model.image, self._config.train.batch_size
         for name, source in self._config.data.sources.items():
             if source.dataset.frames:
-                raise CocaError(
-                    f"{self._config.data.key(name)}.dataset.frames = {source.dataset.frames} makes clips, which pretraining "
-                    "cannot read: set it to 0, and a frame drawn at random is the image"
-                )
+                key = f"{self._config.data.key(name)}.dataset.frames = {source.dataset.frames}"
+                todo = "set it to 0, and a frame drawn at random is the image"
+                raise CocaError(f"{key} makes clips, which pretraining cannot read: {todo}")
         struct = jax.ShapeDtypeStruct
         if image.kind == "precomputed":
             images = struct((rows, image.tokens, self._config.model.width), jnp.float32)

@@ -9,7 +9,7 @@ from coca_jax.errors import CocaError
 from coca_jax.planning.cost import COMFORTABLE, Cost, compiled_cost
 from coca_jax.planning.forecast import estimate
 from coca_jax.planning.topology import Topology, compile_only_devices
-from coca_jax.trainer import program
+from coca_jax.trainer import train_step
 
 _REMAT = ("none", "dots", "attention", "full")
 _MOST_MICROBATCHES = 64
@@ -23,9 +23,9 @@ def measure(config: Config, topology: Topology) -> Cost:
       CocaError: config and machine do not fit each other, or the compiler is missing or fails.
     """
     if not topology.chip.torus:
-        return estimate(program.build(config, program.abstract_mesh(config, topology.devices)), topology)
+        return estimate(train_step.build(config, train_step.abstract_mesh(config, topology.devices)), topology)
     mesh = make_mesh(config.train.mesh, config.model, compile_only_devices(topology))
-    return compiled_cost(program.build(config, mesh), topology)
+    return compiled_cost(train_step.build(config, mesh), topology)
 
 
 def candidates(config: Config, topology: Topology) -> list[tuple[Config, Cost]]:
@@ -37,7 +37,7 @@ def candidates(config: Config, topology: Topology) -> list[tuple[Config, Cost]]:
     estimates = []
     for candidate in _variations(config, topology.devices):
         try:
-            built = program.build(candidate, program.abstract_mesh(candidate, topology.devices))
+            built = train_step.build(candidate, train_step.abstract_mesh(candidate, topology.devices))
         except CocaError:  # this mesh cannot carry this model or batch
             continue
         estimates.append((candidate, estimate(built, topology)))

@@ -15,7 +15,7 @@ from jax.errors import JaxRuntimeError
 from coca_jax.errors import CocaError
 from coca_jax.planning import collectives
 from coca_jax.planning.topology import Topology
-from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
+from coca_jax.trainer.train_step import TrainStep, bytes_per_device, model_flops, step_flops
 
 COMFORTABLE = 0.9  # of the chip's memory; the rest is for fragmentation, for batches under way, for a newer compiler
 
@@ -108,7 +108,7 @@ class Cost:
         return self.batch_size / self.topology.devices / self.step_seconds
 
 
-def compiled_cost(program: Program, topology: Topology) -> Cost:
+def compiled_cost(program: TrainStep, topology: Topology) -> Cost:
     """The cost of a program, compiled for the machine's devices. The compiler takes minutes for a large model.
 
     Too little memory is a result like any other; and what cannot be read of a compiled program is left out.
@@ -149,7 +149,7 @@ def _first_line(error: Exception) -> str:
 
 
 def of_program(
-    program: Program,
+    program: TrainStep,
     topology: Topology,
     needed: Memory,
     traffic: dict[str, collectives.Traffic] | None,
@@ -173,9 +173,9 @@ def of_program(
     )
 
 
-def memory(program: Program, topology: Topology, temporaries: int = 0, code: int = 0, peak: int = 0) -> Memory:
+def memory(program: TrainStep, topology: Topology, temporaries: int = 0, code: int = 0, peak: int = 0) -> Memory:
     """The given figures, and those of the program's state and batch."""
-    state = program.plan.abstract
+    state = program.state
     return Memory(
         parameters=bytes_per_device(state.params),
         optimizer=bytes_per_device((state.opt_state, state.average)),

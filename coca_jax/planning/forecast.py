@@ -6,10 +6,10 @@ from coca_jax.config import Config, ModelConfig
 from coca_jax.planning import cost
 from coca_jax.planning.collectives import Traffic
 from coca_jax.planning.topology import Topology
-from coca_jax.trainer.program import Program, bytes_per_device
+from coca_jax.trainer.train_step import TrainStep, bytes_per_device
 
 
-def estimate(program: Program, topology: Topology) -> cost.Cost:
+def estimate(program: TrainStep, topology: Topology) -> cost.Cost:
     """The cost by arithmetic alone, for any chip; memory is good to a quarter or so."""
     memory = cost.memory(program, topology)
     temporaries = round(_temporaries(program, memory))
@@ -18,7 +18,7 @@ def estimate(program: Program, topology: Topology) -> cost.Cost:
     return cost.of_program(program, topology, memory, _traffic(program), None)
 
 
-def _temporaries(program: Program, memory: cost.Memory) -> float:
+def _temporaries(program: TrainStep, memory: cost.Memory) -> float:
     """Bytes a chip of activations, gradients and gathered parameters: what lives within a step."""
     config, (data, fsdp, tensor) = program.config, program.mesh.shape.values()
     model, text = config.model, config.model.text
@@ -68,11 +68,11 @@ def _token_counts(config: Config) -> tuple[int, int]:
     return tokens, config.model.pooler.queries or tokens
 
 
-def _traffic(program: Program) -> dict[str, Traffic]:
+def _traffic(program: TrainStep) -> dict[str, Traffic]:
     """Bytes that each chip sends for its parameters: gathered for each pass in the dtype of the computation, gradients
     summed in float32, all that for each microbatch. What activations and embeddings need is a few per cent of it."""
     config, (data, fsdp, _) = program.config, program.mesh.shape.values()
-    parameters = bytes_per_device(program.plan.abstract.params)  # a chip's, in float32
+    parameters = bytes_per_device(program.state.params)  # a chip's, in float32
     width = 2 if config.model.dtype == "bfloat16" else 4
     parts = config.train.microbatches
     passes = 2 * parts + (parts if parts > 1 else 0)  # of several parts the embeddings come first

@@ -1,25 +1,22 @@
 """Orbax checkpoints: parameters, average, optimiser, step, data position, config and vocabulary, saved as one.
 
 A run's folder holds them in `checkpoints/<step>/`. Saving is asynchronous; a step's folder gets its name only when all
-of it is written, so a kill at any moment leaves the last good checkpoint as it was. Every restore goes through an
-abstract target of our own, so a checkpoint loads onto any mesh.
-
-Of several processes each writes and reads the parts of the arrays that its devices hold: all call everything here
-together.
+of it is written, so a kill at any moment leaves the last good checkpoint as it was. Each process writes and reads the
+parts of the arrays that its devices hold: all call everything here together.
 """
 
 import base64
 import contextlib
 import dataclasses
-import importlib.util
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 
 from coca_jax import config as config_lib
@@ -28,8 +25,9 @@ from coca_jax.config import Config
 from coca_jax.distributed.sharding import shardings
 from coca_jax.errors import CocaError
 from coca_jax.objectives.base import merge, split
-from coca_jax.storage.files import as_path
-from coca_jax.trainer.state import StatePlan, TrainState
+from coca_jax.storage.files import as_path, is_remote
+from coca_jax.trainer.state import TrainState, average_of
+from coca_jax.trainer.train_step import TrainStep
 
 FOLDER = "checkpoints"
 _FORMAT = 1
@@ -78,44 +76,34 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        items = {
-            "params": ocp.args.StandardSave(state.params),
-            "optimizer": ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-            "run": ocp.args.JsonSave(
-                {
-                    "format": _FORMAT,
-                    "config": dataclasses.asdict(record.config),
-                    "data": {"position": step * record.config.train.batch_size, "fingerprint": record.data_fingerprint},
-                    "vocabulary": base64.b64encode(record.vocabulary).decode(),
-                }
-            ),
-        }
+        items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
         if state.average is not None:
-            items["average"] = ocp.args.StandardSave(state.average)
+            items["average"] = state.average
+        run = {
+            "format": _FORMAT,
+            "config": dataclasses.asdict(record.config),
+            "data": {"position": step * record.config.train.batch_size, "fingerprint": record.data_fingerprint},
+            "vocabulary": base64.b64encode(record.vocabulary).decode(),
+        }
+        arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with self._writing():
-            self._manager.save(step, args=ocp.args.Composite(**items))
+            self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
 
-    def restore(self, step: int, plan: StatePlan) -> TrainState:
-        """The state at `step`, laid out as planned. An average that the run has not kept so far begins at the parameters.
+    def restore(self, number: int, step: TrainStep) -> TrainState:
+        """The state at step `number`. An average that the run has not kept so far begins at the parameters.
 
         Raises:
           CocaError: the checkpoint is incomplete.
         """
-        abstract = plan.abstract
-        items = {"params": abstract.params, "optimizer": {"step": abstract.step, "state": abstract.opt_state}}
-        if abstract.average is not None and self.record(step).config.optimizer.ema_decay:
-            items["average"] = abstract.average
-        restored = _restore(self._manager, step, {name: ocp.args.StandardRestore(item) for name, item in items.items()})
-        average = restored.get("average")
-        if abstract.average is not None and average is None:
-            # A copy: the step gives the memory of both back.
-            average = jax.tree.map(jnp.copy, split(plan.objective, restored["params"])[0])
-        return TrainState(
-            step=restored["optimizer"]["step"],
-            params=restored["params"],
-            average=average,
-            opt_state=restored["optimizer"]["state"],
-        )
+        state = step.state
+        items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
+        if state.average is not None and self.record(number).config.optimizer.ema_decay:
+            items["average"] = state.average
+        restored = _restore(self._manager, number, items)
+        params, average, optimizer = restored["params"], restored.get("average"), restored["optimizer"]
+        if state.average is not None and average is None:
+            average = average_of(step.objective, params)
+        return TrainState(optimizer["step"], params, average, optimizer["state"])
 
     def record(self, step: int) -> RunRecord:
         return _record(self._manager, step)
@@ -177,19 +165,15 @@ def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Rest
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed)
         trained, frozen = split(objective, target)
         averaged = bool(record.config.optimizer.ema_decay)
-        items = {"average": ocp.args.StandardRestore(trained)} if averaged else {}
+        items = {"average": trained} if averaged else {}
         if frozen or not averaged:
-            items["params"] = ocp.args.StandardRestore(target)
+            items["params"] = target
         restored = _restore(manager, step, items)
     return Restored(record, merge(restored.get("average", {}), restored.get("params", {})), step)
 
 
 def load_record(path: str | os.PathLike) -> RunRecord:
-    """The description of the run, from the checkpoint that `load` would restore.
-
-    Raises:
-      CocaError: as `load`.
-    """
+    """The description of the run, from the checkpoint that `load` would restore, with its errors."""
     with _open(path) as (manager, step):
         return _record(manager, step)
 
@@ -197,47 +181,64 @@ def load_record(path: str | os.PathLike) -> RunRecord:
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
     """The folder's manager, and the number of the checkpoint that `path` names, or of the latest."""
-    _check_access(as_path(path))
-    root, step = _locate(as_path(path))
+    root, step = as_path(path), None
+    _check_access(root)
+    if not root.is_dir():
+        raise CocaError(f"{root} is not a folder: give a run's folder, such as runs/quickstart")
+    if root.name.isdigit() and (root / "run").is_dir():
+        root, step = root.parent, int(root.name)
+    elif (root / FOLDER).is_dir():
+        root /= FOLDER
     # Nothing is written; read_only=True would log three warnings at each call.
     with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
         step = manager.latest_step() if step is None else step
         if step is None:
-            raise CocaError(f"{path} holds no complete checkpoint: train a little longer, or give another folder")
+            raise CocaError(f"{path} holds no complete checkpoint: give the --workdir of a run that has saved one")
         yield manager, step
 
 
 def _check_access(path: epath.Path) -> None:
-    try:
-        reader = not str(path).startswith("gs://") or importlib.util.find_spec("google.cloud.storage")
-    except ModuleNotFoundError:  # not even a package above it
-        reader = None
-    if not reader:
-        raise CocaError(f"{path} needs the package google-cloud-storage: pip install google-cloud-storage")
-
-
-def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
-    """The folder that holds the numbered checkpoints, and the number if `path` names one."""
-    if not path.is_dir():
-        raise CocaError(f"{path} is not a folder: give a run's folder, such as runs/quickstart")
-    if path.name.isdigit() and (path / "run").is_dir():
-        return path.parent, int(path.name)
-    root = path / FOLDER if (path / FOLDER).is_dir() else path
-    if not any(child.name.isdigit() and child.is_dir() for child in root.iterdir()):
-        raise CocaError(f"{path} holds no checkpoint: give the folder that --workdir named when the model was trained")
-    return root, None
+    if str(path).startswith("gs://"):
+        try:
+            importlib.metadata.version("google-cloud-storage")
+        except importlib.metadata.PackageNotFoundError:
+            needed = "needs the package google-cloud-storage: pip install google-cloud-storage"
+            raise CocaError(f"{path} {needed}") from None
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
+    """Restores items of a checkpoint: arrays as these abstract trees."""
+    arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
     try:
-        return manager.restore(step, args=ocp.args.Composite(**items))
+        for name in items:
+            _check_files(manager.directory / str(step) / name)
+        return manager.restore(step, args=ocp.args.Composite(**arguments))
     except Exception as error:  # Orbax raises all kinds, Exception itself among them
         raise _incomplete(manager, step, error) from error
 
 
+def _check_files(folder: epath.Path) -> None:
+    """Raises FileNotFoundError if a file is missing that the arrays saved in `folder` lie in.
+
+    Orbax reads all arrays at once and at the first error closes the event loop to which tensorstore still reports the
+    other reads, each then with an exception of its own.
+    """
+    store = tensorstore.KvStore.open(f"{folder if is_remote(folder) else folder.as_uri()}/").result()
+    present = {name.decode() for name in store.list().result()}
+    places = ["manifest::manifest.ocdbt:0:0"]  # of the tree's nodes and of values: KIND:FOLDER:NAME:OFFSET:LENGTH
+    while places:
+        place = places.pop()
+        kind, parent, name, *_ = place.split(":")
+        if parent + name not in present:
+            raise FileNotFoundError(f"{folder.name}/{parent}{name} is missing")
+        if kind != "value":
+            node = tensorstore.ocdbt.dump(store, None if kind == "manifest" else place).result()
+            places += [text for text in jax.tree.leaves(node) if isinstance(text, str) and text.count(":") == 4]
+
+
 def _record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
-    run = _restore(manager, step, {"run": ocp.args.JsonRestore()})["run"]
     try:
+        run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
         if run["format"] != _FORMAT:
             raise CocaError(f"it has the format {run['format']}, and this version reads {_FORMAT}")
         config = config_lib.from_config_dict(run["config"])
@@ -245,7 +246,7 @@ def _record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
     except CocaError as error:
         path = manager.directory / str(step)
         raise CocaError(f"{path} was written by another version of coca_jax ({error}): read it with that one") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:
         raise _incomplete(manager, step, error) from error
 
 

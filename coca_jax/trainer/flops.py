@@ -6,7 +6,6 @@ cent of a transformer's and do not run on the matrix units.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,21 +25,25 @@ def count(function: Any, *arguments: Any) -> float:
     closed = jax.make_jaxpr(function)(*arguments)
     # XLA drops these; a rematerialised block has some.
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return of_jaxpr(jaxpr)
+    return _of_jaxpr(jaxpr)
 
 
-def of_jaxpr(jaxpr: core.Jaxpr) -> float:
-    """FLOPs of a jaxpr, unneeded operations included."""
+def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
 def _of_equation(equation: core.JaxprEqn) -> float:
     name, params = equation.primitive.name, equation.params
+    outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
     if name == "dot_general":
-        return _of_dot(equation)
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2.0 * outputs * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        return _of_convolution(equation)
-    inside = [of_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
+        # Each output number sums over the kernel's window and input channels; zeros that pad the input are counted.
+        kernel, channels = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
+        return 2.0 * outputs * math.prod(kernel) / kernel[channels]
+    inside = [_of_jaxpr(jaxpr) for jaxpr in core.jaxprs_in_params(params)]
     if name == "scan":
         return params["length"] * sum(inside)
     if name == "cond":
@@ -50,29 +53,3 @@ def _of_equation(equation: core.JaxprEqn) -> float:
     if name == "shard_map":  # its shapes are those of one device along these axes
         return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"]) * sum(inside)
     return sum(inside)
-
-
-def _of_dot(equation: core.JaxprEqn) -> float:
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    left = _shape(equation.invars[0])
-    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(left[axis] for axis in contracted)
-
-
-def _of_convolution(equation: core.JaxprEqn) -> float:
-    """Each output number is a sum over the kernel's window and input channels; zeros that pad the input are counted."""
-    kernel = _shape(equation.invars[1])
-    outputs = equation.params["dimension_numbers"].rhs_spec[0]
-    return 2.0 * math.prod(_shape(equation.outvars[0])) * math.prod(kernel) / kernel[outputs]
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
-
-
-def _jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, core.Jaxpr):
-                yield item

@@ -4,21 +4,20 @@ import logging
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from coca_jax.config import Config
 from coca_jax.errors import CocaError
 from coca_jax.models.image_encoder import resize_positions
-from coca_jax.objectives.base import Objective, begins_with, by_name, from_names, split
+from coca_jax.objectives.base import Objective, begins_with, by_name, from_names
 from coca_jax.trainer import checkpoint
-from coca_jax.trainer.state import StatePlan, TrainState
+from coca_jax.trainer.state import TrainState, average_of
+from coca_jax.trainer.train_step import TrainStep
 
 _log = logging.getLogger(__name__)
 
 _POSITIONS = "image_encoder/positions"
 
 
-def initial_state(config: Config, plan: StatePlan, mesh: jax.sharding.Mesh) -> TrainState:
+def initial_state(step: TrainStep) -> TrainState:
     """Fresh state; if `train.init_from` names a checkpoint, with its parameters (their average if it has one).
 
     The optimiser and the step always start anew. All processes call this together.
@@ -27,15 +26,14 @@ def initial_state(config: Config, plan: StatePlan, mesh: jax.sharding.Mesh) -> T
       CocaError: there is no checkpoint there, or its parameters are not those of this run's model; but position
         embeddings of images may be of another size, and are resized, and the objective may name new parameters.
     """
-    state = plan.init(config.train.seed)
-    if not config.train.init_from:
+    state, source = step.init(), step.config.train.init_from
+    if not source:
         return state
-    restored = checkpoint.load(config.train.init_from, mesh)
-    params = fitted(plan.objective, restored.params, state.params, f"train.init_from = {config.train.init_from}")
-    _log.info("starts from the parameters of %s at step %d", config.train.init_from, restored.step)
-    # A copy: the step gives the memory of both back.
-    average = None if state.average is None else jax.tree.map(jnp.copy, split(plan.objective, params)[0])
-    return TrainState(state.step, params, average, state.opt_state)
+    restored = checkpoint.load(source, step.mesh)
+    params = fitted(step.objective, restored.params, state.params, f"train.init_from = {source}")
+    _log.info("starts from the parameters of %s at step %d", source, restored.step)
+    average = None if state.average is None else average_of(step.objective, params)
+    return state.replace(params=params, average=average)
 
 
 def fitted(objective: Objective, given: Any, fresh: Any, where: str) -> Any:

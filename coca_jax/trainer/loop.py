@@ -30,62 +30,54 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.distributed import chips
-from coca_jax.distributed.sharding import batch_sharding
 from coca_jax.errors import CocaError, DataError
-from coca_jax.trainer import program as programs
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.initialization import initial_state
 from coca_jax.trainer.preemption import Preempted, Preemption
 from coca_jax.trainer.state import TrainState
+from coca_jax.trainer.train_step import TrainStep, model_flops
 from coca_jax.trainer.writers import Writer
 
 _log = logging.getLogger(__name__)
-Pending = collections.deque[tuple[int, Any]]  # steps whose metrics have not been read yet, and these
 
 
 @dataclasses.dataclass
 class Clock:
-    """Wall time since the last log line, without evaluations and the first compilation; seconds.
+    """Wall time since the last log line, without evaluations and the first compilation; seconds."""
 
-    Attributes:
-      utilisation: MFU at one pair a second and chip; None where the chip's peak is not known.
-    """
-
-    utilisation: float | None
-    started: float = 0.0
+    started: float = dataclasses.field(default_factory=time.perf_counter)
     waited: float = 0.0
     steps: int = 0
 
-    def line(self, batch_size: int) -> dict[str, float]:
+    def line(self, config: Config) -> dict[str, float]:
+        """The figures of a log line; with MFU where the chip's peak is known."""
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        pairs = self.steps * batch_size / seconds
+        pairs = self.steps * config.train.batch_size / seconds
+        chips_here = jax.device_count()
         line = {
             "pairs_per_second": pairs,
-            "pairs_per_second_per_chip": pairs / jax.device_count(),
+            "pairs_per_second_per_chip": pairs / chips_here,
             "data_wait": self.waited / seconds,
         }
-        if self.utilisation is not None:
-            line["mfu"] = self.utilisation * line["pairs_per_second_per_chip"]
-        self.restart()
+        chip = chips.of_device_kind(jax.devices()[0].device_kind)
+        if chip is not None:
+            line["mfu"] = model_flops(config) * self.steps / seconds / (chip.flops * chips_here)
         return line
 
-    def restart(self) -> None:
-        self.started, self.waited, self.steps = time.perf_counter(), 0.0, 0
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Loop:
     """A run's parts, and the loop over them.
 
     Attributes:
-      program: the step, its mesh, and the shapes that it is compiled for.
       batches: from a step to the iterator of this process's rows of the batches from that step on.
       evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
       check: called at each step; it raises if the run must not go on.
       data_metrics: figures of the data for the log, after so many steps.
+      pending: the steps whose metrics have not been read yet, with these.
     """
 
-    program: programs.Program
+    step: TrainStep
     record: RunRecord
     batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
     checkpoints: Checkpoints
@@ -94,10 +86,8 @@ class Loop:
     evaluate: Callable[[int, Any], None]
     check: Callable[[], None] = lambda: None
     data_metrics: Callable[[int], dict[str, float]] = lambda step: {}
-
-    @property
-    def config(self) -> Config:
-        return self.program.config
+    clock: Clock = dataclasses.field(init=False, default_factory=Clock)
+    pending: collections.deque[tuple[int, Any]] = dataclasses.field(init=False, default_factory=collections.deque)
 
     def run(self) -> TrainState:
         """The saved state after training from the last checkpoint, or from the start, to `train.steps`.
@@ -107,109 +97,91 @@ class Loop:
           DataError: the data cannot be read; the state is saved (not with several processes).
           CocaError: the loss is not finite, or the folder cannot be written; the last good checkpoint is as it was.
         """
-        start, plan = self.checkpoints.latest_step() or 0, self.program.plan
+        start = self.checkpoints.latest_step() or 0
         if start:
             _log.info("continuing from the checkpoint at step %d", start)
-            state = self.checkpoints.restore(start, plan)
+            state = self.checkpoints.restore(start, self.step)
         else:
-            state = initial_state(self.config, plan, self.program.device_mesh)
+            state = initial_state(self.step)
         try:
-            return self._steps(state, start) if start < self.config.train.steps else state
+            return self._steps(state, start) if start < self.step.config.train.steps else state
         finally:
             self.checkpoints.close()
 
-    def _steps(self, state: TrainState, start: int) -> TrainState:
-        train = self.config.train
-        batches = self.batches(start)
-        clock = Clock(_utilisation(self.config))
-        compiled = self._compile()
-        clock.restart()
-        pending: Pending = collections.deque()
-        batch = None
-        step = start
+    def _steps(self, state: TrainState, step: int) -> TrainState:
+        train, batches, batch = self.step.config.train, self.batches(step), None
+        started = time.perf_counter()
+        compiled = self.step.compile()
+        _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
+        self.clock = Clock()
         try:
             while step < train.steps:
-                batch = batch or self._next(batches, clock)
+                batch = batch or self._next(batches)
                 with jax.transfer_guard("disallow"):
                     state, metrics = compiled(state, batch)
                 step += 1
-                pending.append((step, metrics))
+                self.pending.append((step, metrics))
                 save = step % train.checkpoint_every == 0 or step == train.steps
                 evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
                 # Bad data after a step that is to be saved must not come before the save.
-                batch = None if save or evaluate else self._next(batches, clock)
-                self._log_all(pending, clock, but=1)
+                batch = None if save or evaluate else self._next(batches)
+                self._log_all(but=1)
                 self.checkpoints.check()
                 self.check()
                 stop = self.preemption.poll()
-                if save or evaluate or stop:
-                    self._log_all(pending, clock)  # also makes sure that no state with a broken loss is saved
                 if save:
                     self._save(state, step)
                 if stop:
                     raise Preempted
                 if evaluate:
+                    self._log_all()
                     with self.preemption.immediate():
                         self.evaluate(step, state.evaluated_params)
-                    clock.restart()
+                    self.clock = Clock()
         except Preempted:
-            self._save_now(state, step, pending, clock)
+            self._save(state, step)
             _log.info("stopped by a signal: saved at step %d, the same command continues", step)
             raise
         except DataError:
             if jax.process_count() == 1:  # the others do not know of it, and a save takes all
-                self._save_now(state, step, pending, clock)
+                self._save(state, step)
             raise
         return state
 
-    def _next(self, batches: Iterator[dict[str, np.ndarray]], clock: Clock) -> dict[str, jax.Array]:
+    def _next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
         """The next batch, on its way to the devices: of the data's arrays, those that the objective needs."""
         waiting = time.perf_counter()
         with self.preemption.immediate():
             local = next(batches)
-        clock.waited += time.perf_counter() - waiting
-        sharding, size = batch_sharding(self.program.device_mesh), self.config.train.batch_size
+        self.clock.waited += time.perf_counter() - waiting
         return {
-            key: jax.make_array_from_process_local_data(sharding, local[key], (size, *local[key].shape[1:]))
-            for key in self.program.batch
+            key: jax.make_array_from_process_local_data(wanted.sharding, local[key], wanted.shape)
+            for key, wanted in self.step.batch.items()
         }
 
-    def _compile(self) -> jax.stages.Compiled:
-        started = time.perf_counter()
-        compiled = self.program.compile()
-        _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
-        return compiled
-
-    def _log_all(self, pending: Pending, clock: Clock, but: int = 0) -> None:
+    def _log_all(self, but: int = 0) -> None:
         """Reads and logs the oldest of the pending steps, until only `but` of them are left."""
-        while len(pending) > but:
-            self._log(*pending.popleft(), clock)
+        while len(self.pending) > but:
+            self._log(*self.pending.popleft())
 
-    def _log(self, step: int, metrics: dict[str, jax.Array], clock: Clock) -> None:
+    def _log(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads a step's metrics and, if due, writes them: of this step alone, so that a restart cannot change a line."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        loss = values["loss"]
-        clock.steps += 1
+        loss, config = values["loss"], self.step.config
+        self.clock.steps += 1
         if not math.isfinite(loss):
             raise CocaError(
                 f"the loss of step {step} is {loss}: lower --config.optimizer.peak_learning_rate or set "
                 f"--config.optimizer.clip_norm=1.0, and start again from the last checkpoint with the same command"
             )
         self.writer.progress(step)
-        if step % self.config.train.log_every == 0 or step == self.config.train.steps:
-            self.writer.write(step, values | self.data_metrics(step) | clock.line(self.config.train.batch_size))
-
-    def _save_now(self, state: TrainState, step: int, pending: Pending, clock: Clock) -> None:
-        self._log_all(pending, clock)
-        if step:
-            self._save(state, step)
+        if step % config.train.log_every == 0 or step == config.train.steps:
+            values |= self.data_metrics(step) | self.clock.line(config)
+            self.clock = Clock()
+            self.writer.write(step, values)
 
     def _save(self, state: TrainState, step: int) -> None:
-        self.writer.flush()  # first: lines up to a saved step are not written again by a restart
-        self.checkpoints.save(state, step, self.record)
-
-
-def _utilisation(config: Config) -> float | None:
-    """Model FLOPs utilisation of a chip that works through one pair a second; None where its peak is not known."""
-    chip = chips.of_device_kind(jax.devices()[0].device_kind)
-    return None if chip is None else programs.model_flops(config) / config.train.batch_size / chip.flops
+        self._log_all()  # first: no state with a broken loss is saved, and a restart does not write these lines again
+        self.writer.flush()
+        if step:
+            self.checkpoints.save(state, step, self.record)

@@ -7,6 +7,7 @@ from etils import epath
 
 from coca_jax.distributed.sharding import spec
 from coca_jax.objectives.base import by_name
+from coca_jax.pages.text_table import text_table
 from coca_jax.storage.files import write_atomically
 
 
@@ -18,13 +19,7 @@ def write_model_info(path: epath.Path, params: Any, logical: Any) -> None:
     for name, leaf in sorted(by_name(params).items()):
         size, module = math.prod(leaf.shape), name.split("/")[0]
         totals[module] = totals.get(module, 0) + size
-        names = [axis.value for axis in axes[name]]
-        rows.append((name, _list(leaf.shape), _list(names), _list(spec(*axes[name])), f"{size:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", *(f"{part}: {size:,}" for part, size in totals.items()), f"total: {sum(totals.values()):,}"]
-    write_atomically(path, "\n".join(lines) + "\n")
-
-
-def _list(items: Any) -> str:
-    return "(" + ", ".join(str(item) for item in items) + ")"
+        lists = (leaf.shape, [axis.value for axis in axes[name]], spec(*axes[name]))
+        rows.append((name, *(f"({', '.join(map(str, items))})" for items in lists), f"{size:,}"))
+    lines = [text_table(rows, "<<<<<"), "", *(f"{part}: {size:,}" for part, size in totals.items())]
+    write_atomically(path, "\n".join([*lines, f"total: {sum(totals.values()):,}"]) + "\n")

@@ -1,9 +1,8 @@
 """SIGTERM and Ctrl-C as a named exit: the run saves and leaves with a status that launchers restart on."""
 
 import contextlib
-import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -82,17 +81,12 @@ class Preemption:
             raise Preempted
 
 
+_any = jax.jit(jnp.any)
+
+
 def _vote(yes: bool) -> jax.Array:
     """Whether any process has voted yes: dispatched on all devices; reading the result waits for it."""
-    mesh, any_of = _ballot()
-    flags = jax.make_array_from_callback(
-        (mesh.size,), NamedSharding(mesh, PartitionSpec("all")), lambda _: np.array([yes])
-    )
-    with jax.set_mesh(mesh):
-        return any_of(flags)
-
-
-@functools.cache
-def _ballot() -> tuple[Mesh, Callable[[jax.Array], jax.Array]]:
     mesh = Mesh(np.array(jax.devices()), ("all",))
-    return mesh, jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    placed = NamedSharding(mesh, PartitionSpec("all"))
+    with jax.set_mesh(mesh):
+        return _any(jax.make_array_from_callback((mesh.size,), placed, lambda _: np.array([yes])))

@@ -1,15 +1,14 @@
-"""TrainState: the arrays that training changes, its abstract form, its shardings, and its sharded initialisation."""
+"""TrainState: the arrays that training changes, their values at step 0, and their shapes and shardings."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from coca_jax.distributed.sharding import Axis, check_parameters, replicated, shardings
+from coca_jax.distributed.sharding import check_parameters, replicated, shardings
 from coca_jax.objectives.base import Objective, merge, split
 
 
@@ -33,31 +32,17 @@ class TrainState:
         return self.params if self.average is None else merge(self.average, self.params)
 
 
-@dataclasses.dataclass(frozen=True)
-class StatePlan:
-    """Shapes, shardings and initialisation of a run's state; nothing in it is an array.
-
-    Attributes:
-      abstract: TrainState of ShapeDtypeStructs that carry their shardings; also the target of every restore.
-      logical: the parameters' logical axes.
-    """
-
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    average: bool
-    abstract: TrainState
-    logical: Any
-
-    def init(self, seed: int) -> TrainState:
-        """Fresh state; each array is made where it lives, nothing is ever held unsharded."""
-        out = jax.tree.map(lambda x: x.sharding, self.abstract)
-        return jax.jit(lambda: _init(self.objective, self.optimizer, self.average, seed), out_shardings=out)()
+def fresh_state(objective: Objective, optimizer: optax.GradientTransformation, average: bool, seed: int) -> TrainState:
+    """The state at step 0. Its average, if it keeps one, begins at the parameters."""
+    params = objective.init(jax.random.key(seed))
+    trained, _ = split(objective, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, trained if average else None, optimizer.init(trained))
 
 
-def plan(
+def abstract_state(
     objective: Objective, optimizer: optax.GradientTransformation, average: bool, mesh: jax.sharding.Mesh | AbstractMesh
-) -> StatePlan:
-    """Shapes and shardings of the whole state on `mesh`; allocates nothing.
+) -> TrainState:
+    """ShapeDtypeStructs of the whole state, with their shardings on `mesh`; allocates nothing.
 
     Raises:
       CocaError: a parameter has no label, does not divide over the mesh, or is large and would be left whole on every
@@ -65,54 +50,48 @@ def plan(
     """
     params, logical = objective.abstract_parameters()
     check_parameters(mesh, params, logical)
-    abstract = jax.eval_shape(lambda: _init(objective, optimizer, average, 0))
-    (trained, _), (trained_axes, _) = split(objective, params), split(objective, logical)
-    alone: Any = replicated(mesh)
+    abstract = jax.eval_shape(lambda: fresh_state(objective, optimizer, average, 0))
+    whole: Any = shardings(mesh, logical)
+    trained, _ = split(objective, whole)
     placed = TrainState(
-        step=alone,
-        params=shardings(mesh, logical),
-        average=shardings(mesh, trained_axes) if average else None,
-        opt_state=shardings(mesh, _optimizer_axes(optimizer, abstract.opt_state, trained, trained_axes)),
-    )
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed)
-    return StatePlan(objective, optimizer, average, abstract, logical)
-
-
-def _init(objective: Objective, optimizer: optax.GradientTransformation, average: bool, seed: int) -> TrainState:
-    params = objective.init(jax.random.key(seed))
-    trained, _ = split(objective, params)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
+        step=replicated(mesh),  # type: ignore[arg-type]  # here the leaves are shardings
+        params=whole,
         average=trained if average else None,
-        opt_state=optimizer.init(trained),
+        opt_state=_optimizer_shardings(optimizer, abstract.opt_state, split(objective, params)[0], trained, mesh),
     )
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed)
 
 
-def _optimizer_axes(optimizer: optax.GradientTransformation, opt_state: Any, params: Any, logical: Any) -> Any:
-    """Logical axes of the optimiser's arrays: a moment has its parameter's, a factored one those that remain in it."""
+def average_of(objective: Objective, params: Any) -> Any:
+    """An average that begins at these parameters: a copy, since the step gives the memory of both back."""
+    return jax.tree.map(jnp.copy, split(objective, params)[0])
+
+
+def _optimizer_shardings(
+    optimizer: optax.GradientTransformation,
+    opt_state: Any,
+    params: Any,
+    placed: Any,
+    mesh: jax.sharding.Mesh | AbstractMesh,
+) -> Any:
+    """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it."""
 
     def masked(node):
         return isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
 
-    def axes_of(x, param, axes):
-        return x if masked(x) else _remaining_axes(x.shape, param.shape, axes.names)
+    def of_moment(x, param, sharding):
+        return x if masked(x) else NamedSharding(mesh, _remaining(x.shape, param.shape, sharding.spec))
 
-    boxed = jax.tree.map(_Names, logical, is_leaf=lambda node: isinstance(node, tuple))
     return optax.tree.map_params(
-        optimizer, axes_of, opt_state, params, boxed, transform_non_params=lambda _: (), is_leaf=masked
+        optimizer, of_moment, opt_state, params, placed, transform_non_params=lambda _: replicated(mesh), is_leaf=masked
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Names:  # a leaf: tuples would be taken for subtrees
-    names: tuple[Axis, ...]
-
-
-def _remaining_axes(shape: tuple[int, ...], param_shape: tuple[int, ...], axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+def _remaining(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: PartitionSpec) -> PartitionSpec:
+    """The spec of an array that has all axes of a parameter, or all but one."""
     if shape == param_shape:
-        return axes
+        return spec
     for dropped in range(len(param_shape)):
         if shape == param_shape[:dropped] + param_shape[dropped + 1 :]:
-            return axes[:dropped] + axes[dropped + 1 :]
-    return (Axis.KERNEL,) * len(shape)  # Adafactor's placeholders of shape (1,)
+            return PartitionSpec(*spec[:dropped], *spec[dropped + 1 :])
+    return PartitionSpec(*[None] * len(shape))  # Adafactor's placeholders of shape (1,)

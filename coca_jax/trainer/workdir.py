@@ -48,7 +48,7 @@ class Claim:
             "since": time.strftime("%F %T"),
             "run": uuid.uuid4().hex,
         }
-        self._beats, self._ended = 0, threading.Event()
+        self._ended = threading.Event()
         self._successor: dict[str, Any] | None = None
 
     def __enter__(self) -> "Claim":
@@ -111,8 +111,7 @@ class Claim:
                 self._write()
 
     def _write(self) -> None:
-        self._beats += 1
-        write_atomically(self._path, json.dumps(self._identity | {"beats": self._beats}))
+        write_atomically(self._path, json.dumps(self._identity | {"beat": time.time()}))
 
     def _owner(self) -> dict[str, Any] | None:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):

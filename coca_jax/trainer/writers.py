@@ -59,9 +59,7 @@ class MetricsWriter(Writer):
         if is_remote(folder):
             self._local = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="coca_jax-")))
         self._local.mkdir(parents=True, exist_ok=True)
-        self._metrics, self._evaluations = (
-            _reopen(self._local / name, read_rows(folder / name), start_step) for name in (METRICS, EVALUATIONS)
-        )
+        self._metrics, self._evaluations = (self._reopen(name, start_step) for name in (METRICS, EVALUATIONS))
         self._tensorboard = None
         if tensorboard:
             from tensorboardX import SummaryWriter  # imported only if used: it is slow
@@ -70,23 +68,18 @@ class MetricsWriter(Writer):
         self._bar = _progress_bar(self._stack, start_step, steps) if sys.stderr.isatty() else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        _append(self._metrics, step, values)
-        self._write_tensorboard(step, values)
+        self._record(self._metrics, step, values)
+        shown = ("loss", *(name for name in values if name.endswith("_loss")), "pairs_per_second", "data_wait")
+        summary = "  ".join(f"{name} {values[name]:.4g}" for name in shown if name in values)
         if self._bar is not None:
-            self._bar.set_postfix_str(_summary(values), refresh=False)
+            self._bar.set_postfix_str(summary, refresh=False)
         else:
-            _log.info("step %d  %s", step, _summary(values))
-        if is_remote(self._folder) and time.monotonic() - self._uploaded > _UPLOAD_SECONDS:
+            _log.info("step %d  %s", step, summary)
+        if time.monotonic() - self._uploaded > _UPLOAD_SECONDS:
             self.flush()
 
     def write_evaluation(self, step: int, values: dict[str, float]) -> None:
-        _append(self._evaluations, step, values)
-        self._write_tensorboard(step, values)
-
-    def _write_tensorboard(self, step: int, values: dict[str, float]) -> None:
-        if self._tensorboard:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+        self._record(self._evaluations, step, values)
 
     def progress(self, step: int) -> None:
         if self._bar is not None:
@@ -101,16 +94,29 @@ class MetricsWriter(Writer):
                     copy = self._folder / path.relative_to(self._local).as_posix()
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     copy.write_bytes(path.read_bytes())
-            self._uploaded = time.monotonic()
+        self._uploaded = time.monotonic()
 
     def close(self) -> None:
         with self._stack:
-            self._metrics.close()
-            self._evaluations.close()
             if self._tensorboard:
                 self._tensorboard.close()
                 self._tensorboard = None
+            self._metrics.close()
+            self._evaluations.close()
             self.flush()
+
+    def _reopen(self, name: str, start_step: int) -> TextIO:
+        """The local file, with the rows up to `start_step`."""
+        rows = [row for row in read_rows(self._folder / name) if row["step"] <= start_step]
+        write_atomically(self._local / name, "".join(json.dumps(row) + "\n" for row in rows))
+        return (self._local / name).open("a")
+
+    def _record(self, file: TextIO, step: int, values: dict[str, float]) -> None:
+        file.write(json.dumps({"step": step, **values}) + "\n")
+        file.flush()
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
 
 
 def _progress_bar(stack: contextlib.ExitStack, start_step: int, steps: int) -> Any:
@@ -121,17 +127,6 @@ def _progress_bar(stack: contextlib.ExitStack, start_step: int, steps: int) -> A
     bar = stack.enter_context(tqdm.tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True))
     stack.enter_context(tqdm.contrib.logging.logging_redirect_tqdm([logging.getLogger("coca_jax")]))
     return bar
-
-
-def _reopen(path: pathlib.Path, rows: list[dict[str, float]], start_step: int) -> TextIO:
-    lines = [json.dumps(row) + "\n" for row in rows if row["step"] <= start_step]
-    write_atomically(path, "".join(lines))
-    return path.open("a")
-
-
-def _append(file: TextIO, step: int, values: dict[str, float]) -> None:
-    file.write(json.dumps({"step": step, **values}) + "\n")
-    file.flush()
 
 
 def read_history(folder: epath.Path) -> list[dict[str, float]]:
@@ -149,8 +144,3 @@ def read_rows(path: epath.Path) -> list[dict[str, float]]:
             except json.JSONDecodeError:
                 break
     return rows
-
-
-def _summary(values: dict[str, float]) -> str:
-    shown = ("loss", *(name for name in values if name.endswith("_loss")), "pairs_per_second", "data_wait")
-    return "  ".join(f"{name} {values[name]:.4g}" for name in shown if name in values)

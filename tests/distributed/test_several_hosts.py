@@ -93,10 +93,13 @@ def test_no_process_waits_long_in_one_collective_for_what_the_first_makes(monkey
 @pytest.mark.parametrize(
     "variables, words",
     [
-        ({"JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": 1}, ("are set but not JAX_COORDINATOR_ADDRESS",)),
-        ({"JAX_PROCESS_ID": 1}, ("is set but not JAX_COORDINATOR_ADDRESS",)),
+        (
+            {"JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": 1},
+            ("JAX_COORDINATOR_ADDRESS is not set, unlike JAX_NUM_PROCESSES and JAX_PROCESS_ID",),
+        ),
+        ({"JAX_PROCESS_ID": 1}, ("JAX_COORDINATOR_ADDRESS is not set, unlike JAX_PROCESS_ID",)),
         ({"JAX_COORDINATOR_ADDRESS": "here", "JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": 1}, ("here", "host:port")),
-        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": 2}, ("from 0 to",)),
+        ({"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": 2, "JAX_PROCESS_ID": 2}, ("count from 0",)),
     ],
 )
 def test_a_cluster_that_cannot_be(variables, words, monkeypatch):

@@ -12,7 +12,7 @@ from coca_jax.objectives import accumulation
 from coca_jax.objectives.base import FROZEN, Group, by_name, from_names, labels_of, merge, split
 from coca_jax.objectives.pretraining import Pretraining
 from coca_jax.storage.files import as_path
-from coca_jax.trainer import checkpoint, flops, initialization, program
+from coca_jax.trainer import checkpoint, flops, initialization, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
@@ -32,8 +32,8 @@ def adaptation(monkeypatch):
     """Has `objectives.build` give an `Adaptation`."""
 
     def clear():
-        program._plan.cache_clear()
-        program._counted.cache_clear()
+        train_step._optimizer_and_state.cache_clear()
+        train_step._counted.cache_clear()
 
     monkeypatch.setattr(objectives, "build", Adaptation)
     clear()
@@ -47,12 +47,12 @@ def _config(**changes):
 
 
 def _trained(config, steps=3):
-    """(program, state at the start, state after some steps, their metrics), as numpy arrays."""
+    """(step, state at the start, state after some steps, their metrics), as numpy arrays."""
     mesh = tiny.mesh(1, 1, 1)
-    built = program.build(config, mesh, tiny.PAD)
-    step = jax.jit(built.step)
+    built = train_step.build(config, mesh, tiny.PAD)
+    step = jax.jit(built.function)
     with jax.set_mesh(mesh):
-        state, batch, metrics = built.plan.init(0), tiny.batch(config), []
+        state, batch, metrics = built.init(), tiny.batch(config), []
         start = jax.tree.map(np.asarray, state)
         for _ in range(steps):
             state, now = step(state, batch)
@@ -82,7 +82,7 @@ def test_frozen_parameters_stay_bit_for_bit_and_have_neither_optimiser_state_nor
 def test_the_step_counts_no_backward_pass_of_a_frozen_encoder(adaptation, monkeypatch):
     config = _config()
     image = config.model.image
-    frozen = program.step_flops(config)
+    frozen = train_step.step_flops(config)
     objective = Adaptation(config)
     images = objective.batch()["image"]
     params = objective.abstract_parameters()[0]
@@ -95,10 +95,10 @@ def test_the_step_counts_no_backward_pass_of_a_frozen_encoder(adaptation, monkey
     tokens = (image.size // image.patch) ** 2
     records = dict(data__dataset__format="folder", data__dataset__path="of stored tokens")
     stored = _config(model__image__kind="precomputed", model__image__tokens=tokens, **records)
-    assert frozen == program.step_flops(stored) + flops.count(encode, params, images)
-    program._counted.cache_clear()
-    program._plan.cache_clear()
-    assert program.step_flops(config) > frozen + 1.5 * flops.count(encode, params, images)
+    assert frozen == train_step.step_flops(stored) + flops.count(encode, params, images)
+    train_step._counted.cache_clear()
+    train_step._optimizer_and_state.cache_clear()
+    assert train_step.step_flops(config) > frozen + 1.5 * flops.count(encode, params, images)
 
 
 def test_groups_have_their_own_rates_and_decay(adaptation):
@@ -204,7 +204,7 @@ def test_a_checkpoint_restores_with_frozen_parameters(adaptation, tmp_path):
     built, _, end, _ = _trained(config)
     checkpoints = Checkpoints(as_path(tmp_path), keep=1)
     checkpoints.save(jax.device_put(end), 3, RunRecord(config, b"a vocabulary", "data"))
-    restored = checkpoints.restore(3, built.plan)
+    restored = checkpoints.restore(3, built)
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored, end)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.load(tmp_path).params, end.evaluated_params)

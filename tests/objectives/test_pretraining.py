@@ -11,7 +11,7 @@ from coca_jax import config as config_lib
 from coca_jax import objectives
 from coca_jax.distributed import sharding
 from coca_jax.objectives import accumulation
-from coca_jax.trainer import program
+from coca_jax.trainer import train_step
 
 SOURCE = np.array([1, 0, 1, 1, 0, 1, 1, 0], np.int32)
 
@@ -27,7 +27,7 @@ def trained():
     """An objective with two sources, its loss compiled, parameters, a batch of eight."""
     config = _mixed(2, objective__pretraining__contrastive_weight=0.0)
     several = objectives.build(config, tiny.PAD)
-    params = jax.tree.map(np.asarray, program.build(config, tiny.mesh(1, 1, 1)).plan.init(0).params)
+    params = jax.tree.map(np.asarray, train_step.build(config, tiny.mesh(1, 1, 1)).init().params)
     loss = jax.jit(lambda batch: several.loss(params, batch, jax.random.key(0))[1])
     return several, loss, params, tiny.batch(config) | {"source": SOURCE}
 

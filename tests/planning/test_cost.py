@@ -18,7 +18,7 @@ from coca_jax.planning import cost, topology
 from coca_jax.planning import forecast as estimate
 from coca_jax.planning import table as report
 from coca_jax.planning.collectives import Traffic
-from coca_jax.trainer import program
+from coca_jax.trainer import train_step
 
 GIB = 2**30
 NO_ROOM = (
@@ -161,8 +161,8 @@ def test_a_compiled_program_that_cannot_be_read_is_planned_without_its_traffic(m
         def as_text(self):
             raise error
 
-    built = program.build(TINY, program.abstract_mesh(TINY, 4))
-    monkeypatch.setattr(program.Program, "compile", lambda self: Compiled())
+    built = train_step.build(TINY, train_step.abstract_mesh(TINY, 4))
+    monkeypatch.setattr(train_step.TrainStep, "compile", lambda self: Compiled())
     made = cost.compiled_cost(built, topology.parse("v5e:2x2"))
     assert made.traffic is None and made.sent is None and made.memory.peak == 3 * GIB and made.fits
     assert made.bounds.keys() == {"compute", "memory"} and made.step_seconds > 0
@@ -176,20 +176,18 @@ def test_a_step_that_does_not_fit_has_no_traffic(monkeypatch):
     def compile(self):
         raise jax.errors.JaxRuntimeError(NO_ROOM)
 
-    monkeypatch.setattr(program.Program, "compile", compile)
-    made = cost.compiled_cost(program.build(TINY, program.abstract_mesh(TINY, 4)), topology.parse("v5e:2x2"))
+    monkeypatch.setattr(train_step.TrainStep, "compile", compile)
+    made = cost.compiled_cost(train_step.build(TINY, train_step.abstract_mesh(TINY, 4)), topology.parse("v5e:2x2"))
     assert not made.fits and made.memory.peak == 300 * GIB and "not compiled" in report.table(made)
 
 
 def test_bytes_a_device_are_those_of_the_arrays_laid_out():
     tiny = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, mesh=MeshConfig(2, 4, 1)))
-    built = program.build(tiny, make_mesh(tiny.train.mesh, tiny.model))
-    laid_out = jax.tree.map(
-        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), built.plan.abstract.params
-    )
+    built = train_step.build(tiny, make_mesh(tiny.train.mesh, tiny.model))
+    laid_out = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), built.state.params)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(laid_out))
-    assert program.bytes_per_device(built.plan.abstract.params) == held
-    assert program.bytes_per_device(built.batch) == 64 // 8 * (16 * 16 * 3 + 8 * 4)
+    assert train_step.bytes_per_device(built.state.params) == held
+    assert train_step.bytes_per_device(built.batch) == 64 // 8 * (16 * 16 * 3 + 8 * 4)
 
 
 @pytest.fixture
@@ -209,7 +207,7 @@ def test_estimates_fall_with_what_is_kept_and_with_what_is_sharded(flops_by_rema
         model = dataclasses.replace(TINY.model, remat=remat)
         train = dataclasses.replace(TINY.train, microbatches=microbatches, mesh=MeshConfig(8 // fsdp, fsdp, 1))
         changed = dataclasses.replace(TINY, model=model, train=train)
-        memory = estimate.estimate(program.build(changed, program.abstract_mesh(changed, 8)), machine).memory
+        memory = estimate.estimate(train_step.build(changed, train_step.abstract_mesh(changed, 8)), machine).memory
         return memory.peak
 
     assert peak("none") > peak("dots") > peak("attention") > peak("full")

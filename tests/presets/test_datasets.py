@@ -20,7 +20,7 @@ from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets
-from coca_jax.trainer import program
+from coca_jax.trainer import train_step
 from tests.data import builders
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -92,13 +92,13 @@ def tiny(data):
 def three_steps():
     """Trains three steps on a config's data, with one compiled program for all; returns the losses."""
     mesh = jax.make_mesh((1, 1, 1), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1])
-    built = program.build(config_lib.from_config_dict(tiny({})), mesh)
+    built = train_step.build(config_lib.from_config_dict(tiny({})), mesh)
     compiled = built.compile()
 
     def train(config):
         vocabulary = train_vocabulary(itertools.islice(corpus.training_captions(config), 2_000), 300)
         batches = Pipeline(config, vocabulary).iterate()
-        state, losses = built.plan.init(0), []
+        state, losses = built.init(), []
         for batch in itertools.islice(batches, 3):
             placed = {
                 key: jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), batch[key])

@@ -15,7 +15,7 @@ from coca_jax.distributed import processes as hosts
 from coca_jax.distributed import sharding
 from coca_jax.distributed.mesh import make_mesh
 from coca_jax.storage.files import as_path
-from coca_jax.trainer import preemption, program
+from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.writers import MetricsWriter, Writer
@@ -57,7 +57,7 @@ def train(folder: pathlib.Path, c: config_lib.Config) -> int:
             def of_step(at):
                 return batches(c, rows, at)
 
-            Loop(program.build(c, mesh), record, of_step, checkpoints, writer, stop, lambda *_: None).run()
+            Loop(train_step.build(c, mesh), record, of_step, checkpoints, writer, stop, lambda *_: None).run()
     except preemption.Preempted:
         return preemption.EXIT_STATUS
     finally:

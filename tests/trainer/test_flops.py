@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from coca_jax.config import Config, ImageEncoderConfig, ModelConfig, PoolerConfig, TextConfig, TrainConfig
-from coca_jax.trainer import flops, program
+from coca_jax.trainer import flops, train_step
 
 
 def array(*shape):
@@ -118,5 +118,5 @@ def test_the_model_needs_what_arithmetic_says():
         + 2 * length * width * vocabulary
         + 2 * 2 * batch * width
     )
-    assert program.model_flops(config) == 3 * batch * forward
-    assert 4 / 3 > program.step_flops(config) / program.model_flops(config) > 1.2
+    assert train_step.model_flops(config) == 3 * batch * forward
+    assert 4 / 3 > train_step.step_flops(config) / train_step.model_flops(config) > 1.2

@@ -10,7 +10,7 @@ from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.models.image_encoder import resize_positions
 from coca_jax.trainer import initialization as warm_start
-from coca_jax.trainer import program, state
+from coca_jax.trainer import state, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 
 
@@ -25,10 +25,6 @@ def _config(**changes) -> config_lib.Config:
     return config_lib.from_config_dict(values)
 
 
-def _plan(config: config_lib.Config, mesh: jax.sharding.Mesh) -> state.StatePlan:
-    return program.build(config, mesh).plan
-
-
 def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(len(name)).normal(size=shape).astype(np.float32)
 
@@ -38,10 +34,10 @@ def first_stage(tmp_path_factory) -> tuple[str, dict]:
     """The folder of a run at 16 pixels that was saved at step 7, and its parameters."""
     folder = tmp_path_factory.mktemp("first")
     config, mesh = _config(), make_mesh(MeshConfig(fsdp=1))
-    plan = _plan(config, mesh)
+    step = train_step.build(config, mesh)
     with jax.set_mesh(mesh):
-        random = jax.tree_util.tree_map_with_path(lambda path, x: _value(str(path), x.shape), plan.abstract.params)
-        zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), plan.abstract)
+        random = jax.tree_util.tree_map_with_path(lambda path, x: _value(str(path), x.shape), step.state.params)
+        zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), step.state)
         saved = zeros.replace(params=jax.device_put(random, sharding.replicated(mesh)))
         checkpoints = Checkpoints(epath.Path(folder), keep=1)
         checkpoints.save(saved, 7, RunRecord(config, b"vocabulary", "fingerprint"))
@@ -51,10 +47,10 @@ def first_stage(tmp_path_factory) -> tuple[str, dict]:
 
 def _start(config: config_lib.Config, *shape: int) -> state.TrainState:
     mesh = make_mesh(MeshConfig(*(shape or (2, 2, 2))))
-    plan = _plan(config, mesh)
+    step = train_step.build(config, mesh)
     with jax.set_mesh(mesh):
-        found = warm_start.initial_state(config, plan, mesh)
-    jax.tree.map(lambda x, wanted: (x.sharding == wanted.sharding) or pytest.fail(str(wanted)), found, plan.abstract)
+        found = warm_start.initial_state(step)
+    jax.tree.map(lambda x, wanted: (x.sharding == wanted.sharding) or pytest.fail(str(wanted)), found, step.state)
     return found
 
 

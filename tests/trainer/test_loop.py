@@ -12,7 +12,7 @@ import tiny
 
 from coca_jax.distributed import chips
 from coca_jax.errors import CocaError
-from coca_jax.trainer import loop, program
+from coca_jax.trainer import loop, train_step
 from coca_jax.trainer.preemption import Preemption
 from coca_jax.trainer.writers import Writer
 
@@ -21,29 +21,32 @@ def test_a_log_line_has_the_utilisation_where_the_chips_peak_is_known(monkeypatc
     known = dataclasses.replace(chips.chip("h100"), flops=1e12, kinds=(jax.devices()[0].device_kind,))
     monkeypatch.setattr(chips, "_CHIPS", (known,))
     config = tiny.config()
-    clock = loop.Clock(loop._utilisation(config), time.perf_counter() - 2.0)
-    clock.steps = 10
-    line = clock.line(config.train.batch_size)
+    train_step.model_flops(config)  # counted once, and then known
+    line = loop.Clock(time.perf_counter() - 2.0, steps=10).line(config)
     # Model FLOPs done in two seconds, over what all chips could have done in them.
-    done, possible = 10 * program.model_flops(config), 2.0 * 1e12 * jax.device_count()
+    done, possible = 10 * train_step.model_flops(config), 2.0 * 1e12 * jax.device_count()
     assert line["mfu"] == pytest.approx(done / possible, rel=0.01)
     assert line["pairs_per_second"] == pytest.approx(10 * config.train.batch_size / 2, rel=0.01)
 
 
 def test_where_it_is_not_known_nothing_is_claimed():
-    assert loop._utilisation(tiny.config()) is None
-    assert "mfu" not in loop.Clock(None, time.perf_counter() - 1.0).line(8)
+    assert "mfu" not in loop.Clock().line(tiny.config())
 
 
 def _loop(monkeypatch, step, batch):
     """A loop of two steps whose compiled step is `jax.jit(step)`, on this batch; only what the steps need."""
     config = tiny.config(train__steps=2, train__log_every=1)
-    monkeypatch.setattr(loop.Loop, "_compile", lambda self: jax.jit(step))
-    monkeypatch.setattr(loop.Loop, "_next", lambda self, batches, clock: batch)
+    monkeypatch.setattr(loop.Loop, "_next", lambda self, batches: batch)
     saved = []
     checkpoints = types.SimpleNamespace(check=lambda: None, save=lambda state, step, record: saved.append(step))
     made = loop.Loop(
-        types.SimpleNamespace(config=config), None, lambda start: None, checkpoints, Writer(), Preemption(), None
+        types.SimpleNamespace(config=config, compile=lambda: jax.jit(step)),
+        None,
+        lambda start: None,
+        checkpoints,
+        Writer(),
+        Preemption(),
+        None,
     )
     return made, saved
 

@@ -1,6 +1,7 @@
 """The step is the same step on every mesh and in any number of microbatches, and lays out what it should."""
 
 import collections
+import dataclasses
 import functools
 import re
 
@@ -14,7 +15,7 @@ from coca_jax import config as config_lib
 from coca_jax import objectives
 from coca_jax.distributed import sharding
 from coca_jax.objectives.base import Objective
-from coca_jax.trainer import program, state, step
+from coca_jax.trainer import state, train_step
 
 BATCH, STEPS = 16, 5
 
@@ -33,33 +34,37 @@ def _keeps_gradients(chain: optax.GradientTransformation) -> optax.GradientTrans
 
 def _by_name(tree) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.array(leaf) for path, leaf in leaves}
+
+
+def _step(shape: tuple[int, int, int], microbatches: int = 1) -> train_step.TrainStep:
+    config, mesh = _config(train__microbatches=microbatches), tiny.mesh(*shape)
+    built = train_step.build(config, mesh, tiny.PAD)
+    chain = _keeps_gradients(built.optimizer)
+    return dataclasses.replace(
+        built,
+        optimizer=chain,
+        state=state.abstract_state(built.objective, chain, False, mesh),
+        function=train_step.step_function(config, built.objective, chain),
+    )
 
 
 @functools.cache
 def _start() -> state.TrainState:
     """The state at step 0, made on one device."""
-    config, mesh = _config(), tiny.mesh(1, 1, 1)
-    objective = objectives.build(config, tiny.PAD)
-    chain = _keeps_gradients(program.optimizer_of(config, objective))
-    with jax.set_mesh(mesh):
-        return jax.tree.map(np.asarray, state.plan(objective, chain, False, mesh).init(config.train.seed))
+    step = _step((1, 1, 1))
+    with jax.set_mesh(step.mesh):
+        return jax.tree.map(np.array, step.init())
 
 
 @functools.cache
 def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
     """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
-    config, mesh = _config(train__microbatches=microbatches), tiny.mesh(*shape)
-    objective = objectives.build(config, tiny.PAD)
-    chain = _keeps_gradients(program.optimizer_of(config, objective))
-    plan = state.plan(objective, chain, False, mesh)
-    function = step.train_step(config, objective, chain)
-    with jax.set_mesh(mesh):
-        sharding.check_batch_size(mesh, BATCH, microbatches)
-        batch = jax.device_put(tiny.batch(config), sharding.batch_sharding(mesh))
-        placed = jax.tree.map(lambda x: x.sharding, plan.abstract)
-        lowered = jax.jit(function, out_shardings=(placed, None)).lower(plan.abstract, batch)
-        compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})  # fast to compile
+    step = _step(shape, microbatches)
+    with jax.set_mesh(step.mesh):
+        batch = jax.device_put(tiny.batch(step.config), sharding.batch_sharding(step.mesh))
+        placed = jax.tree.map(lambda x: x.sharding, step.state)
+        compiled = step.lower().compile({"xla_backend_optimization_level": 0})  # fast to compile
         current, history, gradients = jax.device_put(_start(), placed), [], None
         for _ in range(STEPS):
             current, metrics = compiled(current, batch)
@@ -81,6 +86,7 @@ def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, 
     # XLA says so where it finds no way between two layouts but to make an activation whole on every device.
     assert "rematerialization" not in capfd.readouterr().err
     assert found[-1]["loss"] < found[0]["loss"]
+    start = _by_name(_start().params)
     for a, b in zip(found, expected, strict=True):
         assert a.keys() == b.keys()
         for key in b:
@@ -90,13 +96,16 @@ def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, 
         if not name.endswith("key/bias"):  # its gradient is rounding errors alone, which Adam scales up to its rate
             largest = np.abs(gradient).max()
             np.testing.assert_allclose(gradients[name], gradient, atol=2e-3 * largest, err_msg=name)  # small ones too
-            np.testing.assert_allclose(params[name], expected_params[name], atol=1e-5, err_msg=name)
+            # Adam divides a gradient by its own size: of one near zero, the order of the sums decides much of the step.
+            # So the whole array's way from the start is compared, with its length.
+            way = np.linalg.norm(expected_params[name] - start[name])
+            assert np.linalg.norm(params[name] - expected_params[name]) < 0.01 * way, name
 
 
 def test_every_mesh_starts_alike():
     config, mesh = _config(), tiny.mesh(2, 2, 2)
     with jax.set_mesh(mesh):
-        found = program.build(config, mesh).plan.init(0)
+        found = train_step.build(config, mesh).init()
     jax.tree.map(np.testing.assert_array_equal, found.params, _start().params)
 
 
@@ -105,9 +114,9 @@ def test_every_mesh_starts_alike():
 
 def _step_constraints(**changes) -> tuple[collections.Counter, Objective]:
     config, mesh = _config(**changes), tiny.mesh(2, 2, 2)
-    built = program.build(config, mesh, tiny.PAD)
+    built = train_step.build(config, mesh, tiny.PAD)
     with jax.set_mesh(mesh):
-        jaxpr = jax.make_jaxpr(built.step)(built.plan.abstract, tiny.batch(config)).jaxpr
+        jaxpr = jax.make_jaxpr(built.function)(built.state, tiny.batch(config)).jaxpr
     return collections.Counter(map(tuple, tiny.constraints(jaxpr))), built.objective
 
 
@@ -174,5 +183,5 @@ def test_a_trace_without_a_mesh_is_not_taken_for_one_with():
 def test_a_mesh_that_a_parameter_does_not_fit_is_refused_before_anything_compiles():
     objective = objectives.build(_config(model__width=24, model__heads=2))
     with pytest.raises(sharding.CocaError, match=re.escape("image_encoder/layers/blocks/attention/key/")) as caught:
-        state.plan(objective, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
+        state.abstract_state(objective, optax.sgd(0.1), False, tiny.mesh(1, 2, 4))
     assert "has heads = 2, which does not divide over tensor = 4: set train.mesh.tensor" in str(caught.value)

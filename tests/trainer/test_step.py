@@ -14,7 +14,7 @@ from coca_jax.config import OptimizerConfig
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.distributed import sharding
 from coca_jax.objectives import base
-from coca_jax.trainer import optimizer, program, state, step
+from coca_jax.trainer import optimizer, state, train_step
 
 CAPTIONS = [
     "a red three",
@@ -33,18 +33,12 @@ class Run:
 
     def __init__(self, config, mesh, batch, quick: bool = False):
         self.mesh = mesh
-        built = program.build(config, mesh, tiny.PAD)
-        self.model, self.plan, self.function = built.objective.model, built.plan, built.step
+        built = train_step.build(config, mesh, tiny.PAD)
+        self.model = built.objective.model
         with jax.set_mesh(mesh):
             self.batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.batch)
-            if quick:
-                placed = jax.tree.map(lambda x: x.sharding, self.plan.abstract)
-                lowered = jax.jit(self.function, out_shardings=(placed, None)).lower(self.plan.abstract, abstract)
-                self.compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
-            else:
-                self.compiled = step.compile_step(self.function, self.plan.abstract, abstract)
-            self.state = self.plan.init(config.train.seed)
+            self.compiled = built.lower().compile({"xla_backend_optimization_level": 0} if quick else None)
+            self.state = built.init()
 
     def train(self, steps: int) -> list[dict[str, float]]:
         history = []
@@ -185,13 +179,13 @@ def test_the_abstract_state_is_the_real_one(name):
         model__text__vocabulary_size=256,
     )
     mesh = tiny.mesh(2, 2, 2)
-    plan = program.build(config, mesh).plan
-    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(plan.abstract))
+    built = train_step.build(config, mesh)
+    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(built.state))
     with jax.set_mesh(mesh):
-        real = plan.init(0)
-    assert jax.tree.structure(real) == jax.tree.structure(plan.abstract)
+        real = built.init()
+    assert jax.tree.structure(real) == jax.tree.structure(built.state)
     factored = 0
-    for (path, x), spec in zip(jax.tree_util.tree_leaves_with_path(real), jax.tree.leaves(plan.abstract), strict=True):
+    for (path, x), spec in zip(jax.tree_util.tree_leaves_with_path(real), jax.tree.leaves(built.state), strict=True):
         where = jax.tree_util.keystr(path)
         assert (x.shape, x.dtype) == (spec.shape, spec.dtype), where
         assert x.sharding == spec.sharding and x.sharding.mesh == mesh, where
@@ -275,7 +269,7 @@ def test_the_key_depends_on_seed_and_step():
         seeded = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
         params = {"kernel": jnp.ones(2)}
         chain = tiny.chain(config.optimizer, 10, params)
-        function = jax.jit(step.train_step(seeded, Draws(), chain))
+        function = jax.jit(train_step.step_function(seeded, Draws(), chain))
         current = state.TrainState(jnp.zeros((), jnp.int32), params, None, chain.init(params))
         found = []
         for _ in range(3):
@@ -297,9 +291,9 @@ def test_the_key_depends_on_seed_and_step():
 )
 def test_no_array_is_broadcast_for_want_of_an_axis(changes):
     config, mesh = tiny.config(**changes), tiny.mesh(2, 2, 2)
-    built = program.build(config, mesh)
-    with jax.set_mesh(mesh), jax.numpy_rank_promotion("raise"):
-        jax.make_jaxpr(built.step)(built.plan.abstract, built.batch)
+    built = train_step.build(config, mesh)
+    with jax.set_mesh(mesh):
+        jax.make_jaxpr(built.function)(built.state, built.batch)  # with numpy_rank_promotion, see conftest.py
 
 
 # The whole thing learns

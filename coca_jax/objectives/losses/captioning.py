@@ -24,10 +24,8 @@ def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.
     chex.assert_rank(ids_BL, 2)
     chex.assert_equal_shape([ids_BL, valid_BL])
 
-    def shift(x):
-        return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
-
-    return shift(ids_BL), shift(valid_BL)
+    labels_BL, mask_BL = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (ids_BL, valid_BL))
+    return labels_BL, mask_BL
 
 
 def continuation_mask(mask_BL: jax.Array, key: jax.Array) -> jax.Array:
@@ -56,15 +54,7 @@ def captioning_sums(
 
     The caller divides by the global batch's number of labels. `positions_per_chunk` text positions are computed at a
     time, and each chunk's logits again in the backward pass: logits [B, L, V] never exist in full. Chunks run along the
-    text, so that the batch stays sharded as it is.
-
-    Args:
-      hidden_BLD: input of the softmax, in the compute dtype.
-      kernel_DV, bias_V: output projection, float32.
-      labels_BL, mask_BL: see `next_tokens`.
-
-    Returns:
-      Two float32 arrays [B].
+    text, so that the batch stays sharded as it is. `labels_BL` and `mask_BL` are those of `next_tokens`.
 
     >>> uniform = captioning_sums(jnp.ones((1, 3, 2)), jnp.zeros((2, 5)), jnp.zeros(5), jnp.ones((1, 3), int),
     ...                           jnp.array([[True, True, False]]))

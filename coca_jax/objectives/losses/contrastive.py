@@ -20,13 +20,9 @@ def contrastive_loss(
 
         L = -1/(2N) Σ_i [ log( exp(x_i·y_i / T) / Σ_j exp(x_i·y_j / T) ) + log( exp(y_i·x_i / T) / Σ_j exp(y_i·x_j / T) ) ]
 
-    with images x, texts y and temperature T. The paper prints the two sums over N; Google's public code divides by 2N,
-    as here (docs/decisions.md). Each device compares its own rows with the embeddings of all devices,
-    `columns_per_chunk` at a time: no N x N array is ever resident. Outside a mesh the same runs on one device.
-
-    Args:
-      image_NE, text_NE: L2-normalised, float32; row i of one belongs to row i of the other.
-      temperature: scalar that divides the similarities.
+    with images x, texts y (L2-normalised, float32) and temperature T. The paper prints the two sums over N; Google's
+    public code divides by 2N, as here (docs/decisions.md). Each device compares its own rows with the embeddings of all
+    devices, `columns_per_chunk` at a time: no N x N array is ever resident.
 
     Returns:
       The scalar loss, and the share of images whose own text is the most similar one (a tie counts as wrong).

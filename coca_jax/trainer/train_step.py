@@ -1,0 +1,174 @@
+"""The train step of a config: a pure function of state and batch, and all that it is compiled with.
+
+Training, plans and benchmarks build it here, so that a plan describes the step that is trained.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from coca_jax import objectives
+from coca_jax.config import Config, MeshConfig
+from coca_jax.distributed import sharding
+from coca_jax.distributed.mesh import MESH_AXES, mesh_shape
+from coca_jax.objectives import accumulation
+from coca_jax.objectives.base import FROZEN, Batch, Metrics, Objective, from_names, labels_of, merge, split
+from coca_jax.trainer import flops, optimizer
+from coca_jax.trainer.state import TrainState, abstract_state, fresh_state
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """A step on a mesh whose devices need not exist; nothing in it is an array.
+
+    Attributes:
+      mesh: a Mesh, or an AbstractMesh, for which nothing can be compiled.
+      state: shapes, dtypes and shardings of the state; also the target of every restore.
+      batch: those of a global batch.
+      function: (state, batch) -> (state, metrics), to be traced under `jax.set_mesh`.
+    """
+
+    config: Config
+    mesh: Any
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    batch: dict[str, jax.ShapeDtypeStruct]
+    function: StepFunction
+
+    def init(self) -> TrainState:
+        """The state at step 0; each array is made where it lives, nothing is ever held unsharded."""
+        average, seed = self.state.average is not None, self.config.train.seed
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        return jax.jit(lambda: fresh_state(self.objective, self.optimizer, average, seed), out_shardings=shardings)()
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step, ready to be compiled; the old state's memory becomes the new one's."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.state)
+        jitted = jax.jit(self.function, donate_argnums=0, out_shardings=(shardings, None))
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(self.state, self.batch)
+
+    def compile(self) -> jax.stages.Compiled:
+        """The step, compiled for the mesh's devices. What the compiler raises goes through."""
+        with jax.set_mesh(self.mesh):
+            return self.lower().compile()
+
+
+def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> TrainStep:
+    """The train step of a config on a mesh.
+
+    Args:
+      pad_id: the vocabulary's. It is a constant in the program, whose cost is the same for every id.
+
+    Raises:
+      CocaError: they do not fit each other.
+    """
+    sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
+    objective = objectives.build(config, pad_id)
+    # A search builds many steps that differ in what the state does not depend on.
+    plain = _replaced(config, mesh=MeshConfig(), microbatches=1)
+    plain = dataclasses.replace(plain, model=dataclasses.replace(config.model, remat="none"))
+    chain, state = _optimizer_and_state(plain, mesh)
+    placed = sharding.batch_sharding(mesh)
+    batch = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed) for key, x in objective.batch().items()}
+    return TrainStep(config, mesh, objective, chain, state, batch, step_function(config, objective, chain))
+
+
+@functools.lru_cache(maxsize=8)
+def _optimizer_and_state(config: Config, mesh: Mesh | AbstractMesh) -> tuple[optax.GradientTransformation, TrainState]:
+    objective = objectives.build(config)
+    chain = optimizer_of(config, objective)
+    return chain, abstract_state(objective, chain, bool(config.optimizer.ema_decay), mesh)
+
+
+def optimizer_of(config: Config, objective: Objective) -> optax.GradientTransformation:
+    """The optimiser of the objective's trained parameters."""
+    labels = labels_of(objective, objective.abstract_parameters()[0])
+    trained = from_names({name: label for name, label in labels.items() if label != FROZEN})
+    return optimizer.build(config.optimizer, config.train.steps, objective.groups, trained)
+
+
+def step_function(config: Config, objective: Objective, chain: optax.GradientTransformation) -> StepFunction:
+    """The function (state, batch) -> (state, metrics) of an objective and its optimiser.
+
+    Its randomness is fold_in(seed, step): there is no generator state to save. Frozen parameters are constants of it.
+    """
+    gradients_of = accumulation.gradients(objective, config.train.microbatches)
+    schedules = {
+        "learning_rate" if len(objective.groups) == 1 else f"learning_rate/{name}": optimizer.learning_rate(
+            config.optimizer, group.peak_learning_rate, config.train.steps
+        )
+        for name, group in objective.groups.items()
+    }
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        trained, frozen = split(objective, state.params)
+        gradients, metrics = gradients_of(trained, frozen, batch, key)
+        updates, opt_state = chain.update(gradients, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        average = state.average
+        if average is not None:
+            # Warmed up like TensorFlow's: early averages forget the random start quickly.
+            rate = jnp.minimum(config.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            average = optax.incremental_update(trained, average, 1.0 - rate)
+        metrics |= {"gradient_norm": optax.tree.norm(gradients)}
+        metrics |= {name: schedule(state.step) for name, schedule in schedules.items()}
+        return TrainState(state.step + 1, merge(trained, frozen), average, opt_state), metrics
+
+    return step
+
+
+def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
+    """The mesh that `make_mesh` would choose for so many devices, without the devices."""
+    shape = mesh_shape(config.train.mesh, config.model, devices)
+    return AbstractMesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that the arrays of a tree of sharded ShapeDtypeStructs take on each device, before the device pads them."""
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def step_flops(config: Config) -> float:
+    """FLOPs that one step computes on all devices together, what is rematerialised included; whatever the mesh."""
+    train = config.train
+    parts = 2 if train.microbatches % 2 == 0 else train.microbatches  # two cost as much as many, and are counted once
+    return _counted(_replaced(config, mesh=MeshConfig(), microbatches=parts), False)
+
+
+def model_flops(config: Config) -> float:
+    """FLOPs that one step needs by convention: three times those of the forward pass (PaLM, arXiv 2204.02311, app. B).
+    Model FLOPs utilisation (MFU) counts no others."""
+    return 3 * _counted(_replaced(config, mesh=MeshConfig(), microbatches=1), True)
+
+
+def _replaced(config: Config, **train: Any) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+@functools.cache
+def _counted(config: Config, forward: bool) -> float:
+    """FLOPs of the step, or of its forward pass alone, on one device."""
+    mesh = abstract_mesh(config, 1)
+    step = build(config, mesh)
+
+    def loss(params, batch):
+        return step.objective.loss(params, batch, jax.random.key(0))[0]
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        if forward:
+            return flops.count(loss, step.state.params, step.batch)
+        return flops.count(step.function, step.state, step.batch)
