@@ -30,7 +30,7 @@ from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.model_info import write_model_info
 from coca_jax.trainer.workdir import Claim, writing
-from coca_jax.trainer.writers import MetricsWriter, Writer
+from coca_jax.trainer.writers import MetricsWriter
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +81,12 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
-        writer = Writer()
+        writer = None
         if hosts.is_first():
             write_model_info(folder / "model_info.txt", *built.objective.abstract_parameters())
             writer = MetricsWriter(folder, last, config.train.steps, config.train.tensorboard)
+            stack.callback(writer.close)
         stack.callback(_log_skipped, pipeline, bool(config.data.mixture))
-        stack.callback(writer.close)
         stack.enter_context(jax.set_mesh(mesh))
         evaluate = _evaluate(evaluation, config, folder, vocabulary, mesh, writer, stop)
         record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
@@ -99,7 +99,7 @@ def _evaluate(
     folder: epath.Path,
     vocabulary: Vocabulary,
     mesh: jax.sharding.Mesh,
-    writer: Writer,
+    writer: MetricsWriter | None,
     stop: preemption.Preemption,
 ) -> Callable[[int, Any], None]:
     """A function (step, parameters) that evaluates them and writes the results; a failed evaluation leaves the last ones."""
@@ -110,9 +110,9 @@ def _evaluate(
         if results is None:
             return
         _ = coca.digest  # made by all processes together, for the first to write it
-        writer.write_evaluation(step, flat_metrics(results))
-        writer.flush()  # the report reads the written lines
-        if hosts.is_first():
+        if writer:
+            writer.write_evaluation(step, flat_metrics(results))
+            writer.flush()  # the report reads the written lines
             for key, value in flat_metrics(results).items():
                 _log.info("%s = %.4g", key, value)
             write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))

@@ -9,29 +9,17 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of a chip.
-
-    Attributes:
-      flops: peak dense bfloat16 FLOP/s.
-      hbm: bytes that a program can use of the chip's memory.
-      hbm_bandwidth: bytes/s.
-      network_bandwidth: bytes/s that a chip can send to its neighbours over all its fast links together (TPU: ICI,
-        NVIDIA: NVLink), one way.
-      kinds: prefixes of jax' `device_kind` for it.
-      torus: axes of the network between TPU chips; 0: a switch.
-      slices: prefix of Cloud TPU's names of slices, which a number of chips, or cores, follows: "v4-4096".
-      units: chips or cores a chip that such a name counts: 1, or 2 if it counts cores.
-    """
+    """Figures of a chip, in FLOP/s, bytes and bytes/s."""
 
     name: str
-    flops: float
-    hbm: int
+    flops: float  # peak, dense, bfloat16
+    hbm: int  # that a program can use
     hbm_bandwidth: float
-    network_bandwidth: float
-    kinds: tuple[str, ...]
-    torus: int = 0
-    slices: str = ""
-    units: int = 1
+    network_bandwidth: float  # to all neighbours together over the fast links (TPU: ICI, NVIDIA: NVLink), one way
+    kinds: tuple[str, ...]  # prefixes of jax' `device_kind` for it
+    torus: int = 0  # axes of the network between TPU chips; 0: a switch
+    slices: str = ""  # prefix of Cloud TPU's names of slices, which a number of chips, or cores, follows: "v4-4096"
+    units: int = 1  # chips or cores a chip that such a name counts: 1, or 2 if it counts cores
 
 
 # TPUs: docs.cloud.google.com/tpu/docs/{v4,v5p,v5e,v6e}, read 2026-11, whose "bidirectional" network figures are halved.
@@ -49,15 +37,11 @@ _CHIPS = (
 
 
 def chip(name: str) -> Chip:
-    """The chip of a name.
-
-    Raises:
-      CocaError: the name is unknown.
-    """
-    for known in _CHIPS:
-        if known.name == name.lower():
-            return known
-    raise CocaError(f"there are no figures for a chip {name!r}: choose one of {', '.join(c.name for c in _CHIPS)}")
+    """The chip of a name; a CocaError if it is unknown."""
+    chips = {chip.name: chip for chip in _CHIPS}
+    if name.lower() not in chips:
+        raise CocaError(f"there are no figures for a chip {name!r}: choose one of {', '.join(chips)}")
+    return chips[name.lower()]
 
 
 def of_device_kind(kind: str) -> Chip | None:

@@ -85,10 +85,6 @@ class Objective(abc.ABC):
             loss, metrics = loss + coupled_loss, metrics | more
         return loss, {"loss": loss, **metrics}
 
-    def init(self, key: jax.Array) -> Any:
-        """Fresh float32 parameters as a plain nested dict."""
-        return coca.init(self.model, key)
-
     def abstract_parameters(self) -> tuple[Any, Any]:
         """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes."""
         return coca.abstract_parameters(self.model)

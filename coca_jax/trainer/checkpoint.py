@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,33 +34,21 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """A checkpoint's description of its run, beside the arrays.
-
-    Attributes:
-      config: the resolved configuration.
-      vocabulary: the SentencePiece model's bytes.
-      data_fingerprint: identifies the training records, so that a resumed run reads the same ones.
-    """
+    """A checkpoint's description of its run, beside the arrays."""
 
     config: Config
-    vocabulary: bytes
-    data_fingerprint: str
+    vocabulary: bytes  # the SentencePiece model
+    data_fingerprint: str  # identifies the training records, so that a resumed run reads the same ones
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of the run in a folder. The oldest but `keep` are deleted once a newer one is complete.
 
-    Args:
-      folder: the run's folder.
-      keep: how many are kept; the oldest are deleted only after a newer one is complete.
-
-    Raises:
-      CocaError: the folder is in a bucket, and the package that reads buckets is not installed.
+    `save`, `check` and `close` raise the errors of the system and of tensorstore: see `workdir.writing`.
     """
 
     def __init__(self, folder: epath.Path, keep: int):
         _check_access(folder)
-        self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(folder / FOLDER, options=options)
 
@@ -69,11 +56,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, step: int, record: RunRecord) -> None:
-        """Starts to save; returns when `state` may be overwritten. A save of the same step is not repeated.
-
-        Raises:
-          CocaError: the folder cannot be written; so do `check` and `close`.
-        """
+        """Starts to save; returns when `state` may be overwritten. A save of the same step is not repeated."""
         if step in self._manager.all_steps():
             return
         items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
@@ -86,8 +69,7 @@ class Checkpoints:
             "vocabulary": base64.b64encode(record.vocabulary).decode(),
         }
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        with self._writing():
-            self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
+        self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
 
     def restore(self, number: int, step: TrainStep) -> TrainState:
         """The state at step `number`. An average that the run has not kept so far begins at the parameters.
@@ -110,28 +92,12 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises the error of a background save, if there was one."""
-        with self._writing():
-            self._manager.check_for_errors()
+        self._manager.check_for_errors()
 
     def close(self) -> None:
         """Waits for the save that is under way."""
-        with self._writing():
-            self._manager.wait_until_finished()
-            self._manager.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError) as error:  # tensorstore reports the system's errors as ValueErrors
-            known = re.search(r"([^:]*) \[os_error_code=", str(error))
-            if not known and not isinstance(error, OSError):
-                raise
-            reason = known[1].strip() if known else getattr(error, "strerror", None) or str(error)
-            raise CocaError(
-                f"a checkpoint cannot be written to {self._folder} ({reason}): make room or permit it, and the same "
-                "command continues from the last good one"
-            ) from error
+        self._manager.wait_until_finished()
+        self._manager.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +123,8 @@ def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Rest
         record = _record(manager, step)
         objective = objectives.build(record.config)
         params, logical = objective.abstract_parameters()
-        if mesh is None:
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            placed = jax.tree.map(lambda _: device, params)
-        else:
-            placed = shardings(mesh, logical)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = shardings(mesh, logical) if mesh else jax.tree.map(lambda _: device, params)
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, placed)
         trained, frozen = split(objective, target)
         averaged = bool(record.config.optimizer.ema_decay)

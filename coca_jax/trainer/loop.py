@@ -36,7 +36,7 @@ from coca_jax.trainer.initialization import initial_state
 from coca_jax.trainer.preemption import Preempted, Preemption
 from coca_jax.trainer.state import TrainState
 from coca_jax.trainer.train_step import TrainStep, model_flops
-from coca_jax.trainer.writers import Writer
+from coca_jax.trainer.writers import MetricsWriter
 
 _log = logging.getLogger(__name__)
 
@@ -67,26 +67,19 @@ class Clock:
 
 @dataclasses.dataclass
 class Loop:
-    """A run's parts, and the loop over them.
-
-    Attributes:
-      batches: from a step to the iterator of this process's rows of the batches from that step on.
-      evaluate: called with (step, parameters) every `train.evaluate_every` steps; it writes its own results.
-      check: called at each step; it raises if the run must not go on.
-      data_metrics: figures of the data for the log, after so many steps.
-      pending: the steps whose metrics have not been read yet, with these.
-    """
+    """A run's parts, and the loop over them."""
 
     step: TrainStep
     record: RunRecord
-    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]  # this process's rows of the batches from a step on
     checkpoints: Checkpoints
-    writer: Writer
+    writer: MetricsWriter | None  # of the first process
     preemption: Preemption
-    evaluate: Callable[[int, Any], None]
-    check: Callable[[], None] = lambda: None
-    data_metrics: Callable[[int], dict[str, float]] = lambda step: {}
+    evaluate: Callable[[int, Any], None]  # called with step and parameters; it writes its own results
+    check: Callable[[], None] = lambda: None  # called at each step; raises if the run must not go on
+    data_metrics: Callable[[int], dict[str, float]] = lambda step: {}  # for the log, after so many steps
     clock: Clock = dataclasses.field(init=False, default_factory=Clock)
+    # Steps whose metrics have not been read yet, and these.
     pending: collections.deque[tuple[int, Any]] = dataclasses.field(init=False, default_factory=collections.deque)
 
     def run(self) -> TrainState:
@@ -95,7 +88,8 @@ class Loop:
         Raises:
           Preempted: the process received a signal; the state is saved.
           DataError: the data cannot be read; the state is saved (not with several processes).
-          CocaError: the loss is not finite, or the folder cannot be written; the last good checkpoint is as it was.
+          CocaError: the loss is not finite; the last good checkpoint is as it was.
+          OSError, ValueError: the folder cannot be written; likewise.
         """
         start = self.checkpoints.latest_step() or 0
         if start:
@@ -174,14 +168,17 @@ class Loop:
                 f"the loss of step {step} is {loss}: lower --config.optimizer.peak_learning_rate or set "
                 f"--config.optimizer.clip_norm=1.0, and start again from the last checkpoint with the same command"
             )
-        self.writer.progress(step)
+        if self.writer:
+            self.writer.progress(step)
         if step % config.train.log_every == 0 or step == config.train.steps:
             values |= self.data_metrics(step) | self.clock.line(config)
             self.clock = Clock()
-            self.writer.write(step, values)
+            if self.writer:
+                self.writer.write(step, values)
 
     def _save(self, state: TrainState, step: int) -> None:
         self._log_all()  # first: no state with a broken loss is saved, and a restart does not write these lines again
-        self.writer.flush()
+        if self.writer:
+            self.writer.flush()
         if step:
             self.checkpoints.save(state, step, self.record)

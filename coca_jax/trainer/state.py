@@ -9,22 +9,18 @@ from flax import struct
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from coca_jax.distributed.sharding import check_parameters, replicated, shardings
+from coca_jax.models import coca
 from coca_jax.objectives.base import Objective, merge, split
 
 
 @struct.dataclass
 class TrainState:
-    """Attributes:
-    step: int32 scalar, the number of steps taken.
-    params: plain nested dict, float32; the frozen ones among them.
-    average: exponential moving average of the trained parameters, None where `ema_decay` is 0.
-    opt_state: optax' state, of the trained parameters.
-    """
+    """What a step takes and returns."""
 
-    step: jax.Array
-    params: Any
-    average: Any
-    opt_state: Any
+    step: jax.Array  # int32 scalar, the number of steps taken
+    params: Any  # plain nested dict, float32; the frozen ones among them
+    average: Any  # exponential moving average of the trained parameters, None where `ema_decay` is 0
+    opt_state: Any  # optax' state, of the trained parameters
 
     @property
     def evaluated_params(self) -> Any:
@@ -34,7 +30,7 @@ class TrainState:
 
 def fresh_state(objective: Objective, optimizer: optax.GradientTransformation, average: bool, seed: int) -> TrainState:
     """The state at step 0. Its average, if it keeps one, begins at the parameters."""
-    params = objective.init(jax.random.key(seed))
+    params = coca.init(objective.model, jax.random.key(seed))
     trained, _ = split(objective, params)
     return TrainState(jnp.zeros((), jnp.int32), params, trained if average else None, optimizer.init(trained))
 

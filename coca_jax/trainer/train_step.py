@@ -5,12 +5,12 @@ Training, plans and benchmarks build it here, so that a plan describes the step 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
@@ -28,22 +28,15 @@ StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """A step on a mesh whose devices need not exist; nothing in it is an array.
-
-    Attributes:
-      mesh: a Mesh, or an AbstractMesh, for which nothing can be compiled.
-      state: shapes, dtypes and shardings of the state; also the target of every restore.
-      batch: those of a global batch.
-      function: (state, batch) -> (state, metrics), to be traced under `jax.set_mesh`.
-    """
+    """A step on a mesh whose devices need not exist; nothing in it is an array."""
 
     config: Config
-    mesh: Any
+    mesh: Any  # a Mesh, or an AbstractMesh, for which nothing can be compiled
     objective: Objective
     optimizer: optax.GradientTransformation
-    state: TrainState
-    batch: dict[str, jax.ShapeDtypeStruct]
-    function: StepFunction
+    state: TrainState  # shapes, dtypes and shardings; also the target of every restore
+    batch: dict[str, jax.ShapeDtypeStruct]  # those of a global batch
+    function: StepFunction  # to be traced under `jax.set_mesh`
 
     def init(self) -> TrainState:
         """The state at step 0; each array is made where it lives, nothing is ever held unsharded."""
@@ -51,24 +44,16 @@ class TrainStep:
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         return jax.jit(lambda: fresh_state(self.objective, self.optimizer, average, seed), out_shardings=shardings)()
 
-    def lower(self) -> jax.stages.Lowered:
-        """The step, ready to be compiled; the old state's memory becomes the new one's."""
+    def compile(self, options: dict[str, Any] | None = None) -> jax.stages.Compiled:
+        """The step, compiled for the mesh's devices; the old state's memory becomes the new one's."""
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         jitted = jax.jit(self.function, donate_argnums=0, out_shardings=(shardings, None))
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.state, self.batch)
-
-    def compile(self) -> jax.stages.Compiled:
-        """The step, compiled for the mesh's devices. What the compiler raises goes through."""
-        with jax.set_mesh(self.mesh):
-            return self.lower().compile()
+            return jitted.lower(self.state, self.batch).compile(options)
 
 
 def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> TrainStep:
-    """The train step of a config on a mesh.
-
-    Args:
-      pad_id: the vocabulary's. It is a constant in the program, whose cost is the same for every id.
+    """The train step of a config on a mesh, for a vocabulary with this pad, on which no cost depends.
 
     Raises:
       CocaError: they do not fit each other.
@@ -87,15 +72,10 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> TrainSt
 @functools.lru_cache(maxsize=8)
 def _optimizer_and_state(config: Config, mesh: Mesh | AbstractMesh) -> tuple[optax.GradientTransformation, TrainState]:
     objective = objectives.build(config)
-    chain = optimizer_of(config, objective)
-    return chain, abstract_state(objective, chain, bool(config.optimizer.ema_decay), mesh)
-
-
-def optimizer_of(config: Config, objective: Objective) -> optax.GradientTransformation:
-    """The optimiser of the objective's trained parameters."""
     labels = labels_of(objective, objective.abstract_parameters()[0])
     trained = from_names({name: label for name, label in labels.items() if label != FROZEN})
-    return optimizer.build(config.optimizer, config.train.steps, objective.groups, trained)
+    chain = optimizer.build(config.optimizer, config.train.steps, objective.groups, trained)
+    return chain, abstract_state(objective, chain, bool(config.optimizer.ema_decay), mesh)
 
 
 def step_function(config: Config, objective: Objective, chain: optax.GradientTransformation) -> StepFunction:
@@ -104,10 +84,8 @@ def step_function(config: Config, objective: Objective, chain: optax.GradientTra
     Its randomness is fold_in(seed, step): there is no generator state to save. Frozen parameters are constants of it.
     """
     gradients_of = accumulation.gradients(objective, config.train.microbatches)
-    schedules = {
-        "learning_rate" if len(objective.groups) == 1 else f"learning_rate/{name}": optimizer.learning_rate(
-            config.optimizer, group.peak_learning_rate, config.train.steps
-        )
+    rates = {
+        name: optimizer.learning_rate(config.optimizer, group.peak_learning_rate, config.train.steps)
         for name, group in objective.groups.items()
     }
 
@@ -123,7 +101,8 @@ def step_function(config: Config, objective: Objective, chain: optax.GradientTra
             rate = jnp.minimum(config.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
             average = optax.incremental_update(trained, average, 1.0 - rate)
         metrics |= {"gradient_norm": optax.tree.norm(gradients)}
-        metrics |= {name: schedule(state.step) for name, schedule in schedules.items()}
+        for name, rate_at in rates.items():
+            metrics["learning_rate" if len(rates) == 1 else f"learning_rate/{name}"] = rate_at(state.step)
         return TrainState(state.step + 1, merge(trained, frozen), average, opt_state), metrics
 
     return step
@@ -137,9 +116,7 @@ def abstract_mesh(config: Config, devices: int) -> AbstractMesh:
 
 def bytes_per_device(tree: Any) -> int:
     """Bytes that the arrays of a tree of sharded ShapeDtypeStructs take on each device, before the device pads them."""
-    return sum(
-        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def step_flops(config: Config) -> float:

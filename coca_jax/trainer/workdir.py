@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import threading
 import time
 import uuid
@@ -31,9 +32,8 @@ class Claim:
     """The sole right to train in a folder while the context is entered; of several processes the first one holds it.
 
     On one machine, and on shared disks that support it, the operating system's lock on the file `.lock` decides, which
-    ends with the process that holds it. Between machines without such a lock, and in buckets, `.owner.json` decides: its
-    owner writes it anew every few seconds, and one that stays as it is belongs to a process that has died. No machine's
-    clock is compared with another's.
+    ends with its process. Between machines without such a lock, and in buckets, `.owner.json` decides: its owner writes
+    it anew every few seconds, and one that stays as it is belongs to a process that has died. No clocks are compared.
 
     Raises:
       CocaError: on every process, if another run has the folder.
@@ -135,14 +135,19 @@ def _machine() -> str:
 
 @contextlib.contextmanager
 def writing(folder: epath.Path) -> Iterator[None]:
-    """Inside, a failure to make `folder` or to write in it raises a CocaError."""
+    """Inside, a failure to make `folder` or to write in it, a checkpoint too, raises a CocaError."""
     try:
         yield
-    except OSError as error:
-        place = str(error.filename or folder)
-        if error.errno not in _FULL and not (place.startswith(str(folder)) or str(folder).startswith(place)):
+    except (OSError, ValueError) as error:
+        place, reason = str(getattr(error, "filename", None) or folder), getattr(error, "strerror", None) or str(error)
+        by_tensorstore = re.search(r"([^:]*) \[os_error_code=", str(error))  # which reports a ValueError
+        if by_tensorstore:
+            reason = by_tensorstore[1].strip()
+        elif isinstance(error, ValueError) or not (
+            error.errno in _FULL or place.startswith(str(folder)) or str(folder).startswith(place)
+        ):
             raise
         raise CocaError(
-            f"{place} cannot be written ({error.strerror or error}): make room, or give --workdir a folder that can, and "
-            "the same command continues"
+            f"{place} cannot be written ({reason}): make room, or give --workdir a folder that can, and the same command "
+            "continues from the last good checkpoint"
         ) from error

@@ -20,36 +20,16 @@ EVALUATIONS = "evaluations.jsonl"
 _UPLOAD_SECONDS = 60  # between two copies of the growing files to a bucket
 
 
-class Writer:
-    """The writer of all processes of a run but the first: it writes nothing."""
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line of figures at `step`."""
-
-    def write_evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Writes the figures of an evaluation: a line in `evaluations.jsonl`."""
-
-    def progress(self, step: int) -> None:
-        """Moves the bar to `step`."""
-
-    def flush(self) -> None:
-        """Returns when all written lines lie in the run's folder."""
-
-    def close(self) -> None:
-        """Flushes, and closes all files."""
-
-
-class MetricsWriter(Writer):
+class MetricsWriter:
     """Writes log lines to `metrics.jsonl` and evaluations to `evaluations.jsonl`, and optionally both to TensorBoard.
 
-    Log lines also go to the terminal: above a progress bar, or as plain lines where standard error is not a terminal.
+    Log lines also go to the terminal: beside a progress bar, or as plain lines where standard error is not a terminal.
 
     After a restart from step s the lines of later steps are removed first: they are computed again, and the file is then
     that of an undisturbed run.
 
-    Objects of a bucket cannot be appended to. If the folder is in one, the files grow in a local temporary folder, and
-    are copied as a whole once a minute and by `flush`: the loop calls it before it saves, so that every line that a
-    restart would not write again is in the bucket.
+    Objects of a bucket cannot be appended to: there the files grow in a local temporary folder, and are copied as a whole
+    once a minute and by `flush`, which the loop calls before it saves.
     """
 
     def __init__(self, folder: epath.Path, start_step: int, steps: int, tensorboard: bool):
@@ -86,6 +66,7 @@ class MetricsWriter(Writer):
             self._bar.update(step - self._bar.n)
 
     def flush(self) -> None:
+        """Returns when all written lines lie in the run's folder."""
         if self._tensorboard:
             self._tensorboard.flush()
         if is_remote(self._folder):

@@ -8,6 +8,7 @@ import tiny
 
 from coca_jax import objectives
 from coca_jax.errors import CocaError
+from coca_jax.models import coca
 from coca_jax.objectives import accumulation
 from coca_jax.objectives.base import FROZEN, Group, by_name, from_names, labels_of, merge, split
 from coca_jax.objectives.pretraining import Pretraining
@@ -116,7 +117,7 @@ def test_groups_have_their_own_rates_and_decay(adaptation):
 def test_parts_of_a_batch_give_its_gradient_for_the_trained_parameters():
     config = _config()
     objective = Adaptation(config, tiny.PAD)
-    params = jax.jit(lambda: objective.init(jax.random.key(0)))()
+    params = jax.jit(lambda: coca.init(objective.model, jax.random.key(0)))()
     trained, frozen = split(objective, params)
     arguments = (trained, frozen, tiny.batch(config), jax.random.key(1))
     with jax.set_mesh(tiny.mesh(1, 1, 1)):

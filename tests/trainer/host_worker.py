@@ -18,7 +18,7 @@ from coca_jax.storage.files import as_path
 from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from coca_jax.trainer.loop import Loop
-from coca_jax.trainer.writers import MetricsWriter, Writer
+from coca_jax.trainer.writers import MetricsWriter
 
 
 def config(steps: int, fsdp: int = 1, tensor: int = 1, ema_decay: float = 0.0) -> config_lib.Config:
@@ -48,7 +48,7 @@ def train(folder: pathlib.Path, c: config_lib.Config) -> int:
     def new():
         return MetricsWriter(folder, start_step=start, steps=c.train.steps, tensorboard=False)
 
-    writer = new() if hosts.is_first() else Writer()
+    writer = new() if hosts.is_first() else None
     rows = hosts.local_rows(sharding.batch_sharding(mesh), c.train.batch_size)
     record = RunRecord(c, hosts.from_first(lambda: b"the first one's"), "data")
     try:
@@ -61,7 +61,8 @@ def train(folder: pathlib.Path, c: config_lib.Config) -> int:
     except preemption.Preempted:
         return preemption.EXIT_STATUS
     finally:
-        writer.close()
+        if writer:
+            writer.close()
     return 0
 
 

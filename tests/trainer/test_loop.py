@@ -14,7 +14,6 @@ from coca_jax.distributed import chips
 from coca_jax.errors import CocaError
 from coca_jax.trainer import loop, train_step
 from coca_jax.trainer.preemption import Preemption
-from coca_jax.trainer.writers import Writer
 
 
 def test_a_log_line_has_the_utilisation_where_the_chips_peak_is_known(monkeypatch):
@@ -44,7 +43,7 @@ def _loop(monkeypatch, step, batch):
         None,
         lambda start: None,
         checkpoints,
-        Writer(),
+        None,
         Preemption(),
         None,
     )

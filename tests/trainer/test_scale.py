@@ -64,7 +64,7 @@ def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[
     with jax.set_mesh(step.mesh):
         batch = jax.device_put(tiny.batch(step.config), sharding.batch_sharding(step.mesh))
         placed = jax.tree.map(lambda x: x.sharding, step.state)
-        compiled = step.lower().compile({"xla_backend_optimization_level": 0})  # fast to compile
+        compiled = step.compile({"xla_backend_optimization_level": 0})  # fast to compile
         current, history, gradients = jax.device_put(_start(), placed), [], None
         for _ in range(STEPS):
             current, metrics = compiled(current, batch)

@@ -37,7 +37,7 @@ class Run:
         self.model = built.objective.model
         with jax.set_mesh(mesh):
             self.batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-            self.compiled = built.lower().compile({"xla_backend_optimization_level": 0} if quick else None)
+            self.compiled = built.compile({"xla_backend_optimization_level": 0} if quick else None)
             self.state = built.init()
 
     def train(self, steps: int) -> list[dict[str, float]]:

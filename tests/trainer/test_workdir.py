@@ -152,6 +152,20 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, place):
     assert "\n" not in str(caught.value)
 
 
+# As tensorstore reports it, from a disk of one MiB.
+FULL = (
+    'RESOURCE_EXHAUSTED: Error writing "a/0" in OCDBT database at local file "/tmp/run/3.orbax-checkpoint-tmp/": '
+    "Failed to write 6488064 bytes to file 11: No space left on device [os_error_code='28'] [source locations=x]"
+)
+
+
+def test_a_full_disk_is_one_sentence_for_a_checkpoint_too(folder):
+    with pytest.raises(CocaError, match=f"{folder} cannot be written .No space left on device.: make"), writing(folder):
+        raise ValueError(FULL)
+    with pytest.raises(ValueError, match="a bug"), writing(folder):
+        raise ValueError("a bug")
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
 def test_a_full_disk_is_one_sentence_even_without_the_name_of_a_file(folder, number):
     with pytest.raises(CocaError, match=f"{folder} cannot be written"), writing(folder):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from coca_jax.distributed.sharding import RULES, Axis, constrain
+from coca_jax.distributed.sharding import Axis, constrain, mesh_axes
 
 
 def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,8 +66,7 @@ def captioning_sums(
     arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
     if jax.sharding.get_abstract_mesh().empty:
         return _local_sums(positions_per_chunk, (), *arguments)
-    axes = RULES[Axis.BATCH]
-    assert isinstance(axes, tuple)
+    axes = mesh_axes(Axis.BATCH)
     rows, whole = PartitionSpec(axes), PartitionSpec()
     local = functools.partial(_local_sums, positions_per_chunk, axes)
     # Over `tensor` the vocabulary stays sharded.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from coca_jax.distributed.sharding import RULES, Axis, spec
+from coca_jax.distributed.sharding import Axis, mesh_axes, spec
 
 
 def contrastive_loss(
@@ -37,8 +37,7 @@ def contrastive_loss(
     if jax.sharding.get_abstract_mesh().empty:
         return _local_contrastive_loss(image_NE, text_NE, temperature, columns_per_chunk, ())
     rows, whole = spec(Axis.BATCH, Axis.LENGTH), PartitionSpec()
-    axes = RULES[Axis.BATCH]
-    assert isinstance(axes, tuple)
+    axes = mesh_axes(Axis.BATCH)
     local = functools.partial(_local_contrastive_loss, columns_per_chunk=columns_per_chunk, axes=axes)
     return jax.shard_map(local, in_specs=(rows, rows, whole), out_specs=(whole, whole))(image_NE, text_NE, temperature)
 
