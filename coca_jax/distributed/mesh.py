@@ -1,8 +1,7 @@
-"""The device mesh: its axes, and a shape for a model and a number of devices.
+"""The device mesh: `data` and `fsdp` carry the batch, `fsdp` and `tensor` the parameters.
 
-Axes: `data` and `fsdp` carry the batch; `fsdp` and `tensor` carry the parameters. All are `AxisType.Auto`, and the mesh
-is entered with `jax.set_mesh` (`with mesh:` would drop every constraint silently). Where the devices belong to several
-slices, which a slower network joins, `data` crosses it: it carries one gradient sum a step.
+It is entered with `jax.set_mesh` (`with mesh:` would drop every constraint silently). Where a slower network joins several
+slices of devices, `data` crosses it: it carries one gradient sum a step.
 """
 
 import math
@@ -81,18 +80,14 @@ def _parameters_about(model: ModelConfig) -> int:
 
 
 def make_mesh(config: MeshConfig, model: ModelConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of `devices` (by default all), of the shape that `mesh_shape` gives.
-
-    Raises:
-      CocaError: the axes' sizes do not multiply to the number of devices, or the slices do not fit them.
-    """
+    """The mesh of `devices` (by default all), of the shape that `mesh_shape` gives; with its errors and `device_grid`'s."""
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(config, model, len(devices), slice_count(devices))
     return Mesh(device_grid(shape, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def slice_count(devices: Sequence[Any]) -> int:
-    """The number of slices (TPU slices; for GPUs, groups on one fast network) that the devices belong to."""
+    """The number of slices (for GPUs, groups on one fast network) that the devices belong to."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 

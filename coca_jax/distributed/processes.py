@@ -1,11 +1,9 @@
 """Several processes that train or evaluate one model together: joining, agreement, leaving.
 
-A function that communicates is called by every process, in the same order; with one process it costs nothing. Process 0
-writes what is not sharded, and logs.
+A function that communicates is called by every process, in the same order. Process 0 writes what is not sharded, and logs.
 """
 
 import concurrent.futures
-import functools
 import hashlib
 import os
 import re
@@ -50,10 +48,8 @@ def join() -> None:
         todo = f"outside TPU pods and Slurm set {', '.join(VARIABLES)} for each process"
         raise CocaError(f"--distributed found no cluster ({str(error).rstrip('.')}): {todo}") from None
     except RuntimeError as error:
-        reason, todo = str(error).splitlines()[0], "check that all are started and can reach process 0 at its address"
-        raise CocaError(
-            f"the other processes were not reached in {_JOINING_SECONDS} seconds ({reason}): {todo}"
-        ) from None
+        missed = f"the other processes were not reached in {_JOINING_SECONDS} seconds ({str(error).splitlines()[0]})"
+        raise CocaError(f"{missed}: check that all are started and can reach process 0 at its address") from None
 
 
 def _from_environment() -> tuple[str, int, int] | tuple[()]:
@@ -176,7 +172,6 @@ def _write_token(folder: epath.Path) -> bytes:
     return token.encode()
 
 
-@functools.lru_cache(maxsize=16)  # called at each step, for few batch sizes
 def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
     """The rows of a batch that the devices of this process hold, ascending: for `jax.make_array_from_process_local_data`.
 
@@ -184,6 +179,4 @@ def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:
     across processes several hold the same ones.
     """
     parts = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = np.unique(np.concatenate([np.arange(batch_size)[index] for index in parts]))
-    rows.flags.writeable = False
-    return rows
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in parts]))

@@ -9,11 +9,12 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from coca_jax.errors import CocaError
 
+AnyMesh = Mesh | AbstractMesh  # one whose devices exist, or not
 _LARGE_PARAMETER = 2**22  # numbers; a parameter this large must be sharded if any parameter is
 
 
 class Axis(enum.StrEnum):
-    """The meaning of an array's axis. A misspelt name is an AttributeError, one without a rule a KeyError."""
+    """The meaning of an array's axis. A misspelt name is an AttributeError, or in `spec` a KeyError."""
 
     BATCH = "batch"
     LOOKUP_BATCH = "lookup_batch"  # the batch where a table is read whose width is sharded over `fsdp`
@@ -34,24 +35,17 @@ class Axis(enum.StrEnum):
     KERNEL = "kernel"
 
 
-RULES: dict[Axis, str | tuple[str, ...] | None] = {
+# Axes without an entry lie whole on every device.
+RULES: dict[Axis, str | tuple[str, ...] | None] = dict.fromkeys(Axis) | {
     Axis.BATCH: ("data", "fsdp"),
     Axis.LOOKUP_BATCH: "data",
-    Axis.LENGTH: None,
-    Axis.MICROBATCHES: None,
-    Axis.ACTIVATION_WIDTH: None,
     Axis.ACTIVATION_HEADS: "tensor",
     Axis.ACTIVATION_MLP: "tensor",
     Axis.ACTIVATION_VOCABULARY: "tensor",
-    Axis.LAYERS: None,
     Axis.WIDTH: "fsdp",
     Axis.HEADS: "tensor",
-    Axis.HEAD_DIM: None,
     Axis.MLP: "tensor",
     Axis.VOCABULARY: "tensor",
-    Axis.QUERIES: None,
-    Axis.CHANNELS_IN: None,
-    Axis.KERNEL: None,
 }
 
 
@@ -61,7 +55,7 @@ def mesh_axes(axis: Axis) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry or ()
 
 
-def ways(mesh: Mesh | AbstractMesh, axis: Axis) -> int:
+def ways(mesh: AnyMesh, axis: Axis) -> int:
     """The number of parts that a logical axis is split into on a mesh."""
     return math.prod(mesh.shape[name] for name in mesh_axes(axis))
 
@@ -89,7 +83,7 @@ def constrain_tree(tree: Any, logical: Any) -> Any:
     return jax.tree.map(lambda axes, x: constrain(x, *axes), logical, tree, is_leaf=_is_axes)
 
 
-def check_parameters(mesh: Mesh | AbstractMesh, params: Any, logical: Any) -> None:
+def check_parameters(mesh: AnyMesh, params: Any, logical: Any) -> None:
     """Refuses a mesh for a tree of arrays or ShapeDtypeStructs with a tree of their logical axes.
 
     Raises:
@@ -108,13 +102,12 @@ def check_parameters(mesh: Mesh | AbstractMesh, params: Any, logical: Any) -> No
         parts = math.prod(ways(mesh, axis) for axis in axes)
         if parts == 1 and math.prod(x.shape) >= _LARGE_PARAMETER and mesh.shape["fsdp"] * mesh.shape["tensor"] > 1:
             raise CocaError(
-                f"the parameter {name} of {math.prod(x.shape):,} numbers would be replicated on every device: give one "
-                f"of its axes ({', '.join(axis.value for axis in axes)}) a rule in coca_jax/distributed/sharding.py, or "
-                f"set train.mesh.fsdp"
+                f"the parameter {name} of {math.prod(x.shape):,} numbers would be replicated on every device: set "
+                f"train.mesh.fsdp, or give one of its axes ({', '.join(axis.value for axis in axes)}) a rule in sharding.py"
             )
 
 
-def shardings(mesh: Mesh | AbstractMesh, logical: Any) -> Any:
+def shardings(mesh: AnyMesh, logical: Any) -> Any:
     """A tree of NamedSharding for a tree of tuples of logical axes."""
     return jax.tree.map(lambda names: NamedSharding(mesh, spec(*names)), logical, is_leaf=_is_axes)
 
@@ -123,17 +116,17 @@ def _is_axes(node: Any) -> bool:
     return type(node) is tuple and all(isinstance(axis, Axis) for axis in node)
 
 
-def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """The sharding of every array of a batch: its first axis over `data` and `fsdp`."""
     return NamedSharding(mesh, spec(Axis.BATCH))
 
 
-def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_batch_size(mesh: Mesh | AbstractMesh, batch_size: int, microbatches: int = 1) -> None:
+def check_batch_size(mesh: AnyMesh, batch_size: int, microbatches: int = 1) -> None:
     """Raises CocaError if a microbatch does not divide over the mesh's batch axes."""
     devices = ways(mesh, Axis.BATCH)
     if batch_size % (devices * microbatches):

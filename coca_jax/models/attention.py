@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from coca_jax.config import ModelConfig
@@ -16,7 +17,7 @@ from coca_jax.models.layers import Dense, named
 SAVED = "attention"  # names the arrays that remat = attention keeps for the backward pass
 
 
-def attend(query_BLHK: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None, cap: float) -> jax.Array:
+def attend(query_BLHK: Array, kv: KeysValues | CachedKeysValues, mask: Array | None, cap: float) -> Array:
     """Attention output [B, L, H, K] of scaled queries: softmax(cap(QKᵀ)) V, cap(x) = cap · tanh(x / cap).
 
     Args:
@@ -51,15 +52,15 @@ class Attention(nn.Module):
         if self.per_dim_scale:
             self.scale = self.param("scale", named(nn.initializers.zeros, Axis.HEAD_DIM), (self.head_dim,))
 
-    def keys_values(self, x_BSD: jax.Array) -> KeysValues:
-        def project(layer: Dense) -> jax.Array:
+    def keys_values(self, x_BSD: Array) -> KeysValues:
+        def project(layer: Dense) -> Array:
             return checkpoint_name(self._constrain(layer(x_BSD)), SAVED)
 
         return KeysValues(project(self.key), project(self.value))
 
-    def __call__(self, x_BLD: jax.Array, kv: KeysValues | CachedKeysValues, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x_BLD: Array, kv: KeysValues | CachedKeysValues, mask: Array | None = None) -> Array:
         """The attention output, [B, L, D]; `mask` as for `attend`."""
-        scale: float | jax.Array = 1 / math.sqrt(self.head_dim)
+        scale: float | Array = 1 / math.sqrt(self.head_dim)
         if self.per_dim_scale:  # softplus(0) = log 2: starts at 1/sqrt(K)
             scale = (scale * jax.nn.softplus(self.scale) / math.log(2))[None, None, None]
         query_BLHK = checkpoint_name(self._constrain(self.query(x_BLD)), SAVED)
@@ -67,5 +68,5 @@ class Attention(nn.Module):
         attended_BLHK = self._constrain(attend(query_BLHK, kv, mask, self.config.logit_cap))
         return checkpoint_name(self.out(attended_BLHK), SAVED)
 
-    def _constrain(self, x: jax.Array) -> jax.Array:
+    def _constrain(self, x: Array) -> Array:
         return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_HEADS, Axis.LENGTH)

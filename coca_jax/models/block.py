@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
@@ -25,13 +26,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x_BLD: jax.Array,
-        mask: jax.Array | None,
-        tokens_BND: jax.Array | None,
-        index: jax.Array | int,
-        cache: BlockCache | None,
-    ) -> tuple[jax.Array, BlockCache | None]:
+        self, x_BLD: Array, mask: Array | None, tokens_BND: Array | None, index: Array | int, cache: BlockCache | None
+    ) -> tuple[Array, BlockCache | None]:
         """The output [B, L, D] and the updated cache (None without one), the pair that `nn.scan` expects."""
         head_dim = self.config.width // self.config.heads
         h = layer_norm("attention_norm")(x_BLD)
@@ -58,7 +54,7 @@ class Block(nn.Module):
         x_BLD = x_BLD + Mlp(self.config, self.mlp, self.activation, transposed=cache is not None, name="mlp")(h)
         return self._constrain(x_BLD), cache
 
-    def _constrain(self, x: jax.Array) -> jax.Array:
+    def _constrain(self, x: Array) -> Array:
         x = x.astype(self.config.dtype)
         return constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
 
@@ -85,12 +81,12 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x_BLD: jax.Array,
-        mask: jax.Array | None = None,
-        tokens_BND: jax.Array | None = None,
-        index: jax.Array | int = 0,
+        x_BLD: Array,
+        mask: Array | None = None,
+        tokens_BND: Array | None = None,
+        index: Array | int = 0,
         cache: tuple[BlockCache, ...] = (),
-    ) -> tuple[jax.Array, tuple[BlockCache, ...]]:
+    ) -> tuple[Array, tuple[BlockCache, ...]]:
         """The output [B, L, D] and the updated cache, with which the parameters are in the form of `unstacked`."""
         x_BLD = x_BLD.astype(self.config.dtype)
         if cache:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
@@ -12,26 +13,26 @@ from coca_jax.distributed.sharding import Axis, constrain
 class KeysValues:
     """Keys and values [B, S, H, K] of an attention layer."""
 
-    key_BSHK: jax.Array
-    value_BSHK: jax.Array
+    key_BSHK: Array
+    value_BSHK: Array
 
 
 @struct.dataclass
 class CachedKeysValues:
     """Keys [B, H, K, S] and values [B, H, S, K], in the layout that attention multiplies, so that no step transposes."""
 
-    key_BHKS: jax.Array
-    value_BHSK: jax.Array
+    key_BHKS: Array
+    value_BHSK: Array
 
     @classmethod
     def of(cls, kv: KeysValues) -> "CachedKeysValues":
         return cls(jnp.transpose(kv.key_BSHK, (0, 2, 3, 1)), jnp.swapaxes(kv.value_BSHK, 1, 2))
 
-    def updated(self, kv: KeysValues, index: jax.Array | int) -> "CachedKeysValues":
+    def updated(self, kv: KeysValues, index: Array | int) -> "CachedKeysValues":
         """A copy with `kv` written at slots index, index + 1, …"""
         new = self.of(kv)
 
-        def put(old: jax.Array, part: jax.Array, axis: int) -> jax.Array:
+        def put(old: Array, part: Array, axis: int) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis)
 
         return CachedKeysValues(put(self.key_BHKS, new.key_BHKS, 3), put(self.value_BHSK, new.value_BHSK, 2))
@@ -57,7 +58,7 @@ def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
     """A cache for `slots` tokens an image; the image tokens' keys and values are added by the first `Coca.extend`."""
     head_dim = config.width // config.heads
 
-    def zeros(*shape: int) -> jax.Array:
+    def zeros(*shape: int) -> Array:
         x = jnp.zeros((batch, config.heads, *shape), config.dtype)
         return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
 

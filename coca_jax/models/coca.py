@@ -1,8 +1,7 @@
 """CoCa: image encoder, poolers, unimodal and multimodal decoder; the inputs of both losses from one forward pass.
 
-The rest of the project uses `init`, `abstract_parameters`, `apply` with the methods of `Coca`, and plain dicts
-of parameters. Text is given as token ids [B, L] (BOS, tokens, EOS, pads) with `valid_BL`, True where a token is not a
-pad: the model knows no special ids.
+Text is given as token ids [B, L] (BOS, tokens, EOS, pads) with `valid_BL`, True where a token is not a pad: the model
+knows no special ids.
 """
 
 import dataclasses
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jax.sharding import PartitionSpec
+from jax import Array
 
 from coca_jax.config import ModelConfig, PretrainingConfig
 from coca_jax.distributed.sharding import Axis
@@ -43,15 +42,15 @@ class Branches:
 class CocaOutput:
     """The outputs of one forward pass; None for a branch that does not exist."""
 
-    image_embedding_BE: jax.Array | None = None  # L2-normalised, float32
-    text_embedding_BE: jax.Array | None = None
-    temperature: jax.Array | None = None  # scalar, float32, at least 0.01
-    hidden_BLD: jax.Array | None = None  # `softmax.logits(hidden_BLD)[:, t]` predicts token t + 1
-    unimodal_hidden_BLD: jax.Array | None = None  # likewise, for the unimodal language-model loss
+    image_embedding_BE: Array | None = None  # L2-normalised, float32
+    text_embedding_BE: Array | None = None
+    temperature: Array | None = None  # scalar, float32, at least 0.01
+    hidden_BLD: Array | None = None  # `softmax.logits(hidden_BLD)[:, t]` predicts token t + 1
+    unimodal_hidden_BLD: Array | None = None  # likewise, for the unimodal language-model loss
     softmax: SoftmaxWeights | None = None
 
 
-def _normalize(x: jax.Array | None) -> jax.Array:
+def _normalize(x: Array | None) -> Array:
     if x is None:
         raise ValueError("the model has no contrastive branch: it gives no embeddings")
     x = x.astype(jnp.float32)
@@ -82,7 +81,7 @@ class Coca(nn.Module):
             initializer = named(nn.initializers.constant(branches.initial_temperature))
             self.temperature = self.param("temperature", initializer, ())
 
-    def __call__(self, images: jax.Array, ids_BL: jax.Array, valid_BL: jax.Array) -> CocaOutput:
+    def __call__(self, images: Array, ids_BL: Array, valid_BL: Array) -> CocaOutput:
         """The outputs of all branches from one pass; `images` as for `encode_image`."""
         branches = self.branches
         outputs: dict[str, Any] = {"softmax": self._softmax() if self._has_softmax else None}
@@ -100,22 +99,22 @@ class Coca(nn.Module):
             outputs["unimodal_hidden_BLD"] = text.hidden_BLD
         return CocaOutput(**outputs)
 
-    def encode_image(self, images: jax.Array) -> PooledImage:
+    def encode_image(self, images: Array) -> PooledImage:
         """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D]."""
         chex.assert_rank(images, {3, 4})
         tokens_BND = images.astype(self.config.dtype) if images.ndim == 3 else self.image_encoder(images)
         chex.assert_shape(tokens_BND, (len(images), None, self.config.width))
         return self.poolers(tokens_BND)
 
-    def embed_images(self, images: jax.Array) -> jax.Array:
+    def embed_images(self, images: Array) -> Array:
         """L2-normalised embeddings, float32 [B, E]."""
         return _normalize(self.encode_image(images).embedding_BD)
 
-    def embed_texts(self, ids_BL: jax.Array, valid_BL: jax.Array) -> jax.Array:
+    def embed_texts(self, ids_BL: Array, valid_BL: Array) -> Array:
         """L2-normalised embeddings, float32 [B, E]."""
         return _normalize(self.unimodal(ids_BL, valid_BL).embedding_BD)
 
-    def bounded_temperature(self) -> jax.Array:
+    def bounded_temperature(self) -> Array:
         """The temperature, scalar float32, at least 0.01."""
         # Straight through, so that a temperature that steps below the bound comes back by its own gradient.
         bounded = jnp.maximum(self.temperature, _LOWEST_TEMPERATURE)
@@ -123,12 +122,12 @@ class Coca(nn.Module):
 
     def extend(
         self,
-        ids_BL: jax.Array,
-        positions_BL: jax.Array,
-        mask_BLS: jax.Array,
-        index: jax.Array | int,
+        ids_BL: Array,
+        positions_BL: Array,
+        mask_BLS: Array,
+        index: Array | int,
         cache: DecoderCache,
-        tokens_BQD: jax.Array | None = None,
+        tokens_BQD: Array | None = None,
     ) -> DecoderOutput:
         """The decoder's output for new tokens, given the cache of earlier ones; with `generation_parameters`.
 
@@ -151,7 +150,7 @@ class Coca(nn.Module):
         output = self.multimodal.extend(text.hidden_BLD, mask, index, cache.multimodal, tokens_BQD)
         return DecoderOutput(output.hidden_BLD, cache=DecoderCache(text.cache, output.cache))
 
-    def next_logits(self, hidden_BLD: jax.Array) -> jax.Array:
+    def next_logits(self, hidden_BLD: Array) -> Array:
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
         return self._softmax().logits(hidden_BLD)
 
@@ -175,14 +174,14 @@ def generation_parameters(params: dict[str, Any], config: ModelConfig) -> dict[s
 
 @functools.partial(jax.jit, static_argnums=1)
 def _decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
-    def cast(path: tuple, x: jax.Array) -> jax.Array:
+    def cast(path: tuple, x: Array) -> Array:
         return x.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else x
 
     halves = {name: params[name] | {"layers": unstacked(params[name]["layers"])} for name in ("unimodal", "multimodal")}
     return jax.tree_util.tree_map_with_path(cast, halves | {"softmax": params["softmax"]})
 
 
-def init(model: Coca, key: jax.Array) -> dict[str, Any]:
+def init(model: Coca, key: Array) -> dict[str, Any]:
     """Fresh float32 parameters as a plain nested dict."""
     return nn.unbox(_init(model, key))
 
@@ -190,15 +189,11 @@ def init(model: Coca, key: jax.Array) -> dict[str, Any]:
 def abstract_parameters(model: Coca) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes; allocates nothing."""
     boxed = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
-    logical = jax.tree.map(
-        lambda names: tuple(Axis(name) for name in names),
-        nn.get_partition_spec(boxed),
-        is_leaf=lambda node: isinstance(node, PartitionSpec),
-    )
+    logical = jax.tree.map(lambda names: tuple(map(Axis, names)), nn.get_partition_spec(boxed))
     return nn.unbox(boxed), logical
 
 
-def _init(model: Coca, key: jax.Array) -> dict[str, Any]:
+def _init(model: Coca, key: Array) -> dict[str, Any]:
     image, text = model.config.image, model.config.text
     if image.kind == "precomputed":
         images = jnp.zeros((1, token_count(image), model.config.width), jnp.float32)

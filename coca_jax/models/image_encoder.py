@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from coca_jax.config import ImageEncoderConfig, ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
@@ -12,7 +13,7 @@ from coca_jax.models.block import Stack
 from coca_jax.models.layers import Dense, Mlp, layer_norm, named
 
 
-def exact_gelu(x: jax.Array) -> jax.Array:
+def exact_gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)  # the paper's public code uses erf; jax's default is tanh
 
 
@@ -21,7 +22,7 @@ def token_count(config: ImageEncoderConfig) -> int:
     return config.tokens if config.kind == "precomputed" else (config.size // config.patch) ** 2
 
 
-def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
+def resize_positions(positions_ND: Array, tokens: int) -> Array:
     """Position embeddings [tokens, D] from those of another square grid: the paper's step from 288 to 576 pixels.
 
     Bicubic (Keys' kernel, a = -1/2) between the centres of the patches; towards fewer patches the kernel is widened
@@ -38,7 +39,7 @@ def resize_positions(positions_ND: jax.Array, tokens: int) -> jax.Array:
     return jax.image.resize(grid, (new, new, width), "cubic", antialias=True).reshape(tokens, width)
 
 
-def to_float(images: jax.Array, dtype: str) -> jax.Array:
+def to_float(images: Array, dtype: str) -> Array:
     """Pixels in [0, 1]: uint8 is divided by 255, floating point is only cast."""
     return images.astype(dtype) / 255 if images.dtype == jnp.uint8 else images.astype(dtype)
 
@@ -53,14 +54,14 @@ class ConvStem(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         for step, features in enumerate(self.config.stem_widths):
             layer = Dense(self.config, (features,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name=f"conv_{step}")
             x = jax.nn.relu(layer(_windows(x)))
         return Dense(self.config, (self.config.width,), (Axis.CHANNELS_IN,), (Axis.WIDTH,), name="out")(x)
 
 
-def _windows(x: jax.Array) -> jax.Array:
+def _windows(x: Array) -> Array:
     """3x3 neighbourhoods at stride 2, [B, S, S, C] to [B, S/2, S/2, 9·C]: a convolution is then one matrix product, whose
     gradient takes XLA on CPU a third of the time."""
     side = x.shape[1]
@@ -74,7 +75,7 @@ class PatchStem(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         patch, side = self.config.image.patch, self.config.image.size // self.config.image.patch
         x = x.reshape(x.shape[0], side, patch, side, patch, 3).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(x.shape[0], side, side, patch * patch * 3)
@@ -87,7 +88,7 @@ class VisionTransformer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Array) -> Array:
         config, image = self.config, self.config.image
         stem = ConvStem if image.stem == "conv" else PatchStem
         x = stem(config, name="stem")(to_float(images, config.dtype))
@@ -105,7 +106,7 @@ class ConvNet(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Array) -> Array:
         config, image = self.config, self.config.image
         x = ConvStem(config, name="stem")(to_float(images, config.dtype))
         kernel = named(nn.initializers.lecun_normal(), Axis.KERNEL, Axis.KERNEL, Axis.CHANNELS_IN, Axis.WIDTH)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
@@ -39,7 +40,7 @@ class Dense(nn.Module):
     transposed: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         n_in, n_out, dtype = len(self.in_axes), len(self.shape), self.config.dtype
         leading, inputs = x.shape[:-n_in], x.shape[-n_in:]
         initializer = nn.initializers.variance_scaling(
@@ -83,7 +84,7 @@ class Mlp(nn.Module):
     transposed: bool = False
 
     @nn.compact
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+    def __call__(self, x_BLD: Array) -> Array:
         h = Dense(self.config, (self.mlp,), (Axis.WIDTH,), (Axis.MLP,), self.transposed, name="up")(x_BLD)
         h = constrain(self.activation(h), Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_MLP)
         return Dense(self.config, (self.config.width,), (Axis.MLP,), (Axis.WIDTH,), self.transposed, name="down")(h)

@@ -1,9 +1,9 @@
 """Attentional poolers (paper §3.2): learnable queries attend to tokens; cascade or parallel (§4.3, Table 8f)."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis
@@ -22,7 +22,7 @@ class AttentionalPooler(nn.Module):
     queries: int
 
     @nn.compact
-    def __call__(self, tokens_BND: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BND: Array) -> Array:
         width = self.config.width
         initializer = named(nn.initializers.normal(width**-0.5), Axis.QUERIES, Axis.WIDTH)
         queries_QD = self.param("queries", initializer, (self.queries, width))
@@ -37,8 +37,8 @@ class AttentionalPooler(nn.Module):
 class PooledImage:
     """The outputs of the two poolers; None for a branch that does not exist."""
 
-    tokens_BQD: jax.Array | None  # that the multimodal decoder attends to
-    embedding_BD: jax.Array | None  # the contrastive query's output, not normalised
+    tokens_BQD: Array | None  # that the multimodal decoder attends to
+    embedding_BD: Array | None  # the contrastive query's output, not normalised
 
 
 class Poolers(nn.Module):
@@ -52,7 +52,7 @@ class Poolers(nn.Module):
     captioning: bool
 
     @nn.compact
-    def __call__(self, tokens_BND: jax.Array) -> PooledImage:
+    def __call__(self, tokens_BND: Array) -> PooledImage:
         pooler = self.config.pooler
         cascade = pooler.kind == "cascade"
         generative_BQD = tokens_BND

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
@@ -25,7 +26,7 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
     return np.pad(table, ((0, 0), (0, width - table.shape[1]))).astype(np.float32)
 
 
-def causal_mask(valid_BL: jax.Array) -> jax.Array:
+def causal_mask(valid_BL: Array) -> Array:
     """[B, 1, L, L]: position t attends to the valid positions up to t, and to itself (so that no row is empty)."""
     length = valid_BL.shape[1]
     earlier, itself = jnp.tril(jnp.ones((1, 1, length, length), bool)), jnp.eye(length, dtype=bool)[None, None]
@@ -36,8 +37,8 @@ def causal_mask(valid_BL: jax.Array) -> jax.Array:
 class DecoderOutput:
     """The output of a decoder half, or of both."""
 
-    hidden_BLD: jax.Array  # the unimodal half's is not normalised (Google's public code)
-    embedding_BD: jax.Array | None = None  # of the unimodal half with a contrastive branch: LayerNorm of the CLS output
+    hidden_BLD: Array  # the unimodal half's is not normalised (Google's public code)
+    embedding_BD: Array | None = None  # of the unimodal half with a contrastive branch: LayerNorm of the CLS output
     cache: Any = None  # updated keys and values, if they were given
 
 
@@ -57,7 +58,7 @@ class UnimodalDecoder(nn.Module):
             self.norm = layer_norm()
         self.layers = Stack(config, text.unimodal_layers, text.mlp, jax.nn.relu)
 
-    def __call__(self, ids_BL: jax.Array, valid_BL: jax.Array) -> DecoderOutput:
+    def __call__(self, ids_BL: Array, valid_BL: Array) -> DecoderOutput:
         chex.assert_rank(ids_BL, 2)
         chex.assert_equal_shape([ids_BL, valid_BL])
         length = ids_BL.shape[1]
@@ -72,12 +73,7 @@ class UnimodalDecoder(nn.Module):
         return DecoderOutput(x[:, :length], self.norm(x[:, -1]) if self.cls else None)
 
     def extend(
-        self,
-        ids_BL: jax.Array,
-        positions_BL: jax.Array,
-        mask: jax.Array,
-        index: jax.Array | int,
-        cache: tuple[BlockCache, ...],
+        self, ids_BL: Array, positions_BL: Array, mask: Array, index: Array | int, cache: tuple[BlockCache, ...]
     ) -> DecoderOutput:
         """The output for new tokens, given the cache of earlier ones (no CLS); see `Coca.extend`."""
         table = jnp.asarray(sinusoidal_positions(self.config.text.length, self.config.width))
@@ -85,7 +81,7 @@ class UnimodalDecoder(nn.Module):
         x, cache = self.layers(x, mask, None, index, cache)
         return DecoderOutput(x, cache=cache)
 
-    def _embed(self, ids_BL: jax.Array, positions_BLD: jax.Array) -> jax.Array:
+    def _embed(self, ids_BL: Array, positions_BLD: Array) -> Array:
         # The table's width lies on the mesh axis that also carries the batch. Each device looks up its part of the
         # width for the rows of all its neighbours there, and one all-to-all, forth and back, makes rows of it: cheaper
         # than gathering the table. Without this, XLA replicates the activations on all devices, with a warning.
@@ -95,7 +91,7 @@ class UnimodalDecoder(nn.Module):
         x = constrain(x, Axis.BATCH, Axis.LENGTH, Axis.ACTIVATION_WIDTH)
         return x + positions_BLD.astype(self.config.dtype)
 
-    def _scaled(self, x: jax.Array) -> jax.Array:
+    def _scaled(self, x: Array) -> Array:
         return x.astype(self.config.dtype) * self.config.width**0.5
 
 
@@ -109,19 +105,14 @@ class MultimodalDecoder(nn.Module):
         self.layers = Stack(self.config, text.multimodal_layers, text.mlp, jax.nn.relu, cross=True)
         self.norm = layer_norm()
 
-    def __call__(self, text_BLD: jax.Array, valid_BL: jax.Array, tokens_BQD: jax.Array | None) -> DecoderOutput:
+    def __call__(self, text_BLD: Array, valid_BL: Array, tokens_BQD: Array | None) -> DecoderOutput:
         chex.assert_equal_shape_prefix([text_BLD, valid_BL], 2)
         chex.assert_shape(tokens_BQD, (len(text_BLD), None, self.config.width))
         x, _ = self.layers(text_BLD, causal_mask(valid_BL), tokens_BQD)
         return DecoderOutput(self.norm(x).astype(self.config.dtype))
 
     def extend(
-        self,
-        text_BLD: jax.Array,
-        mask: jax.Array,
-        index: jax.Array | int,
-        cache: tuple[BlockCache, ...],
-        tokens_BQD: jax.Array | None,
+        self, text_BLD: Array, mask: Array, index: Array | int, cache: tuple[BlockCache, ...], tokens_BQD: Array | None
     ) -> DecoderOutput:
         """The output for new tokens; image tokens are given at the first call only, then cached; see `Coca.extend`."""
         x, cache = self.layers(text_BLD, mask, tokens_BQD, index, cache)
@@ -132,10 +123,10 @@ class MultimodalDecoder(nn.Module):
 class SoftmaxWeights:
     """The output projection: kernel [D, V] and bias [V]. Losses take these instead of logits, to work in chunks."""
 
-    kernel_DV: jax.Array
-    bias_V: jax.Array
+    kernel_DV: Array
+    bias_V: Array
 
-    def logits(self, hidden_BLD: jax.Array) -> jax.Array:
+    def logits(self, hidden_BLD: Array) -> Array:
         """Logits, float32 [B, L, V]; multiplied in the hidden state's dtype, accumulated in float32."""
         kernel = self.kernel_DV.astype(hidden_BLD.dtype)
         flat = jnp.dot(hidden_BLD.reshape(-1, kernel.shape[0]), kernel, preferred_element_type=jnp.float32)
@@ -148,7 +139,7 @@ class Softmax(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, embedding_VD: jax.Array) -> SoftmaxWeights:
+    def __call__(self, embedding_VD: Array) -> SoftmaxWeights:
         width, size = self.config.width, self.config.text.vocabulary_size
         bias = self.param("bias", named(nn.initializers.zeros, Axis.VOCABULARY), (size,))
         if self.config.text.tied_softmax:

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 from flax import traverse_util
+from jax import Array
 
 from coca_jax.errors import CocaError
 from coca_jax.models import coca
 
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
 
 # A nested dict's leaves by their names, such as "poolers/contrastive/queries", and the inverse.
 by_name = functools.partial(traverse_util.flatten_dict, sep="/")
@@ -35,19 +36,13 @@ class Objective(abc.ABC):
 
     The loss of a batch is a sum over its rows, divided by totals of the whole batch (`partial_loss`), plus optionally one
     that couples the rows (`coupled_loss`, of the arrays that `coupled` computes): `accumulation` works on its parts.
-
-    Attributes:
-      model: the module that the loss applies, with only the parts that the objective needs.
-      groups: each label of trained parameters with its settings.
-      labels: from the beginning of a parameter's name, such as "image_encoder" or "poolers/contrastive" ("" fits all),
-        to `FROZEN` or a group. The first entry that fits counts.
-      new_parameters: beginnings of names that a run or import, from which parameters are taken, may lack: a head.
-      unused_parameters: beginnings of names that it may have beyond this model's.
     """
 
-    model: coca.Coca
+    model: coca.Coca  # with only the parts that the objective needs
     groups: Mapping[str, Group]
+    # From beginnings of parameters' names, such as "poolers/contrastive", to `FROZEN` or a group; the first that fits.
     labels: Mapping[str, str]
+    # Beginnings of names that a run or import, from which parameters are taken, may lack (a head) or have in vain.
     new_parameters: tuple[str, ...] = ()
     unused_parameters: tuple[str, ...] = ()
 
@@ -60,11 +55,11 @@ class Objective(abc.ABC):
         """
 
     @abc.abstractmethod
-    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Any]:
+    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
         """The sum over the rows of a prepared batch, or of a part of it, divided by the whole batch's totals; metrics that
         likewise add up over the parts; and what `coupled` returns for these rows."""
 
-    def prepare(self, batch: Batch, key: jax.Array) -> tuple[Batch, Any]:
+    def prepare(self, batch: Batch, key: Array) -> tuple[Batch, Any]:
         """The batch with all that is random or reaches over rows settled, so that it can be split, and its totals."""
         return batch, ()
 
@@ -72,11 +67,11 @@ class Objective(abc.ABC):
         """The input of `coupled_loss`: arrays [B, …] and scalars that depend on the parameters alone; None if unused."""
         return None
 
-    def coupled_loss(self, coupled: Any) -> tuple[jax.Array, Metrics]:
+    def coupled_loss(self, coupled: Any) -> tuple[Array, Metrics]:
         """The scalar loss that couples the rows of the whole batch, and its metrics."""
         raise NotImplementedError
 
-    def loss(self, params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, Metrics]:
         """The scalar loss of a whole batch, and its metrics."""
         batch, totals = self.prepare(batch, key)
         loss, metrics, coupled = self.partial_loss(params, batch, totals)
@@ -96,11 +91,7 @@ def begins_with(name: str, beginning: str) -> bool:
 
 
 def labels_of(objective: Objective, params: Any) -> dict[str, str]:
-    """Each parameter's label, by its name.
-
-    Raises:
-      CocaError: a parameter has no label, or a label that is neither `FROZEN` nor a group.
-    """
+    """Each parameter's label, by its name; a CocaError if one has none, or one that is neither `FROZEN` nor a group."""
     known, labels = (FROZEN, *objective.groups), {}
     for name in by_name(params):
         fitting = [label for part, label in objective.labels.items() if begins_with(name, part)]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
@@ -50,7 +51,7 @@ class Pretraining(Objective):
         arrays = {"image": images, "text": struct((rows, self._config.model.text.length), jnp.int32)}
         return arrays | ({"source": struct((rows,), jnp.int32)} if self.sources else {})
 
-    def prepare(self, batch: Batch, key: jax.Array) -> tuple[Batch, Any]:
+    def prepare(self, batch: Batch, key: Array) -> tuple[Batch, Any]:
         """The batch with its labels and masks [B, L], and how many labels the captioning loss counts, how many there
         are, and how many it counts of each source [S]."""
         valid_BL = batch["text"] != self._pad_id
@@ -61,7 +62,7 @@ class Pretraining(Objective):
         batch = {**batch, "valid": valid_BL, "labels": labels_BL, "mask": mask_BL, "counted": counted_BL}
         return batch, jax.tree.map(lambda x: jnp.maximum(x, 1).astype(jnp.float32), totals)
 
-    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[jax.Array, Metrics, Any]:
+    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
         """The captioning losses, and the embeddings for `coupled_loss`."""
         output: Any = self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
         coupled = None
@@ -95,17 +96,17 @@ class Pretraining(Objective):
             self.model.apply(variables, method="bounded_temperature"),
         )
 
-    def coupled_loss(self, coupled: Any) -> tuple[jax.Array, Metrics]:
+    def coupled_loss(self, coupled: Any) -> tuple[Array, Metrics]:
         """The contrastive loss over the global batch."""
         loss, accuracy = contrastive.contrastive_loss(*coupled)
         metrics = {"contrastive_loss": loss, "contrastive_accuracy": accuracy, "temperature": coupled[2]}
         return self.weights.contrastive_weight * loss, metrics
 
-    def _captioning_sums(self, output: Any, hidden_BLD: jax.Array, batch: Batch, mask: str) -> Any:
+    def _captioning_sums(self, output: Any, hidden_BLD: Array, batch: Batch, mask: str) -> Any:
         softmax = output.softmax
         return captioning.captioning_sums(hidden_BLD, softmax.kernel_DV, softmax.bias_V, batch["labels"], batch[mask])
 
-    def _by_source(self, x_B: jax.Array, batch: Batch) -> jax.Array:
+    def _by_source(self, x_B: Array, batch: Batch) -> Array:
         """The sums over the rows of each source [S], float32."""
         if not self.sources:
             return jnp.zeros(0)

@@ -1,8 +1,7 @@
 """Counts the floating-point operations of a program from its jaxpr, each loop's body as often as it runs.
 
-XLA's own `cost_analysis` counts a scan's body once: for a stack of 40 layers a fortieth. Counted are matrix products
-and convolutions, two operations for each multiplication with its addition; elementwise operations are about one per
-cent of a transformer's and do not run on the matrix units.
+XLA's own `cost_analysis` counts a scan's body once. Counted are matrix products and convolutions, two operations for each
+multiplication with its addition; elementwise operations are about one per cent of a transformer's.
 """
 
 import math
@@ -14,14 +13,8 @@ from jax.interpreters import partial_eval
 
 
 def count(function: Any, *arguments: Any) -> float:
-    """FLOPs of one call of a function, over all devices of the current mesh, without operations that no result needs.
-
-    Args:
-      arguments: arrays or ShapeDtypeStructs.
-
-    Raises:
-      ValueError: a loop with matrix products has no length known beforehand.
-    """
+    """FLOPs of one call of a function with arrays or ShapeDtypeStructs, over all devices of the current mesh, without
+    operations that no result needs. A ValueError if a loop with products has no length known beforehand."""
     closed = jax.make_jaxpr(function)(*arguments)
     # XLA drops these; a rematerialised block has some.
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))

@@ -161,13 +161,15 @@ class Loop:
     def _log(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads a step's metrics and, if due, writes them: of this step alone, so that a restart cannot change a line."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        loss, config = values["loss"], self.step.config
+        config = self.step.config
         self.clock.steps += 1
-        if not math.isfinite(loss):
-            raise CocaError(
-                f"the loss of step {step} is {loss}: lower --config.optimizer.peak_learning_rate or set "
-                f"--config.optimizer.clip_norm=1.0, and start again from the last checkpoint with the same command"
-            )
+        for name in (
+            "loss",
+            "gradient_norm",
+        ):  # the second breaks the parameters that would be saved with a finite loss
+            if not math.isfinite(values[name]):
+                todo = "lower optimizer.peak_learning_rate or set optimizer.clip_norm = 1.0, and start again"
+                raise CocaError(f"the {name} of step {step} is {values[name]}: {todo} from the last checkpoint")
         if self.writer:
             self.writer.progress(step)
         if step % config.train.log_every == 0 or step == config.train.steps:
@@ -177,7 +179,7 @@ class Loop:
                 self.writer.write(step, values)
 
     def _save(self, state: TrainState, step: int) -> None:
-        self._log_all()  # first: no state with a broken loss is saved, and a restart does not write these lines again
+        self._log_all()  # first: no broken state is saved, and a restart does not write these lines again
         if self.writer:
             self.writer.flush()
         if step:

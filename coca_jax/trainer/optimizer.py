@@ -53,11 +53,9 @@ def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def matrix_axes(params: Any) -> Any:
-    """For each kernel, which Muon orthogonalises, the axes that are its matrix' rows and those that are its columns.
+    """For each kernel, which Muon orthogonalises, the axes of its matrix' rows and columns; None for all other parameters.
 
-    Returns:
-      A tree like `params` of `optax.contrib.MuonDimensionNumbers`; None for all that is not a kernel. A remaining axis is
-      a scanned stack's: each layer is orthogonalised for itself, all of its heads together.
+    A remaining axis is a scanned stack's: each layer is orthogonalised for itself, all of its heads together.
     """
 
     def axes(path: tuple[Any, ...], x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
@@ -96,15 +94,10 @@ def build(
         "adamw": lambda: optax.scale_by_adam(config.b1, config.b2),
         "muon": lambda: _muon(config),
     }[config.name]()
-    last = {
-        name: optax.chain(
-            optax.add_decayed_weights(group.weight_decay, decay_mask),
-            optax.scale_by_learning_rate(learning_rate(config, group.peak_learning_rate, steps)),
-        )
-        for name, group in groups.items()
-    }
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        scale,
-        optax.partition(last, labels),
-    )
+    last = {}
+    for name, group in groups.items():
+        decay = optax.add_decayed_weights(group.weight_decay, decay_mask)
+        rate = learning_rate(config, group.peak_learning_rate, steps)
+        last[name] = optax.chain(decay, optax.scale_by_learning_rate(rate))
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(clip, scale, optax.partition(last, labels))

@@ -63,9 +63,9 @@ class Preemption:
         if jax.process_count() > 1:
             yield
             return
-        self.check()
-        self._immediate = True
+        self._immediate = True  # before the check, or a signal between the two would wait for the next one
         try:
+            self.check()
             yield
         finally:
             self._immediate = False

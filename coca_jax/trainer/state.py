@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from coca_jax.distributed.sharding import check_parameters, replicated, shardings
+from coca_jax.distributed.sharding import AnyMesh, check_parameters, replicated, shardings
 from coca_jax.models import coca
 from coca_jax.objectives.base import Objective, merge, split
 
@@ -36,7 +36,7 @@ def fresh_state(objective: Objective, optimizer: optax.GradientTransformation, a
 
 
 def abstract_state(
-    objective: Objective, optimizer: optax.GradientTransformation, average: bool, mesh: jax.sharding.Mesh | AbstractMesh
+    objective: Objective, optimizer: optax.GradientTransformation, average: bool, mesh: AnyMesh
 ) -> TrainState:
     """ShapeDtypeStructs of the whole state, with their shardings on `mesh`; allocates nothing.
 
@@ -64,11 +64,7 @@ def average_of(objective: Objective, params: Any) -> Any:
 
 
 def _optimizer_shardings(
-    optimizer: optax.GradientTransformation,
-    opt_state: Any,
-    params: Any,
-    placed: Any,
-    mesh: jax.sharding.Mesh | AbstractMesh,
+    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, placed: Any, mesh: AnyMesh
 ) -> Any:
     """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AbstractMesh, AxisType, Mesh
+from jax.sharding import AbstractMesh, AxisType
 
 from coca_jax import objectives
 from coca_jax.config import Config, MeshConfig
@@ -52,7 +52,7 @@ class TrainStep:
             return jitted.lower(self.state, self.batch).compile(options)
 
 
-def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> TrainStep:
+def build(config: Config, mesh: sharding.AnyMesh, pad_id: int = 0) -> TrainStep:
     """The train step of a config on a mesh, for a vocabulary with this pad, on which no cost depends.
 
     Raises:
@@ -70,7 +70,7 @@ def build(config: Config, mesh: Mesh | AbstractMesh, pad_id: int = 0) -> TrainSt
 
 
 @functools.lru_cache(maxsize=8)
-def _optimizer_and_state(config: Config, mesh: Mesh | AbstractMesh) -> tuple[optax.GradientTransformation, TrainState]:
+def _optimizer_and_state(config: Config, mesh: sharding.AnyMesh) -> tuple[optax.GradientTransformation, TrainState]:
     objective = objectives.build(config)
     labels = labels_of(objective, objective.abstract_parameters()[0])
     trained = from_names({name: label for name, label in labels.items() if label != FROZEN})

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -55,11 +57,8 @@ def _start(config: config_lib.Config, *shape: int) -> state.TrainState:
 
 
 def test_without_a_source_the_start_is_fresh():
-    class Plan:
-        def init(self, seed: int) -> str:
-            return f"fresh from seed {seed}"
-
-    assert warm_start.initial_state(_config(train__seed=5), Plan(), None) == "fresh from seed 5"
+    step = types.SimpleNamespace(config=_config(), init=lambda: "fresh")
+    assert warm_start.initial_state(step) == "fresh"
 
 
 def test_a_larger_picture_starts_from_resized_positions_and_all_else_as_it_was(first_stage):

@@ -51,7 +51,7 @@ def _loop(monkeypatch, step, batch):
 
 
 def _step(state, batch):
-    return state + 1, {"loss": jnp.sum(batch["x"])}
+    return state + 1, {"loss": jnp.sum(batch["x"]), "gradient_norm": batch["x"][0]}
 
 
 def test_a_batch_that_is_not_on_the_devices_is_refused(monkeypatch):
@@ -59,6 +59,21 @@ def test_a_batch_that_is_not_on_the_devices_is_refused(monkeypatch):
     assert run._steps(jnp.zeros(()), 0) == 2 and saved == [2]
     run, saved = _loop(monkeypatch, _step, {"x": np.ones(3, np.float32)})
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run._steps(jnp.zeros(()), 0)
+    assert not saved
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient_norm"])
+def test_a_broken_state_is_not_saved(monkeypatch, broken):
+    def step(state, batch):
+        return state + 1, {
+            "loss": jnp.ones(()),
+            "gradient_norm": jnp.ones(()),
+            broken: jnp.where(state < 1, 1.0, jnp.nan),
+        }
+
+    run, saved = _loop(monkeypatch, step, {"x": jnp.ones(1)})
+    with pytest.raises(CocaError, match=f"the {broken} of step 2 is nan: lower"):
         run._steps(jnp.zeros(()), 0)
     assert not saved
 

@@ -8,12 +8,13 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import PartitionSpec
 
 from coca_jax.distributed.sharding import Axis, constrain, mesh_axes
 
 
-def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
+def next_tokens(ids_BL: Array, valid_BL: Array) -> tuple[Array, Array]:
     """Labels and their mask: at position t the token t + 1, where that is not a pad. EOS is a label once, BOS never.
 
     >>> ids = jnp.array([[3, 7, 8, 1, 0]])  # BOS, two tokens, EOS, a pad
@@ -28,26 +29,16 @@ def next_tokens(ids_BL: jax.Array, valid_BL: jax.Array) -> tuple[jax.Array, jax.
     return labels_BL, mask_BL
 
 
-def continuation_mask(mask_BL: jax.Array, key: jax.Array) -> jax.Array:
-    """`mask_BL` without each caption's random prefix: of n labels, the first 0 to n - 1 (SimVLM, arXiv 2108.10904, §3).
-
-    >>> mask = continuation_mask(jnp.ones((2, 6), bool), jax.random.key(0))
-    >>> bool(mask[:, -1].all())  # the last label always counts
-    True
-    """
+def continuation_mask(mask_BL: Array, key: Array) -> Array:
+    """`mask_BL` without each caption's random prefix: of n labels, the first 0 to n - 1 (SimVLM, arXiv 2108.10904, §3)."""
     count_B = jnp.sum(mask_BL, axis=1)
     prefix_B = jnp.floor(jax.random.uniform(key, count_B.shape) * count_B)
     return mask_BL & (jnp.arange(mask_BL.shape[1])[None] >= prefix_B[:, None])
 
 
 def captioning_sums(
-    hidden_BLD: jax.Array,
-    kernel_DV: jax.Array,
-    bias_V: jax.Array,
-    labels_BL: jax.Array,
-    mask_BL: jax.Array,
-    positions_per_chunk: int = 8,
-) -> tuple[jax.Array, jax.Array]:
+    hidden_BLD: Array, kernel_DV: Array, bias_V: Array, labels_BL: Array, mask_BL: Array, positions_per_chunk: int = 8
+) -> tuple[Array, Array]:
     """Each caption's sum of next-token cross-entropies, and its number of correct predictions (CoCa Eq. 3).
 
         loss_b = -Σ_t mask_bt log softmax(hidden_bt · kernel + bias)[label_bt]
@@ -55,11 +46,6 @@ def captioning_sums(
     The caller divides by the global batch's number of labels. `positions_per_chunk` text positions are computed at a
     time, and each chunk's logits again in the backward pass: logits [B, L, V] never exist in full. Chunks run along the
     text, so that the batch stays sharded as it is. `labels_BL` and `mask_BL` are those of `next_tokens`.
-
-    >>> uniform = captioning_sums(jnp.ones((1, 3, 2)), jnp.zeros((2, 5)), jnp.zeros(5), jnp.ones((1, 3), int),
-    ...                           jnp.array([[True, True, False]]))
-    >>> round(float(uniform[0][0]), 4)  # 2 log 5
-    3.2189
     """
     chex.assert_shape(kernel_DV, (hidden_BLD.shape[-1], *bias_V.shape))
     chex.assert_shape([labels_BL, mask_BL], hidden_BLD.shape[:2])
@@ -74,7 +60,7 @@ def captioning_sums(
     return jax.shard_map(local, in_specs=specs, out_specs=(rows, rows), axis_names=set(axes))(*arguments)
 
 
-def _local_sums(positions_per_chunk: int, axes: tuple[str, ...], *arguments: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _local_sums(positions_per_chunk: int, axes: tuple[str, ...], *arguments: Array) -> tuple[Array, Array]:
     """`captioning_sums` of the device's own rows; `axes` are the mesh axes that the batch lies on."""
     hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL = arguments
     batch, length = labels_BL.shape
@@ -88,12 +74,12 @@ def _local_sums(positions_per_chunk: int, axes: tuple[str, ...], *arguments: jax
 
     kernel_DV, bias_V = varying(kernel_DV), varying(bias_V)
 
-    def chunks(x: jax.Array) -> jax.Array:  # [B, L, …] to [L / chunk, B, chunk, …]
+    def chunks(x: Array) -> Array:  # [B, L, …] to [L / chunk, B, chunk, …]
         x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint
-    def body(sums: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, jax.Array, jax.Array]):
+    def body(sums: tuple[Array, Array], xs: tuple[Array, Array, Array]):
         hidden, labels, mask = xs
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = jnp.dot(flat, kernel_DV.astype(hidden.dtype), preferred_element_type=jnp.float32) + bias_V[None]

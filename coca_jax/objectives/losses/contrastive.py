@@ -8,14 +8,15 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.sharding import PartitionSpec
 
 from coca_jax.distributed.sharding import Axis, mesh_axes, spec
 
 
 def contrastive_loss(
-    image_NE: jax.Array, text_NE: jax.Array, temperature: jax.Array, columns_per_chunk: int = 4_096
-) -> tuple[jax.Array, jax.Array]:
+    image_NE: Array, text_NE: Array, temperature: Array, columns_per_chunk: int = 4_096
+) -> tuple[Array, Array]:
     """Symmetric image-text cross-entropy over the global batch (CoCa Eq. 2, averaged over its two directions).
 
         L = -1/(2N) Σ_i [ log( exp(x_i·y_i / T) / Σ_j exp(x_i·y_j / T) ) + log( exp(y_i·x_i / T) / Σ_j exp(y_i·x_j / T) ) ]
@@ -43,8 +44,8 @@ def contrastive_loss(
 
 
 def _local_contrastive_loss(
-    image_RE: jax.Array, text_RE: jax.Array, temperature: jax.Array, columns_per_chunk: int, axes: tuple[str, ...]
-) -> tuple[jax.Array, jax.Array]:
+    image_RE: Array, text_RE: Array, temperature: Array, columns_per_chunk: int, axes: tuple[str, ...]
+) -> tuple[Array, Array]:
     """The global loss from R local rows; `axes` are the mesh axes that the batch lies on."""
 
     def gather(x):
@@ -61,9 +62,7 @@ def _local_contrastive_loss(
     return total(image_lse_R + text_lse_R - 2 * paired_R) / (2 * count), total(right_R) / count
 
 
-def _over_columns(
-    rows_RE: jax.Array, columns_NE: jax.Array, paired_R: jax.Array, chunk: int
-) -> tuple[jax.Array, jax.Array]:
+def _over_columns(rows_RE: Array, columns_NE: Array, paired_R: Array, chunk: int) -> tuple[Array, Array]:
     """Over all columns, a chunk at a time: log Σ exp of rows · columns, and how many of these reach `paired_R`."""
     count = columns_NE.shape[0]
     chunk = min(chunk, count)
@@ -74,7 +73,7 @@ def _over_columns(
     reached_R = jax.lax.stop_gradient(paired_R) - 1e-4
 
     @jax.checkpoint  # the backward pass makes each chunk's similarities again
-    def body(carry: tuple[jax.Array, jax.Array], start: jax.Array):
+    def body(carry: tuple[Array, Array], start: Array):
         part_CE = jax.lax.dynamic_slice_in_dim(columns_NE, start, chunk)
         logits_RC = jnp.dot(rows_RE, part_CE.T, precision="highest")
         logits_RC = jnp.where(start + jnp.arange(chunk)[None] < count, logits_RC, lowest)
