@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,7 +43,7 @@ def join() -> None:
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            *cluster, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+            **cluster, initialization_timeout=_JOINING_SECONDS, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
         )
     except ValueError as error:
         todo = f"outside TPU pods and Slurm set {', '.join(VARIABLES)} for each process"
@@ -52,11 +53,11 @@ def join() -> None:
         raise CocaError(f"{missed}: check that all are started and can reach process 0 at its address") from None
 
 
-def _from_environment() -> tuple[str, int, int] | tuple[()]:
-    """The address of process 0, the number of processes, and this one's; nothing if jax is to detect them."""
+def _from_environment() -> dict[str, Any]:
+    """Arguments of jax.distributed.initialize; none if jax is to detect them."""
     given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not given.keys() & {_COUNT, _INDEX}:
-        return ()  # jax itself reads an address that overrides the cluster's
+        return {}  # jax itself reads an address that overrides the cluster's
     for name in VARIABLES:
         if name not in given:
             raise CocaError(f"{name} is not set, unlike {' and '.join(given)}: set all three")
@@ -65,7 +66,7 @@ def _from_environment() -> tuple[str, int, int] | tuple[()]:
         raise CocaError(f"{_ADDRESS}={address} is not an address: write host:port of process 0, such as 10.0.0.1:8476")
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise CocaError(f"{_INDEX}={index} is none of {_COUNT}={count} processes: they count from 0")
-    return address, int(count), int(index)
+    return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
 
 
 def is_first() -> bool:

@@ -29,7 +29,7 @@ from coca_jax.inference.batching import Batcher
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
 from coca_jax.models.image_encoder import token_count
-from coca_jax.trainer.fingerprint import model_digest
+from coca_jax.trainer.model_info import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
 

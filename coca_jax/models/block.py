@@ -90,7 +90,7 @@ class Stack(nn.Module):
         """The output [B, L, D] and the updated cache, with which the parameters are in the form of `unstacked`."""
         x_BLD = x_BLD.astype(self.config.dtype)
         if cache:
-            updated: tuple[BlockCache, ...] = ()
+            updated: tuple[Any, ...] = ()
             for layer, old in enumerate(cache):
                 one = Block(self.config, self.mlp, self.activation, self.cross, name=f"blocks_{layer}")
                 x_BLD, new = one(x_BLD, mask, tokens_BND, index, old)

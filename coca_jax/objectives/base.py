@@ -85,9 +85,9 @@ class Objective(abc.ABC):
         return coca.abstract_parameters(self.model)
 
 
-def begins_with(name: str, beginning: str) -> bool:
-    """Whether whole parts of a name, up to a slash or its end, equal `beginning`; "" fits every name."""
-    return not beginning or f"{name}/".startswith(f"{beginning}/")
+def begins_with(name: str, *beginnings: str) -> bool:
+    """Whether whole parts of a name, up to a slash or its end, equal one of `beginnings`; "" fits every name."""
+    return any(not beginning or f"{name}/".startswith(f"{beginning}/") for beginning in beginnings)
 
 
 def labels_of(objective: Objective, params: Any) -> dict[str, str]:

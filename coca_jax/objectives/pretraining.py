@@ -64,7 +64,7 @@ class Pretraining(Objective):
 
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
         """The captioning losses, and the embeddings for `coupled_loss`."""
-        output: Any = self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
+        output = self.model.apply({"params": params}, batch["image"], batch["text"], batch["valid"])
         coupled = None
         if self.weights.contrastive_weight:
             coupled = (output.image_embedding_BE, output.text_embedding_BE, output.temperature)

@@ -25,7 +25,7 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: core.JaxprEqn) -> float:
+def _of_equation(equation: Any) -> float:
     name, params = equation.primitive.name, equation.params
     outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
     if name == "dot_general":

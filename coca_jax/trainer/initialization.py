@@ -33,7 +33,7 @@ def initial_state(step: TrainStep) -> TrainState:
     params = fitted(step.objective, restored.params, state.params, f"train.init_from = {source}")
     _log.info("starts from the parameters of %s at step %d", source, restored.step)
     average = None if state.average is None else average_of(step.objective, params)
-    return state.replace(params=params, average=average)
+    return TrainState(state.step, params, average, state.opt_state)
 
 
 def fitted(objective: Objective, given: Any, fresh: Any, where: str) -> Any:
@@ -47,21 +47,17 @@ def fitted(objective: Objective, given: Any, fresh: Any, where: str) -> Any:
       CocaError: a parameter is missing, superfluous, or of another shape; it is named.
     """
     arrays, needed = by_name(given), by_name(fresh)
-    result, new = {}, []
-    for name, target in needed.items():
-        if name in arrays:
-            result[name] = _fit(name, arrays[name], target, where)
-        elif any(begins_with(name, part) for part in objective.new_parameters):
-            result[name] = target
-            new.append(name)
-        else:
+    new = [name for name in needed if name not in arrays]
+    for name in new:
+        if not begins_with(name, *objective.new_parameters):
             raise CocaError(f"{where} has no parameter {name}: give this run the model that was trained there")
     for name in arrays:
-        if name not in needed and not any(begins_with(name, part) for part in objective.unused_parameters):
+        if name not in needed and not begins_with(name, *objective.unused_parameters):
             raise CocaError(f"{where} has the parameter {name}, for which this model has no place: change config.model")
     if new:
         _log.info("%d new parameters start at random: %s", len(new), ", ".join(new))
-    return from_names(result)
+    kept = {name: _fit(name, arrays[name], target, where) for name, target in needed.items() if name in arrays}
+    return from_names(needed | kept)
 
 
 def _fit(name: str, value: jax.Array, target: jax.Array, where: str) -> jax.Array:

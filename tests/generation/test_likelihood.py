@@ -6,7 +6,7 @@ import pytest
 
 from coca_jax.errors import CocaError
 from coca_jax.generation import likelihood
-from coca_jax.trainer.fingerprint import model_digest
+from coca_jax.trainer.model_info import model_digest
 from tests import tiny
 from tests.evaluation import tiny_coca
 from tests.evaluation.tiny_coca import TEXTS

@@ -99,7 +99,7 @@ def test_another_model_is_refused_with_the_parameters_name(first_stage, changes,
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(CocaError, match="holds no checkpoint"):
+    with pytest.raises(CocaError, match="holds no complete checkpoint"):
         _start(_config(train__init_from=str(tmp_path)), 8, 1, 1)
 
 
