@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coca_jax.models.cache import empty_cache
 from coca_jax.models.coca import Coca, generation_parameters
-from coca_jax.models.text_decoder import causal_mask
+from coca_jax.models.text_decoder import causal_mask, empty_cache
 
 _SLOTS = 128  # tokens read in one pass: several texts lie behind one another on the length axis
 _LOGITS = 32 * 1024 * 1024  # computed at a time

@@ -19,9 +19,8 @@ from coca_jax.generation import beams
 from coca_jax.generation.options import GREEDY, GenerationOptions
 from coca_jax.generation.sampling import forbid, penalize_repetition, sample
 from coca_jax.generation.state import Special, State
-from coca_jax.models.cache import empty_cache
 from coca_jax.models.coca import Coca, generation_parameters
-from coca_jax.models.text_decoder import causal_mask
+from coca_jax.models.text_decoder import causal_mask, empty_cache
 
 
 def generate(

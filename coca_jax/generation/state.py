@@ -9,7 +9,7 @@ import dataclasses
 import jax
 from flax import struct
 
-from coca_jax.models.cache import DecoderCache
+from coca_jax.models.text_decoder import DecoderCache
 
 
 @struct.dataclass

@@ -6,15 +6,44 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
-from coca_jax.models.cache import CachedKeysValues, KeysValues
 from coca_jax.models.layers import Dense, named
 
 SAVED = "attention"  # names the arrays that remat = attention keeps for the backward pass
+
+
+@struct.dataclass
+class KeysValues:
+    """Keys and values [B, S, H, K] of an attention layer."""
+
+    key_BSHK: Array
+    value_BSHK: Array
+
+
+@struct.dataclass
+class CachedKeysValues:
+    """Keys [B, H, K, S] and values [B, H, S, K], in the layout that attention multiplies, so that no step transposes."""
+
+    key_BHKS: Array
+    value_BHSK: Array
+
+    @classmethod
+    def of(cls, kv: KeysValues) -> "CachedKeysValues":
+        return cls(jnp.transpose(kv.key_BSHK, (0, 2, 3, 1)), jnp.swapaxes(kv.value_BSHK, 1, 2))
+
+    def updated(self, kv: KeysValues, index: Array | int) -> "CachedKeysValues":
+        """A copy with `kv` written at slots index, index + 1, …"""
+        new = self.of(kv)
+
+        def put(old: Array, part: Array, axis: int) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old, part.astype(old.dtype), index, axis)
+
+        return CachedKeysValues(put(self.key_BHKS, new.key_BHKS, 3), put(self.value_BHSK, new.value_BHSK, 2))
 
 
 def attend(query_BLHK: Array, kv: KeysValues | CachedKeysValues, mask: Array | None, cap: float) -> Array:

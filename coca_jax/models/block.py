@@ -7,13 +7,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
-from coca_jax.models.attention import SAVED, Attention
-from coca_jax.models.cache import BlockCache, CachedKeysValues, KeysValues
+from coca_jax.models.attention import SAVED, Attention, CachedKeysValues, KeysValues
 from coca_jax.models.layers import Mlp, layer_norm
+
+
+@struct.dataclass
+class BlockCache:
+    """A block's cache: keys and values of the text so far, and of the image tokens where the block attends to them."""
+
+    text: CachedKeysValues
+    image: CachedKeysValues | None = None
 
 
 class Block(nn.Module):

@@ -19,11 +19,17 @@ from jax import Array
 from coca_jax.config import ModelConfig, PretrainingConfig
 from coca_jax.distributed.sharding import Axis
 from coca_jax.models.block import unstacked
-from coca_jax.models.cache import DecoderCache
 from coca_jax.models.image_encoder import image_encoder, token_count
 from coca_jax.models.layers import named
 from coca_jax.models.poolers import PooledImage, Poolers
-from coca_jax.models.text_decoder import DecoderOutput, MultimodalDecoder, Softmax, SoftmaxWeights, UnimodalDecoder
+from coca_jax.models.text_decoder import (
+    DecoderCache,
+    DecoderOutput,
+    MultimodalDecoder,
+    Softmax,
+    SoftmaxWeights,
+    UnimodalDecoder,
+)
 
 _LOWEST_TEMPERATURE = 0.01  # CLIP's bound: logits are scaled by at most 100
 

@@ -12,8 +12,8 @@ from jax import Array
 
 from coca_jax.config import ModelConfig
 from coca_jax.distributed.sharding import Axis, constrain
-from coca_jax.models.block import Stack
-from coca_jax.models.cache import BlockCache
+from coca_jax.models.attention import CachedKeysValues
+from coca_jax.models.block import BlockCache, Stack
 from coca_jax.models.layers import layer_norm, named
 
 
@@ -31,6 +31,29 @@ def causal_mask(valid_BL: Array) -> Array:
     length = valid_BL.shape[1]
     earlier, itself = jnp.tril(jnp.ones((1, 1, length, length), bool)), jnp.eye(length, dtype=bool)[None, None]
     return (earlier & valid_BL[:, None, None, :]) | itself
+
+
+@struct.dataclass
+class DecoderCache:
+    """The caches of both decoder halves, one entry a layer."""
+
+    unimodal: tuple[BlockCache, ...]
+    multimodal: tuple[BlockCache, ...]
+
+
+def empty_cache(config: ModelConfig, batch: int, slots: int) -> DecoderCache:
+    """A cache for `slots` tokens an image; the image tokens' keys and values are added by the first `Coca.extend`."""
+    head_dim = config.width // config.heads
+
+    def zeros(*shape: int) -> Array:
+        x = jnp.zeros((batch, config.heads, *shape), config.dtype)
+        return constrain(x, Axis.BATCH, Axis.ACTIVATION_HEADS, Axis.LENGTH, Axis.LENGTH)
+
+    def block() -> BlockCache:
+        return BlockCache(CachedKeysValues(zeros(head_dim, slots), zeros(slots, head_dim)))
+
+    halves = (config.text.unimodal_layers, config.text.multimodal_layers)
+    return DecoderCache(*(tuple(block() for _ in range(layers)) for layers in halves))
 
 
 @struct.dataclass

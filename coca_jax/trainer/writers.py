@@ -38,6 +38,7 @@ class MetricsWriter:
         self._local = pathlib.Path(folder)
         if is_remote(folder):
             self._local = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="coca_jax-")))
+            self._stack.callback(self._upload)
         self._local.mkdir(parents=True, exist_ok=True)
         self._metrics, self._evaluations = (self._reopen(name, start_step) for name in (METRICS, EVALUATIONS))
         self._tensorboard = None
@@ -45,6 +46,7 @@ class MetricsWriter:
             from tensorboardX import SummaryWriter  # imported only if used: it is slow
 
             self._tensorboard = SummaryWriter(str(self._local / "tensorboard"), purge_step=start_step + 1)
+            self._stack.callback(self._tensorboard.close)
         self._bar = _progress_bar(self._stack, start_step, steps) if sys.stderr.isatty() else None
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -70,27 +72,25 @@ class MetricsWriter:
         if self._tensorboard:
             self._tensorboard.flush()
         if is_remote(self._folder):
-            for path in self._local.rglob("*"):
-                if path.is_file():
-                    copy = self._folder / path.relative_to(self._local).as_posix()
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    copy.write_bytes(path.read_bytes())
+            self._upload()
         self._uploaded = time.monotonic()
 
     def close(self) -> None:
-        with self._stack:
-            if self._tensorboard:
-                self._tensorboard.close()
-                self._tensorboard = None
-            self._metrics.close()
-            self._evaluations.close()
-            self.flush()
+        """Closes all files, which then lie in the run's folder."""
+        self._stack.close()
+
+    def _upload(self) -> None:
+        for path in self._local.rglob("*"):
+            if path.is_file():
+                copy = self._folder / path.relative_to(self._local).as_posix()
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
 
     def _reopen(self, name: str, start_step: int) -> TextIO:
         """The local file, with the rows up to `start_step`."""
         rows = [row for row in read_rows(self._folder / name) if row["step"] <= start_step]
         write_atomically(self._local / name, "".join(json.dumps(row) + "\n" for row in rows))
-        return (self._local / name).open("a")
+        return self._stack.enter_context((self._local / name).open("a"))
 
     def _record(self, file: TextIO, step: int, values: dict[str, float]) -> None:
         file.write(json.dumps({"step": step, **values}) + "\n")

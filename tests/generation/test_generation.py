@@ -19,7 +19,7 @@ from coca_jax.generation.sampling import sample
 from coca_jax.generation.state import Special, State
 from coca_jax.inference import model as inference
 from coca_jax.models import coca
-from coca_jax.models.cache import empty_cache
+from coca_jax.models.text_decoder import empty_cache
 
 PAD, EOS, BOS, V, L, B = 0, 1, 3, 24, 9, 6
 SPECIAL = dict(bos_id=BOS, eos_id=EOS, pad_id=PAD)

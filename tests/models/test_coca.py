@@ -10,7 +10,7 @@ from flax.core import meta
 
 from coca_jax import config as config_lib
 from coca_jax.distributed.sharding import Axis, spec
-from coca_jax.models import attention, block, cache, coca, image_encoder, text_decoder
+from coca_jax.models import attention, block, coca, image_encoder, text_decoder
 from coca_jax.objectives.losses import captioning, contrastive
 
 # Every size is its own number, so that a shape says what an axis is.
@@ -657,7 +657,7 @@ def test_tied_softmax_reads_the_embedding():
 @pytest.mark.parametrize("cap", [0.0, 2.0])
 def test_the_cap_bounds_attention_logits(cap):
     query = jnp.array([1000.0, -1000.0]).reshape(1, 2, 1, 1)
-    kv = cache.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
+    kv = attention.KeysValues(jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1), jnp.array([1.0, 0.0]).reshape(1, 2, 1, 1))
     weights = attention.attend(query, kv, None, cap)[0, :, 0, 0]  # of the first key
     share = 1 / (1 + np.exp(-2 * cap)) if cap else 1.0
     np.testing.assert_allclose(weights, [share, 1 - share], rtol=1e-5)
