@@ -39,19 +39,16 @@ def gradients(objective: Objective, microbatches: int = 1) -> GradientFunction:
             weighted = jax.tree.map(lambda x, cotangent: jnp.sum(x * cotangent), coupled, cotangents)
             return sum(jax.tree.leaves(weighted), start=loss), (loss, more)
 
-        def part_gradient(*arguments: Any) -> tuple[Any, tuple[Array, Metrics]]:
-            (_, losses), gradient = jax.value_and_grad(part_loss, has_aux=True)(*arguments)
-            return gradient, losses
-
         def add(sums: Any, xs: Any) -> tuple[Any, None]:
-            gradient, losses = jax.tree.map(jnp.add, sums, part_gradient(trained, *xs))
+            losses, gradient = jax.tree.map(jnp.add, sums, part_gradient(trained, *xs))
             # The sum lives as long as the loop: laid out as the parameters, or it would lie whole on every device.
-            return (constrain_tree(gradient, axes), losses), None
+            return (losses, constrain_tree(gradient, axes)), None
 
+        part_gradient = jax.value_and_grad(part_loss, has_aux=True)
         axes, _ = split(objective, objective.abstract_parameters()[1])
         first = jax.tree.map(lambda x: x[0], (parts, cotangents))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part_gradient, trained, *first))
-        (gradient, (loss, more)), _ = jax.lax.scan(add, zeros, (parts, cotangents))
+        ((_, (loss, more)), gradient), _ = jax.lax.scan(add, zeros, (parts, cotangents))
         return gradient, {"loss": coupled_loss + loss, **metrics, **more}
 
     return whole if microbatches == 1 else accumulated

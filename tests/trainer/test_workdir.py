@@ -12,7 +12,7 @@ import time
 import pytest
 
 from coca_jax.errors import CocaError
-from coca_jax.storage.files import as_path
+from coca_jax.storage.files import as_path, write_atomically
 from coca_jax.trainer import workdir
 from coca_jax.trainer.workdir import Claim, writing
 
@@ -97,7 +97,7 @@ def test_the_owner_on_another_machine_is_believed_while_it_gives_signs_of_life(f
         beats = 0
         while not stop.wait(0.02):
             beats += 1
-            path.write_text(json.dumps(_owner(beats=beats)))
+            write_atomically(path, json.dumps(_owner(beats=beats)))  # as the owner does: never read in part
 
     thread = threading.Thread(target=live)
     thread.start()

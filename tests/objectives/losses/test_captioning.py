@@ -31,7 +31,7 @@ def _captioning_loss(*arguments, positions_per_chunk=8):
 
 
 def _naive_captioning(hidden, kernel, bias, labels, mask):
-    logits = jnp.einsum("bld,dv->blv", hidden, kernel) + bias
+    logits = jnp.einsum("bld,dv->blv", hidden, kernel) + bias[None, None]
     own = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], axis=-1)[..., 0]
     return -jnp.sum(jnp.where(mask, own, 0)) / jnp.sum(mask)
 
