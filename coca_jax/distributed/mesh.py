@@ -33,8 +33,7 @@ def mesh_shape(config: MeshConfig, model: ModelConfig | None, devices: int, slic
 
     Args:
       model: the model that is laid out; None: it is replicated.
-      devices: number of devices in all slices.
-      slices: number of groups of devices of equal size between which the network is slow.
+      slices: number of equal groups of the devices, between which the network is slow.
 
     Raises:
       CocaError: the sizes do not multiply to the number of devices.
@@ -95,10 +94,7 @@ def device_grid(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarr
     """The devices as an array [data, fsdp, tensor] in which neighbours are near each other in the machine.
 
     Over several slices, each slice is a block of the `data` axis. With an explicit mesh whose data does not divide by
-    the number of slices, fsdp crosses the slow network too.
-
-    Raises:
-      CocaError: the tensor axis would have to cross slices.
+    the number of slices, fsdp crosses the slow network too; a CocaError if tensor would have to.
     """
     slices = slice_count(devices)
     if slices == 1:

@@ -100,10 +100,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
     """The result of `make` on process 0, the only one that calls it, in a thread.
 
     `make` may take hours, but on CPUs no collective may wait for more than 30 minutes: until it is done, process 0
-    broadcasts a sign of life each minute.
-
-    Raises:
-      CocaError: on every process, if `make` raises one.
+    broadcasts a sign of life each minute. A CocaError of `make` is raised on every process.
     """
     if jax.process_count() == 1:
         return make()
@@ -147,11 +144,7 @@ def from_each(data: bytes) -> list[bytes]:
 
 
 def check_shared(folder: epath.Path) -> None:
-    """Makes the folder, and checks that all processes see the same one.
-
-    Raises:
-      CocaError: on every process, if some do not see the files that process 0 writes.
-    """
+    """Makes the folder; a CocaError on every process if some do not see there what process 0 writes."""
     if jax.process_count() == 1:
         folder.mkdir(parents=True, exist_ok=True)
         return

@@ -26,10 +26,8 @@ def resize_positions(positions_ND: Array, tokens: int) -> Array:
     """Position embeddings [tokens, D] from those of another square grid: the paper's step from 288 to 576 pixels.
 
     Bicubic (Keys' kernel, a = -1/2) between the centres of the patches; towards fewer patches the kernel is widened
-    against aliasing. The paper does not state the method; Google's public code is bilinear.
-
-    Raises:
-      ValueError: either number of tokens is not a square.
+    against aliasing. The paper does not state the method; Google's public code is bilinear. A ValueError if either number
+    of tokens is not a square.
     """
     count, width = positions_ND.shape
     old, new = math.isqrt(count), math.isqrt(tokens)

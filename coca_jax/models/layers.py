@@ -25,19 +25,13 @@ def named(initializer: Callable, *axes: Axis) -> Callable:
 
 
 class Dense(nn.Module):
-    """A linear map from the last `len(in_axes)` axes of the input to `shape`, with bias.
-
-    Attributes:
-      shape: the output's trailing shape, such as (H, K) or (F,).
-      in_axes, out_axes: logical names of the kernel's input and output axes.
-      transposed: the kernel has its outputs first; see `block.unstacked`.
-    """
+    """A linear map from the last `len(in_axes)` axes of the input to `shape`, with bias."""
 
     config: ModelConfig
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # the output's trailing shape, such as (H, K) or (F,)
     in_axes: tuple[Axis, ...]
     out_axes: tuple[Axis, ...]
-    transposed: bool = False
+    transposed: bool = False  # the kernel has its outputs first; see `block.unstacked`
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -48,11 +48,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the arrays of a global batch, by name.
-
-        Raises:
-          CocaError: the config's data cannot give such a batch.
-        """
+        """Shapes and dtypes of a global batch's arrays, by name; a CocaError if the config's data cannot give them."""
 
     @abc.abstractmethod
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:

@@ -14,11 +14,7 @@ from coca_jax.objectives.losses import captioning, contrastive
 
 
 class Pretraining(Objective):
-    """The paper's Eq. 4, λ_con L_con + λ_cap L_cap, and two optional losses; a branch exists if its weight is not 0.
-
-    Attributes:
-      sources: those whose captioning losses are reported apart: of a mixture, where captions are learned.
-    """
+    """The paper's Eq. 4, λ_con L_con + λ_cap L_cap, and two optional losses; a branch exists if its weight is not 0."""
 
     def __init__(self, config: Config, pad_id: int = 0):
         self.weights = weights = config.objective.pretraining
@@ -32,6 +28,7 @@ class Pretraining(Objective):
         self.groups = {"all": Group(config.optimizer.peak_learning_rate, config.optimizer.weight_decay)}
         self.labels = {"": "all"}
         names = tuple(config.data.sources)
+        # Those whose captioning losses are reported apart.
         self.sources = names if len(names) > 1 and weights.captioning_weight else ()
         self._config, self._pad_id = config, pad_id
 

@@ -72,11 +72,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
 
     def restore(self, number: int, step: TrainStep) -> TrainState:
-        """The state at step `number`. An average that the run has not kept so far begins at the parameters.
-
-        Raises:
-          CocaError: the checkpoint is incomplete.
-        """
+        """The state at step `number`; an average that was not kept begins at the parameters. With the errors of `load`."""
         state = step.state
         items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
         if state.average is not None and self.record(number).config.optimizer.ema_decay:

@@ -86,8 +86,7 @@ def build(
 ) -> optax.GradientTransformation:
     """The optimiser's chain: clip, scale, then for each group its decoupled weight decay and its learning rate.
 
-    Args:
-      labels: a tree like the trained parameters, with the name of each one's group.
+    `labels` is a tree like the trained parameters, with the name of each one's group.
     """
     scale = {
         "adafactor": lambda: _adafactor(config),

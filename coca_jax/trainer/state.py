@@ -38,12 +38,7 @@ def fresh_state(objective: Objective, optimizer: optax.GradientTransformation, a
 def abstract_state(
     objective: Objective, optimizer: optax.GradientTransformation, average: bool, mesh: AnyMesh
 ) -> TrainState:
-    """ShapeDtypeStructs of the whole state, with their shardings on `mesh`; allocates nothing.
-
-    Raises:
-      CocaError: a parameter has no label, does not divide over the mesh, or is large and would be left whole on every
-        device.
-    """
+    """ShapeDtypeStructs of the whole state, with their shardings on `mesh`; with the errors of `check_parameters`."""
     params, logical = objective.abstract_parameters()
     check_parameters(mesh, params, logical)
     abstract = jax.eval_shape(lambda: fresh_state(objective, optimizer, average, 0))

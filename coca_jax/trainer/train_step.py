@@ -53,11 +53,7 @@ class TrainStep:
 
 
 def build(config: Config, mesh: sharding.AnyMesh, pad_id: int = 0) -> TrainStep:
-    """The train step of a config on a mesh, for a vocabulary with this pad, on which no cost depends.
-
-    Raises:
-      CocaError: they do not fit each other.
-    """
+    """The train step of a config on a mesh, for a vocabulary with this pad; a CocaError if they do not fit each other."""
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     objective = objectives.build(config, pad_id)
     # A search builds many steps that differ in what the state does not depend on.

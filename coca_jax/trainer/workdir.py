@@ -34,9 +34,7 @@ class Claim:
     On one machine, and on shared disks that support it, the operating system's lock on the file `.lock` decides, which
     ends with its process. Between machines without such a lock, and in buckets, `.owner.json` decides: its owner writes
     it anew every few seconds, and one that stays as it is belongs to a process that has died. No clocks are compared.
-
-    Raises:
-      CocaError: on every process, if another run has the folder.
+    On entry a CocaError on every process if another run has the folder.
     """
 
     def __init__(self, folder: epath.Path):

@@ -241,8 +241,10 @@ def test_stems_are_convolutions():
     model, params = _model(**ENCODERS["conv stem"])
     x, stem = images, params["image_encoder"]["stem"]
     for i in range(3):
-        x = jax.nn.relu(conv(x, dense(stem[f"conv_{i}"], 3), (2, 2), "SAME") + stem[f"conv_{i}"]["bias"])
-    expected = x @ stem["out"]["kernel"] + stem["out"]["bias"]
+        x = jax.nn.relu(
+            conv(x, dense(stem[f"conv_{i}"], 3), (2, 2), "SAME") + stem[f"conv_{i}"]["bias"][None, None, None]
+        )
+    expected = x @ stem["out"]["kernel"] + stem["out"]["bias"][None, None, None]
     np.testing.assert_allclose(
         image_encoder.ConvStem(model.config).apply({"params": stem}, images), expected, atol=1e-4
     )
@@ -650,7 +652,7 @@ def test_tied_softmax_reads_the_embedding():
     assert set(params["softmax"]) == {"bias"}
     output, (logits, _) = _forward(model, params, *_batch())
     np.testing.assert_array_equal(output.softmax.kernel_DV, params["unimodal"]["embedding"].T)
-    expected = output.hidden_BLD @ params["unimodal"]["embedding"].T + params["softmax"]["bias"]
+    expected = output.hidden_BLD @ params["unimodal"]["embedding"].T + params["softmax"]["bias"][None, None]
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
