@@ -148,7 +148,14 @@ def check_shared(folder: epath.Path) -> None:
     if jax.process_count() == 1:
         folder.mkdir(parents=True, exist_ok=True)
         return
-    token = from_first(lambda: _write_token(folder)).decode()
+
+    def write_token() -> bytes:
+        folder.mkdir(parents=True, exist_ok=True)
+        token = f".seen-by-all-{os.getpid()}-{time.time_ns()}"
+        (folder / token).write_text("")
+        return token.encode()
+
+    token = from_first(write_token).decode()
     seen = from_each(b"yes" if (folder / token).exists() else b"")
     if is_first():
         (folder / token).unlink()
@@ -157,13 +164,6 @@ def check_shared(folder: epath.Path) -> None:
             f"{folder} is not one folder for all hosts (process {seen.index(b'')} does not see what process 0 writes): "
             f"give --workdir a folder that all of them share, or a bucket"
         )
-
-
-def _write_token(folder: epath.Path) -> bytes:
-    folder.mkdir(parents=True, exist_ok=True)
-    token = f".seen-by-all-{os.getpid()}-{time.time_ns()}"
-    (folder / token).write_text("")
-    return token.encode()
 
 
 def local_rows(sharding: Sharding, batch_size: int) -> np.ndarray:

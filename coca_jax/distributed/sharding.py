@@ -121,11 +121,6 @@ def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, spec(Axis.BATCH))
 
 
-def replicated(mesh: AnyMesh) -> NamedSharding:
-    """The sharding of an array that every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def check_batch_size(mesh: AnyMesh, batch_size: int, microbatches: int = 1) -> None:
     """Raises CocaError if a microbatch does not divide over the mesh's batch axes."""
     devices = ways(mesh, Axis.BATCH)

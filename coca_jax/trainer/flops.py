@@ -27,15 +27,14 @@ def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
 
 def _of_equation(equation: Any) -> float:
     name, params = equation.primitive.name, equation.params
-    outputs = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2.0 * outputs * math.prod(left[axis] for axis in contracted)
+        left, outputs = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+        return 2.0 * math.prod(outputs) * math.prod(left[axis] for axis in contracted)
     if name == "conv_general_dilated":
         # Each output number sums over the kernel's window and input channels; zeros that pad the input are counted.
-        kernel, channels = equation.invars[1].aval.shape, params["dimension_numbers"].rhs_spec[0]
-        return 2.0 * outputs * math.prod(kernel) / kernel[channels]
+        kernel, outputs = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+        return 2.0 * math.prod(outputs) * math.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
     inside = [_of_jaxpr(jaxpr) for jaxpr in core.jaxprs_in_params(params)]
     if name == "scan":
         return params["length"] * sum(inside)

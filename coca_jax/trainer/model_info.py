@@ -1,5 +1,6 @@
 """Facts of a model: the table of its parameters in `model_info.txt`, and its digest."""
 
+import functools
 import hashlib
 import json
 import math
@@ -35,17 +36,12 @@ def model_digest(model: ModelConfig, params: Any, vocabulary: bytes) -> str:
 
     Parameters are summed on their devices, as integers: the order of the sum, and so the mesh, has no effect.
     """
-    sums = jax.tree_util.tree_flatten_with_path(_checksums(params))[0]
+    sums = jax.tree_util.tree_leaves_with_path(_checksums(params))
     digest = hashlib.sha256(vocabulary)
     digest.update(json.dumps(differences(model), sort_keys=True).encode())
     for path, value in sums:
         digest.update(f"{jax.tree_util.keystr(path)}={int(value)};".encode())
     return digest.hexdigest()[:16]
-
-
-@jax.jit  # compiled once for all evaluations of a run
-def _checksums(params: Any) -> Any:
-    return jax.tree.map(_checksum, params)
 
 
 def _checksum(x: jax.Array) -> jax.Array:
@@ -55,3 +51,6 @@ def _checksum(x: jax.Array) -> jax.Array:
     for axis, size in enumerate(x.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     return jnp.sum((bits ^ (bits >> 15)) * (2 * place + 1) * jnp.uint32(2_654_435_761), dtype=jnp.uint32)
+
+
+_checksums = jax.jit(functools.partial(jax.tree.map, _checksum))  # compiled once for all evaluations of a run

@@ -42,16 +42,6 @@ def _adam_decay_rate(step: jax.Array, b2: float) -> jax.Array:
     return b2 * (1.0 - b2 ** (t - 1.0)) / (1.0 - b2**t)
 
 
-def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adafactor as Google's public CoCa code configures it: factored second moment with Adam's decay, update clipping at
-    RMS 1, first moment (bfloat16, where theirs is int8), no scaling by the parameter."""
-    return optax.chain(
-        optax.scale_by_factored_rms(decay_rate=config.b2, decay_rate_fn=_adam_decay_rate),
-        optax.clip_by_block_rms(1.0),
-        optax.ema(config.b1, debias=False, accumulator_dtype=jnp.bfloat16),
-    )
-
-
 def matrix_axes(params: Any) -> Any:
     """For each kernel, which Muon orthogonalises, the axes of its matrix' rows and columns; None for all other parameters.
 
@@ -69,16 +59,30 @@ def matrix_axes(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
-def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Muon for the kernels, its updates as large as Adam's (RMS 0.2; Liu et al., arXiv 2502.16982); Adam for the rest."""
-    return optax.contrib.muon(
-        learning_rate=-1.0,  # the sign and the rate come at the end of `build`'s chain
-        beta=config.b1,
-        consistent_rms=0.2,
-        adam_b1=config.b1,
-        adam_b2=config.b2,
-        muon_weight_dimension_numbers=matrix_axes,
-    )
+def _scale(config: OptimizerConfig) -> optax.GradientTransformation:
+    """From gradients to updates, before weight decay and learning rate."""
+    match config.name:
+        case "adamw":
+            return optax.scale_by_adam(config.b1, config.b2)
+        case "adafactor":
+            # As in Google's public CoCa code: factored second moment with Adam's decay, update clipping at RMS 1, first
+            # moment (bfloat16, where theirs is int8), no scaling by the parameter.
+            return optax.chain(
+                optax.scale_by_factored_rms(decay_rate=config.b2, decay_rate_fn=_adam_decay_rate),
+                optax.clip_by_block_rms(1.0),
+                optax.ema(config.b1, debias=False, accumulator_dtype=jnp.bfloat16),
+            )
+        case _:
+            # Muon for the kernels, its updates as large as Adam's (RMS 0.2; Liu et al., arXiv 2502.16982); Adam for the
+            # rest. The sign and the rate come at the end of `build`'s chain.
+            return optax.contrib.muon(
+                learning_rate=-1.0,
+                beta=config.b1,
+                consistent_rms=0.2,
+                adam_b1=config.b1,
+                adam_b2=config.b2,
+                muon_weight_dimension_numbers=matrix_axes,
+            )
 
 
 def build(
@@ -88,15 +92,10 @@ def build(
 
     `labels` is a tree like the trained parameters, with the name of each one's group.
     """
-    scale = {
-        "adafactor": lambda: _adafactor(config),
-        "adamw": lambda: optax.scale_by_adam(config.b1, config.b2),
-        "muon": lambda: _muon(config),
-    }[config.name]()
     last = {}
     for name, group in groups.items():
         decay = optax.add_decayed_weights(group.weight_decay, decay_mask)
         rate = learning_rate(config, group.peak_learning_rate, steps)
         last[name] = optax.chain(decay, optax.scale_by_learning_rate(rate))
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, scale, optax.partition(last, labels))
+    return optax.chain(clip, _scale(config), optax.partition(last, labels))

@@ -8,7 +8,7 @@ import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from coca_jax.distributed.sharding import AnyMesh, check_parameters, replicated, shardings
+from coca_jax.distributed.sharding import AnyMesh, check_parameters, shardings
 from coca_jax.models import coca
 from coca_jax.objectives.base import Objective, merge, split
 
@@ -42,14 +42,11 @@ def abstract_state(
     params, logical = objective.abstract_parameters()
     check_parameters(mesh, params, logical)
     abstract = jax.eval_shape(lambda: fresh_state(objective, optimizer, average, 0))
-    whole: Any = shardings(mesh, logical)
+    alone: Any = NamedSharding(mesh, PartitionSpec())
+    whole = shardings(mesh, logical)
     trained, _ = split(objective, whole)
-    placed = TrainState(
-        step=replicated(mesh),  # type: ignore[arg-type]  # here the leaves are shardings
-        params=whole,
-        average=trained if average else None,
-        opt_state=_optimizer_shardings(optimizer, abstract.opt_state, split(objective, params)[0], trained, mesh),
-    )
+    moments = _optimizer_shardings(optimizer, abstract.opt_state, split(objective, params)[0], trained, alone)
+    placed = TrainState(alone, whole, trained if average else None, moments)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed)
 
 
@@ -59,18 +56,18 @@ def average_of(objective: Objective, params: Any) -> Any:
 
 
 def _optimizer_shardings(
-    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, placed: Any, mesh: AnyMesh
+    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, placed: Any, alone: NamedSharding
 ) -> Any:
-    """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it."""
+    """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it; else `alone`."""
 
     def masked(node):
         return isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
 
     def of_moment(x, param, sharding):
-        return x if masked(x) else NamedSharding(mesh, _remaining(x.shape, param.shape, sharding.spec))
+        return x if masked(x) else NamedSharding(alone.mesh, _remaining(x.shape, param.shape, sharding.spec))
 
     return optax.tree.map_params(
-        optimizer, of_moment, opt_state, params, placed, transform_non_params=lambda _: replicated(mesh), is_leaf=masked
+        optimizer, of_moment, opt_state, params, placed, transform_non_params=lambda _: alone, is_leaf=masked
     )
 
 

@@ -40,7 +40,7 @@ def first_stage(tmp_path_factory) -> tuple[str, dict]:
     with jax.set_mesh(mesh):
         random = jax.tree_util.tree_map_with_path(lambda path, x: _value(str(path), x.shape), step.state.params)
         zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), step.state)
-        saved = zeros.replace(params=jax.device_put(random, sharding.replicated(mesh)))
+        saved = zeros.replace(params=jax.device_put(random, sharding.NamedSharding(mesh, sharding.PartitionSpec())))
         checkpoints = Checkpoints(epath.Path(folder), keep=1)
         checkpoints.save(saved, 7, RunRecord(config, b"vocabulary", "fingerprint"))
         checkpoints.close()
