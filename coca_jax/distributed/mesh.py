@@ -68,14 +68,10 @@ def _useful_fsdp(model: ModelConfig | None, devices: int) -> int:
 def _parameters_about(model: ModelConfig) -> int:
     """The number of parameters, accurate to a few per cent: kernels and embedding tables only."""
     image, text, width = model.image, model.text, model.width
-
-    def block(attentions: int, mlp: int) -> int:
-        return 4 * attentions * width * width + 2 * width * mlp
-
-    encoder = 0 if image.kind == "precomputed" else image.layers * block(1, image.mlp)
-    poolers = 2 * 4 * model.pooler.hidden_multiple * width * width
-    decoder = text.unimodal_layers * block(1, text.mlp) + text.multimodal_layers * block(2, text.mlp)
-    return encoder + poolers + decoder + 2 * text.vocabulary_size * width
+    encoder = 0 if image.kind == "precomputed" else image.layers * (4 * width + 2 * image.mlp)
+    poolers = 2 * 4 * model.pooler.hidden_multiple * width
+    decoder = text.unimodal_layers * (4 * width + 2 * text.mlp) + text.multimodal_layers * (8 * width + 2 * text.mlp)
+    return width * (encoder + poolers + decoder + 2 * text.vocabulary_size)
 
 
 def make_mesh(config: MeshConfig, model: ModelConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:

@@ -42,12 +42,12 @@ def abstract_state(
     params, logical = objective.abstract_parameters()
     check_parameters(mesh, params, logical)
     abstract = jax.eval_shape(lambda: fresh_state(objective, optimizer, average, 0))
-    alone: Any = NamedSharding(mesh, PartitionSpec())
-    whole = shardings(mesh, logical)
-    trained, _ = split(objective, whole)
-    moments = _optimizer_shardings(optimizer, abstract.opt_state, split(objective, params)[0], trained, alone)
-    placed = TrainState(alone, whole, trained if average else None, moments)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placed)
+    replicated: Any = NamedSharding(mesh, PartitionSpec())
+    placed = shardings(mesh, logical)
+    trained, _ = split(objective, placed)
+    moments = _optimizer_shardings(optimizer, abstract.opt_state, split(objective, params)[0], trained, replicated)
+    whole = TrainState(replicated, placed, trained if average else None, moments)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, whole)
 
 
 def average_of(objective: Objective, params: Any) -> Any:
@@ -56,18 +56,18 @@ def average_of(objective: Objective, params: Any) -> Any:
 
 
 def _optimizer_shardings(
-    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, placed: Any, alone: NamedSharding
+    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, placed: Any, replicated: NamedSharding
 ) -> Any:
-    """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it; else `alone`."""
+    """Shardings of the optimiser's arrays: a moment has its parameter's, a factored one what remains of it; else `replicated`."""
 
     def masked(node):
         return isinstance(node, optax.MaskedNode)  # stands for a parameter that another rule updates
 
     def of_moment(x, param, sharding):
-        return x if masked(x) else NamedSharding(alone.mesh, _remaining(x.shape, param.shape, sharding.spec))
+        return x if masked(x) else NamedSharding(replicated.mesh, _remaining(x.shape, param.shape, sharding.spec))
 
     return optax.tree.map_params(
-        optimizer, of_moment, opt_state, params, placed, transform_non_params=lambda _: alone, is_leaf=masked
+        optimizer, of_moment, opt_state, params, placed, transform_non_params=lambda _: replicated, is_leaf=masked
     )
 
 
