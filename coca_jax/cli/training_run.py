@@ -81,12 +81,12 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
+        stack.callback(_log_skipped, pipeline, bool(config.data.mixture))
         writer = None
         if hosts.is_first():
             write_model_info(folder / "model_info.txt", *built.objective.abstract_parameters())
             writer = MetricsWriter(folder, last, config.train.steps, config.train.tensorboard)
             stack.callback(writer.close)
-        stack.callback(_log_skipped, pipeline, bool(config.data.mixture))
         stack.enter_context(jax.set_mesh(mesh))
         evaluate = _evaluate(evaluation, config, folder, vocabulary, mesh, writer, stop)
         record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)

@@ -5,7 +5,7 @@ The order of operations, for step n:
   1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run. A guard
      refuses implicit transfers between host and devices, each of which would stall it
   2. take the batch of step n + 1 and start its way to the devices, beside the computation
-  3. read the metrics of step n - 1, which by now has run: stop if the loss is not finite, log
+  3. read the metrics of step n - 1, which by now has run: stop if loss or gradient are not finite, log
   4. raise the error of an earlier background save, or of a folder that another run has taken
   5. save, if due
   6. leave, if preempted (also while waiting for data and during an evaluation): save first
