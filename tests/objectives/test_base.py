@@ -146,7 +146,7 @@ def test_a_parameter_without_a_label_is_named(labels, problem):
     objective = Adaptation(_config())
     objective.labels = labels
     with pytest.raises(
-        CocaError, match=f"the parameter image_encoder/[a-z_/]+ {problem}: give it 'frozen' or one of po"
+        CocaError, match=f"the parameter image_encoder/[a-z_/]+ {problem}: give it one of frozen, po"
     ):
         labels_of(objective, objective.abstract_parameters()[0])
 
