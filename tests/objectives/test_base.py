@@ -145,9 +145,7 @@ def test_splitting_and_merging_are_inverse():
 def test_a_parameter_without_a_label_is_named(labels, problem):
     objective = Adaptation(_config())
     objective.labels = labels
-    with pytest.raises(
-        CocaError, match=f"the parameter image_encoder/[a-z_/]+ {problem}: give it one of frozen, po"
-    ):
+    with pytest.raises(CocaError, match=f"the parameter image_encoder/[a-z_/]+ {problem}: give it one of frozen, po"):
         labels_of(objective, objective.abstract_parameters()[0])
 
 
