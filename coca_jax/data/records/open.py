@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats import array_record, manifest, tar, tfrecord
-from coca_jax.data.records.formats.folder import open_folder
-from coca_jax.data.records.index_cache import ENDINGS, ends_in
+from coca_jax.data.records.formats.folder import FolderRecords
 from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import KeyList, Selection, expand_braces
+from coca_jax.data.records.shard_files import ENDINGS, ends_in
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
@@ -90,7 +90,7 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
         case "tars":
             return tar.TarRecords(dataset, selection)
         case "folder":
-            return open_folder(dataset, selection)
+            return FolderRecords(dataset, selection)
         case "tfrecords":
             from coca_jax.data.records.formats import tf_example
 

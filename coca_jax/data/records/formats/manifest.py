@@ -58,7 +58,7 @@ class Manifest:
         self.folders = coco_json.folders(file.path) if self._is_object else []
         name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
         scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
-        index = shard_index.index_of(file, name, scan, lasting=file.size >= _WORTH_KEEPING)
+        index = shard_index.index_of(file, name, scan) if file.size >= _WORTH_KEEPING else scan(file)
         assert index.keys is not None and index.ends is not None  # `_scan` makes both
         self.names, self.digest, self.damage = index.keys, index.digest, index.damage
         self._spans, self._ends = index.spans, index.ends
@@ -171,18 +171,10 @@ def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedVa
     def problem(columns: Sequence[str]) -> str:
         row = dict.fromkeys(columns, "0")
         if fields.file_name(row, dataset) is None:
-            return _no_file(where, row, dataset)
+            return fields.without_image(where, row, dataset)
         return fields.FieldCheck(dataset, MADE_FIELDS).add(row).problem(where)
 
     return SeparatedValues.of(first_line, where, problem)
-
-
-def _no_file(where: str, row: Any, dataset: DatasetConfig) -> str:
-    name = repr(dataset.image_field) if dataset.image_field else "a usual name, such as file_name"
-    return (
-        f"{where} has no image file under {name} (there is {fields.listing(row)}): correct it, or name the field in "
-        "image_field"
-    )
 
 
 class _Scanner:
@@ -251,7 +243,7 @@ class _Scanner:
             )
         name = fields.file_name(row, self._dataset)
         if name is None:
-            raise CocaError(_no_file(where, row if isinstance(row, dict) else map(str, range(len(row))), self._dataset))
+            raise CocaError(fields.without_image(where, fields.metadata(row), self._dataset))
         path = self._images.relative(name)
         if path is None:
             raise CocaError(f"{where} names the file {name!r}: it must lie below the folder of its manifest")

@@ -46,15 +46,13 @@ class TfdsRecords(ExampleRecords):
         self.class_names = _class_names(builder.info.features, dataset.label_field)
         super().__init__(dataset, selection, _KINDS[file_format], [file for file, _ in shards])
 
-    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, str]:
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray, str]:
         skip, take, total = self._parts[number]
         if len(index) != total:
             raise CocaError(
                 f"{self._files[number].path} holds {len(index)} examples instead of {total}: prepare "
                 f"{self._dataset.path} again"
             )
-        if (skip, take) == (0, total):
-            return None, ""
         place = np.arange(total)
         return (place >= skip) & (place < skip + take), ""
 

@@ -191,7 +191,7 @@ BOXES = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id
     [
         ('{"videos": []}', r"x_y\.json is no JSON list of rows, nor COCO's annotations .* nor Karpathy's splits"),
         ('{"images": [1]}', r"image 1 of .*x_y\.json is not a row"),
-        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json has no image file under a usual name.* \(there is id\)"),
+        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json has no image under a usual name.* \(there is id\)"),
         ('{"images": [{"id": 1}, {', r"row 2 of images of .*x_y\.json is no JSON"),
         ('{"images', r"x_y\.json is no JSON"),
         ('{"info": }', r"'info' of .*x_y\.json is no JSON"),

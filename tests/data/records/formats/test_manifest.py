@@ -142,7 +142,7 @@ def test_separators_and_usual_columns_are_recognised(place, header, row, suffix)
 def test_other_columns_are_shown_and_chosen(place):
     path = place / "list.csv"
     path.write_text("picture;words;more\na.jpg;one;uno\n")
-    refused(path, r"no image file under a usual name.*there is picture, words, more.*image_field")
+    refused(path, r"no image under a usual name.*there is picture, words, more.*image_field")
     refused(
         path, r"no caption under a usual name \(there is .*picture, words, more\).*text_fields", image_field="picture"
     )
