@@ -136,8 +136,16 @@ def test_holding_out_and_excluding(tmp_path):
     }
     with pytest.raises(CocaError, match="'split': write it as field=value"):
         records.open_records(dataclasses.replace(whole, exclude=("split",)), "train")
-    with pytest.raises(CocaError, match=r"none of the 61 records .* left for train"):
+    with pytest.raises(CocaError, match=r"none of the 61 records .* left for train: change"):
         records.open_records(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
+
+
+@pytest.mark.parametrize("kind", [tars, folder])
+def test_a_field_of_only_that_no_record_has_is_named_if_nothing_is_left(tmp_path, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(3)))
+    builders.write_folder(tmp_path, range(3))
+    with pytest.raises(CocaError, match=r"left for train \(there is no field 'splt', but .*\): change the dataset's"):
+        records.open_records(kind(tmp_path, holdout=0.0, only=("splt=x",)), "train")
 
 
 def test_missing_folders_and_tars_are_named(tmp_path):

@@ -33,8 +33,8 @@ def rows(
     parsed: Callable[[_Span, str], Any],
     name_of: Callable[[Any, str], str],
     damage: Counter[str],
-) -> Iterator[tuple[int, int, str, str]]:
-    """Start, end, image file and place of each row; all rows of an image have its name.
+) -> Iterator[tuple[int, int, str]]:
+    """Start, end and image file of each row; all rows of an image have its name.
 
     Args:
       text: the file, one character a byte.
@@ -50,7 +50,7 @@ def rows(
     if text[start : start + 1] == "[":
         for number, span in enumerate(_items(text, start, path), 1):
             where = f"row {number} of {path}"
-            yield *span, name_of(parsed(span, where), where), where
+            yield *span, name_of(parsed(span, where), where)
         return
     lists = _lists(text, path)
     images, annotations = lists.get(_IMAGES), lists.get(_ANNOTATIONS)
@@ -62,25 +62,24 @@ def rows(
     places = [(span, f"image {number} of {path}") for number, span in enumerate(images, 1)]
     if not annotations:
         for span, where in places:
-            yield *span, name_of(_with_folder(parsed(span, where), dataset), where), where
+            yield *span, name_of(_with_folder(parsed(span, where), dataset), where)
         return
     owners = []
     for span, where in places:
         row = parsed(span, where)
-        owners.append((_identity(row, "id"), *span, name_of(row, where), where))
-    names = {key: name for key, _, _, name, _ in owners if key is not None}
+        owners.append((_identity(row, "id"), span, name_of(row, where)))
+    names = {key: name for key, _, name in owners if key is not None}
     captioned, owned = set(), []
     for number, span in enumerate(annotations, 1):
-        where = f"annotation {number} of {path}"
-        key = _identity(parsed(span, where), "image_id")
+        key = _identity(parsed(span, f"annotation {number} of {path}"), "image_id")
         if key in names:
             captioned.add(key)
-            owned.append((*span, names[key], where))
+            owned.append((*span, names[key]))
         else:
             damage["annotation without image"] += 1
-    for key, *row in owners:
+    for key, span, name in owners:
         if key in captioned:
-            yield tuple(row)
+            yield *span, name
         else:
             damage["image without text"] += 1
     yield from owned

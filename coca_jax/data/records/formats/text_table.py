@@ -6,7 +6,8 @@ A row is reached by its byte offset and size. Lines end at line feeds alone: the
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from coca_jax.data.records import fields
@@ -63,14 +64,18 @@ class SeparatedValues:
       columns: their names.
       separator: between two values.
       spaced: whether spaces follow the separator ("file_name, caption").
+      naming: the columns that may name a row's image.
     """
 
     columns: tuple[str, ...]
     separator: str
     spaced: bool
+    naming: tuple[str, ...]
 
     @classmethod
-    def of(cls, first_line: bytes, where: str, problem: Callable[[tuple[str, ...]], str]) -> "SeparatedValues":
+    def of(
+        cls, first_line: bytes, where: str, naming: Sequence[str], problem: Callable[[tuple[str, ...]], str]
+    ) -> "SeparatedValues":
         """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
         Raises:
@@ -84,7 +89,8 @@ class SeparatedValues:
                 names = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
             except csv.Error as error:
                 raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
-            styles.append(cls(tuple(name.strip() for name in names), separator, f"{separator} " in text))
+            columns = tuple(name.strip() for name in names)
+            styles.append(cls(columns, separator, f"{separator} " in text, tuple(naming)))
         styles.sort(key=lambda style: -len(style.columns))
         style = next((one for one in styles if not problem(one.columns)), styles[0])
         twice = [name for name in style.columns if name and style.columns.count(name) > 1]
@@ -108,7 +114,8 @@ class SeparatedValues:
             text = text if text.endswith("\n") else f"{text}\n"
             values = self._values([text], where)
             if values and values[-1].endswith("\n"):  # its quotation mark is still open
-                values, more = self._continued(text, lines, utf8, where)
+                first = values if len(values) == len(self.columns) else text.split(self.separator)
+                values, more = self._continued(text, self._forms(first), lines, utf8, where)
                 size += more
             if not any(value.strip() for value in values):
                 continue  # a blank line, or one of separators alone
@@ -131,22 +138,24 @@ class SeparatedValues:
         return dict(zip(self.columns, values, strict=True)) if len(values) == len(self.columns) else None
 
     def _continued(
-        self, text: str, lines: Iterator[tuple[int, bytes, str]], utf8: Utf8, where: str
+        self, text: str, forms: list[str], lines: Iterator[tuple[int, bytes, str]], utf8: Utf8, where: str
     ) -> tuple[list[str], int]:
         """The values of a row that goes on in further lines, and the bytes of those."""
-        taken, size = [text], 0
+        size, swallowed = 0, False
 
         def texts() -> Iterator[str]:
-            nonlocal size
+            nonlocal size, swallowed
             yield text
             for _, line, _ in lines:
+                more = utf8.decode(line, where)
                 size += len(line)
-                taken.append(utf8.decode(line, where))
-                yield taken[-1]
+                # A row of its own names its image as the first one does, and has spaces behind separators only if all do.
+                is_row = any(forms) and self._forms(more.split(self.separator)) == forms
+                swallowed |= is_row and (self.spaced or f"{self.separator} " not in more)
+                yield more
 
         values = self._values(texts(), where, strict=True)
-        first, *others = map(self._media_columns, taken)
-        if first & set().union(*others):
+        if swallowed:
             raise CocaError(_unclosed(where, "more rows follow within it"))
         return values, size
 
@@ -161,11 +170,17 @@ class SeparatedValues:
                 raise CocaError(_unclosed(where, str(error))) from error
             raise CocaError(f"{where} is not a row ({error}): correct or remove it") from error
 
-    def _media_columns(self, line: str) -> set[int]:
-        """The columns with names of image files, if the line alone, with quotation marks as text, is a row."""
-        values = line.split(self.separator)
-        names = enumerate(values if len(values) == len(self.columns) else ())
-        return {i for i, value in names if fields.is_media_file(value.strip(' "\r\n'))}
+    def _forms(self, values: list[str]) -> list[str]:
+        """How the values name an image: "media" for a file's name, others with 0 for all digits, if they have any."""
+        pairs = zip(self.columns, values, strict=True) if len(values) == len(self.columns) else ()
+        names = (value.strip(' "\r\n') for column, value in pairs if column in self.naming)
+        return [_form(name) for name in names]
+
+
+def _form(name: str) -> str:
+    if fields.is_media_file(name):
+        return "media"
+    return re.sub(r"\d+", "0", name) if re.search(r"\d", name) else ""
 
 
 def _unclosed(where: str, why: str) -> str:

@@ -112,7 +112,7 @@ def test_the_index_of_annotations_is_kept(photos, tmp_path, monkeypatch):
     path.write_text("\ufeff" + json.dumps(contents, ensure_ascii=False), "utf-8")
     monkeypatch.setattr(manifest, "_WORTH_KEEPING", 1)
     first = opened(path)
-    monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
+    monkeypatch.setattr(manifest._Scanner, "index", lambda *_, **__: pytest.fail("scanned again"))
     for store in (first, opened(path)):
         assert store.census.damage == {"image without text": 1, "annotation without image": 1}
         assert len(store) == 5 and said(store)[photos[0][1]["file_name"]] == tuple(photos[0][1]["captions"])

@@ -221,7 +221,7 @@ def test_a_large_manifest_is_scanned_once_and_held_as_numbers(tmp_path, monkeypa
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     store = everything(tmp_path)
     assert len(store) == 500 and builders.text(store, 7).captions == ("c 7", "c 507")
-    monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
+    monkeypatch.setattr(manifest._Scanner, "index", lambda *_, **__: pytest.fail("scanned again"))
     again = everything(tmp_path)
     assert keys(again) == keys(store) and builders.text(again, 499).captions == ("c 499", "c 999")
     assert again.fingerprint == store.fingerprint
