@@ -113,11 +113,6 @@ class _Bucket:
 _buckets: dict[str, _Bucket] = {}
 
 
-def _bucket_of(path: str) -> _Bucket:
-    name = "/".join(path.split("/", 3)[:3])
-    return _buckets.setdefault(name, _Bucket(name))
-
-
 def persistently(path: str, work: Callable[[], _T]) -> _T:
     """The result of a network operation, repeated while it fails.
 
@@ -125,7 +120,9 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
       OSError: the operation failed for good.
       DataError: all reads of the bucket failed for `OUTAGE` seconds, or the program ended meanwhile.
     """
-    bucket, attempt, began = _bucket_of(path), 0, math.inf
+    name = "/".join(path.split("/", 3)[:3])
+    bucket = _buckets.setdefault(name, _Bucket(name))
+    attempt, began = 0, math.inf
     while True:
         attempt += 1
         # Probed before the last attempt, not after it: an outage may end in between.
@@ -180,10 +177,8 @@ def _is_there(path: str) -> bool:
 
     try:
         _in_time(ask)
-    except _FINAL:
-        return True
-    except Exception:
-        return False
+    except Exception as error:
+        return isinstance(error, _FINAL)
     return True
 
 

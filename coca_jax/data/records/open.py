@@ -104,14 +104,10 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
             return tar.TarRecords(dataset, selection)
         case "folder":
             return FolderRecords(dataset, selection)
-        case "tfrecords":
+        case "tfrecords" | "array_records" as kind:
             from coca_jax.data.records.formats import tf_example
 
-            return tf_example.ExampleRecords(dataset, selection, tfrecord)
-        case "array_records":
-            from coca_jax.data.records.formats import tf_example
-
-            return tf_example.ExampleRecords(dataset, selection, array_record)
+            return tf_example.ExampleRecords(dataset, selection, tfrecord if kind == "tfrecords" else array_record)
         case "parquet":
             from coca_jax.data.records.formats.parquet import ParquetRecords
 

@@ -74,3 +74,11 @@ def _files(path: str) -> list[File]:
             "numbers in the pattern"
         )
     return [dataclasses.replace(file, name=one[top:]) for one, file in zip(paths, files, strict=True) if file]
+
+
+def unreadable(file: File, kind: str, reason: object) -> CocaError:
+    """The error for a shard that is no file of its kind."""
+    return CocaError(
+        f"{file.path} cannot be read as {kind} ({reason}): replace it, or leave it out of the dataset's train_files and "
+        "evaluation_files"
+    )

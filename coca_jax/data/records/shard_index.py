@@ -30,10 +30,9 @@ _DAMAGE = (*_ODD, zipfile.BadZipFile, zlib.error, ReadError)
 
 
 class Strings:
-    """Many strings in two arrays; a Python list would take ten times the memory, which every fork copies."""
+    """Many strings as their UTF-8 (uint8 [bytes]) and the end of each in it (int64 [n]): a tenth of a list's memory."""
 
     def __init__(self, data: np.ndarray, ends: np.ndarray):
-        """Args: data: uint8 [bytes], the UTF-8 of all of them; ends: int64 [n], the end of each in `data`."""
         self.data, self.ends = data, ends
 
     @classmethod
@@ -112,23 +111,18 @@ class Index:
     @property
     def size(self) -> int:
         """Approximate bytes of memory."""
-        arrays = [self.spans, *(() if self.ends is None else [self.ends])]
-        arrays += [] if self.keys is None else [self.keys.data, self.keys.ends]
-        return sum(one.nbytes for one in arrays) + 1_000
+        return sum(one.nbytes for one in _arrays(self).values()) + 1_000
 
 
-def index_of(
-    file: File,
-    kind: str,
-    scan: Callable[[File], Index],
-    *,
-    columns: int = 2,
-    beside: bool = False,
-) -> Index:
+def _arrays(index: Index) -> dict[str, np.ndarray]:
+    keys = {} if index.keys is None else {"keys": index.keys.data, "key_ends": index.keys.ends}
+    return {"spans": index.spans, **keys, **({} if index.ends is None else {"ends": index.ends})}
+
+
+def index_of(file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, beside: bool = False) -> Index:
     """The index of a shard: a stored one that fits its size and version, or else a new one, which is stored.
 
     Args:
-      file: the shard.
       kind: of the index, as several may be stored of one shard; "" for the usual one.
       scan: makes the index.
       columns: of its spans; a stored index with another number is discarded.
@@ -201,12 +195,7 @@ def _unpack(data: bytes) -> _Contents:
 
 def _dump(index: Index, file: File, kind: str) -> bytes:
     about = {**_about(file, kind), "damage": dict(index.damage), "names": dict(index.names), "digest": index.digest}
-    arrays = {"spans": index.spans}
-    if index.keys is not None:
-        arrays |= {"keys": index.keys.data, "key_ends": index.keys.ends}
-    if index.ends is not None:
-        arrays["ends"] = index.ends
-    return _pack(about, arrays)
+    return _pack(about, _arrays(index))
 
 
 def _load(path: str, file: File, kind: str, columns: int) -> Index | None:

@@ -30,7 +30,6 @@ _PARALLEL = 16  # shards indexed at a time
 _MANY = 64  # shards from which on their counts are cached
 _LARGE = 1_000  # records of a shard from which on its selection by metadata is cached
 _PROBES = 100  # records whose fields are checked when a store is opened
-_AT_ONCE = 1_000  # records whose metadata is read at a time: examples bring their images along
 _log = logging.getLogger(__name__)
 
 
@@ -42,8 +41,7 @@ class Shard:
     rows: np.ndarray
 
     @property
-    def size(self) -> int:
-        """Approximate bytes of memory."""
+    def size(self) -> int:  # approximate bytes of memory
         return self.index.size + self.rows.nbytes
 
 
@@ -224,18 +222,16 @@ class ShardedRecords:
     def _excluded(self, number: int, index: Index) -> np.ndarray:
         """bool [records]: which of them the selection excludes by metadata; cached, as all metadata is read for it."""
 
-        def found() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-            excluded = np.zeros(len(index), bool)
-            for start in range(0, len(index), _AT_ONCE):
-                some = range(start, min(start + _AT_ONCE, len(index)))
-                for place, one in zip(some, self._read(number, index, some, images=False), strict=True):
-                    row = {} if isinstance(one, BadRecord) else one[1]
-                    excluded[place] = self._selection.excludes(fields.metadata(row))
-            return {}, {"excluded": excluded}
+        def metadata(some: range) -> list[dict[str, Any]]:
+            found = self._read(number, index, some, images=False)
+            return [{} if isinstance(one, BadRecord) else fields.metadata(one[1]) for one in found]
+
+        def make() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+            return {}, {"excluded": self._selection.excluded(len(index), metadata)}
 
         file, conditions = self._files[number], repr((self._selection.exclude, self._selection.only))
         name = storage.digest(file.path, file.version, str(file.size), self.version, self._kind(), conditions)
-        return shard_index.cached(f"selections/{name}", found, len(index) >= _LARGE)[1]["excluded"]
+        return shard_index.cached(f"selections/{name}", make, len(index) >= _LARGE)[1]["excluded"]
 
     # Counts of all shards.
 

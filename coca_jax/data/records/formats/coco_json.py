@@ -38,8 +38,7 @@ def rows(
 
     Args:
       text: the file, one character a byte.
-      path: where it lies, for errors.
-      parsed: returns a span's JSON; its place is for errors.
+      parsed: returns a span's JSON; its second argument names the place in errors.
       name_of: returns an image's file, from its row and its place.
       damage: gets the counts of what belongs to no record.
 
@@ -113,11 +112,7 @@ def folders(path: str) -> list[str]:
 
 
 def _items(text: str, place: int, what: str) -> Iterator[_Span]:
-    """Start and end of each item of the JSON list that begins at `place`; `what` names the list.
-
-    Raises:
-      CocaError: an item is not JSON, or the list has no end.
-    """
+    """Start and end of each item of the JSON list that begins at `place`; `what` names the list in errors."""
     place = _after(_BETWEEN, text, place + 1)
     number = 0
     while text[place : place + 1] != "]":

@@ -1,5 +1,6 @@
 """Images or clips in files of their own, each with its captions."""
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -23,7 +24,6 @@ from coca_jax.storage.files import File, is_remote
 _TABLES = ("captions.jsonl", "captions.csv", "captions.tsv", "captions.json", "metadata.jsonl", "metadata.csv")
 _CAPTIONS = _TABLES[:4]  # the others are those of Hugging Face's ImageFolder
 _INNER = "images/"  # where the images of a manifest often lie
-_AT_ONCE = 10_000  # rows of a manifest that are read together when all are
 _PROBES = 100  # images of a manifest that are looked for when it is opened
 _TEXT_PROBES = 20  # text files whose encoding is checked when a folder is opened
 
@@ -69,7 +69,8 @@ class FolderRecords:
         usable = np.ones(len(names), bool)
         if selection.without_files or selection.files != ("*",):
             usable = np.array([selection.has_file(names[i]) for i in range(len(names))])
-        chosen, held_out = selection.choose(lambda: names, lambda: self._excluded(selection), usable)
+        excluded = functools.partial(selection.excluded, len(names), self._every_metadata)
+        chosen, held_out = selection.choose(lambda: names, excluded, usable)
         self._rows = np.flatnonzero(chosen)
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
         if not chosen.all():
@@ -105,15 +106,11 @@ class FolderRecords:
         paths = [f"{place}{self.key(index)}" for place in self._places]
         return next(filter(storage.stat, paths), f"{self._folder}/{self.key(index)}")
 
-    def _excluded(self, selection: Selection) -> np.ndarray:
-        """bool [n]: which of all images the selection excludes by metadata."""
-        excluded = np.zeros(len(self._names), bool)
-        for start in range(0, len(excluded), _AT_ONCE):
-            some = range(start, min(start + _AT_ONCE, len(excluded)))
-            rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
-            for number, row in zip(some, rows, strict=True):
-                excluded[number] = selection.excludes(self._metadata(number, [] if isinstance(row, BadRecord) else row))
-        return excluded
+    def _every_metadata(self, some: range) -> list[dict[str, Any]]:
+        """The metadata of some of all images, whether they are selected or not; texts are left unread."""
+        rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
+        pairs = zip(some, rows, strict=True)
+        return [self._metadata(number, [] if isinstance(row, BadRecord) else row) for number, row in pairs]
 
     def _opened(self, file: File | None) -> "Manifests | _Sidecars":
         dataset = self._dataset
@@ -141,8 +138,6 @@ class FolderRecords:
         return images
 
     def _captions(self, rows: list[Any]) -> tuple[str, ...]:
-        if len(rows) == 1:
-            return fields.captions(rows[0], self._dataset)
         captions: list[str] = []
         for row in rows:
             try:
@@ -253,6 +248,8 @@ def _without_image(folder: str, files: Sequence[File]) -> str:
     other = shard_files.format_of(file.name for file in files)
     if other:
         advice = f"set format={other}"
+    elif any(file.size < 0 for file in files):
+        advice = "mend the links to files that do not exist"
     elif unread:
         advice = f"{' and '.join(unread)} files are not supported, so convert them to png or jpg"
     else:

@@ -98,16 +98,11 @@ class Manifest:
 class Manifests:
     """The rows of one manifest, or of several in folders below one.
 
-    Attributes:
-      names: the image files, relative to the folder above all of them.
-      digest: of the contents.
-      damage: losses by cause.
-      examples: a file by cause, where known.
-      folders: where the images may lie, apart from the usual places.
+    Attributes: as of `Manifest`, names relative to the folder above all; examples: a file by cause, where known.
     """
 
     def __init__(self, parts: Sequence[tuple[str, Manifest]]):
-        """`parts`: the folder of each manifest, "" or with a slash at its end."""
+        """Args: parts: the folder of each manifest, "" or with a slash at its end."""
         self._parts = [manifest for _, manifest in parts]
         self._ends = np.cumsum([len(manifest) for manifest in self._parts])
         self.damage, self.examples = Counter[str](), dict[str, str]()

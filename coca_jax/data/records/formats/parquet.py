@@ -29,6 +29,7 @@ _GROUPS = 16  # row groups that are kept, …
 _LARGEST_GROUP = 16 * 1024 * 1024  # … each of at most so many bytes
 _BATCH = 16  # rows decoded at a time of a larger row group
 _BUFFER = 1024 * 1024  # bytes read at a time of a larger row group
+_BYTES, _TEXT = (pa.binary(), pa.large_binary(), pa.binary_view()), (pa.string(), pa.large_string(), pa.string_view())
 _DAMAGE = (pa.ArrowException, OSError)
 
 
@@ -65,11 +66,7 @@ class ParquetRecords(ShardedRecords):
             footer, _ = _footer(file)
             schema = self._schema(number)
         except _DAMAGE as error:
-            reason = str(error).splitlines()[0]
-            raise CocaError(
-                f"{file.path} cannot be read as a Parquet file ({reason}): replace it, or leave it out of train_files "
-                "and evaluation_files"
-            ) from error
+            raise shard_files.unreadable(file, "a Parquet file", str(error).splitlines()[0]) from error
         if not fields.is_template(self._dataset.image_field) and not _image_column(schema, self._dataset):
             columns = [f"{field.name}: {field.type}" for field in schema]
             raise CocaError(
@@ -86,7 +83,7 @@ class ParquetRecords(ShardedRecords):
         except _DAMAGE:
             return [_unreadable(file)] * len(rows)
         image = _image_column(schema, self._dataset)
-        skipped = image if image and not images and not _is_text(schema.field(image).type) else None
+        skipped = image if image and not images and schema.field(image).type not in _TEXT else None
         columns = tuple(
             field.name
             for field in schema
@@ -167,26 +164,16 @@ def _image_column(schema: pa.Schema, dataset: DatasetConfig) -> str:
     """The column of encoded images, or else of image files; "" if there is none, or `image_field` is a template."""
     wanted = (dataset.image_field,) if dataset.image_field else fields.IMAGE_FIELDS
     there = [name for name in wanted if name in schema.names]
-    stored = (name for name in there if _is_bytes(kind := schema.field(name).type) or _has_inner_bytes(kind))
+    stored = (name for name in there if (kind := schema.field(name).type) in _BYTES or _has_inner_bytes(kind))
     named = [name for name in (there if dataset.image_field else fields.FILE_FIELDS) if name in schema.names]
-    files = (name for name in named if _is_text(schema.field(name).type))
+    files = (name for name in named if schema.field(name).type in _TEXT)
     return next(stored, "") or next(files, "")
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _has_inner_bytes(kind: pa.DataType) -> bool:
     """Whether a struct, or a list of any depth, holds bytes."""
-    if pa.types.is_struct(kind):
-        return any(_is_bytes(field.type) or _has_inner_bytes(field.type) for field in kind)
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and (_is_bytes(kind.value_type) or _has_inner_bytes(kind.value_type))
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return any(one in _BYTES or _has_inner_bytes(one) for one in inner)
 
 
 def _example(kind: pa.DataType) -> Any:

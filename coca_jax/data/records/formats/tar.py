@@ -101,15 +101,14 @@ def _row(members: Sequence[Any]) -> dict[str, Any]:
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:
-    """Where a tar's records lie: scanned once, then read from beside the tar or from the cache folder.
+    """Where the records of a file lie: scanned once, then read from beside it or from the cache folder.
 
     Args:
-      file: the tar.
       image_field: what follows the first dot of an image's name; "": any usual ending.
-      beside: keep a new index beside the tar even in a bucket.
+      beside: keep a new index beside the file even in a bucket.
 
     Raises:
-      CocaError: the file is no tar, or cannot be read.
+      CocaError: the file is not of the format, or cannot be read.
     """
     usual = (*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES, fields.TOKEN_SUFFIX)
     kinds = (image_field.lower(),) if image_field else usual
@@ -187,10 +186,7 @@ def _spans(file: File, damage: Counter[str]) -> Iterator[tuple[str, tuple[int, i
             except _DAMAGE:
                 damage["broken tar tail"] += 1
     except (*_DAMAGE, OSError) as error:
-        raise CocaError(
-            f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of the dataset's "
-            "train_files and evaluation_files"
-        ) from error
+        raise shard_files.unreadable(file, "a tar", error) from error
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

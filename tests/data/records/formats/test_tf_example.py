@@ -9,7 +9,7 @@ import pytest
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
-from coca_jax.data.records import sharded
+from coca_jax.data.records import selection, sharded
 from coca_jax.data.records.formats import array_record
 from coca_jax.data.records.formats import tf_example as example_records
 from coca_jax.data.records.formats import tfds as tfds_records
@@ -76,7 +76,7 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
 
 def test_a_selection_by_metadata_does_not_hold_a_whole_shard(kind, write, tmp_path, monkeypatch):
     write("a", builders.examples(range(7)))
-    monkeypatch.setattr(sharded, "_AT_ONCE", 3)
+    monkeypatch.setattr(selection, "_AT_ONCE", 3)
     read, seen = example_records.ExampleRecords._read, []
 
     def counted(self, number, index, rows, images):
