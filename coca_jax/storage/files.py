@@ -113,13 +113,9 @@ def stat_each(paths: Sequence[str]) -> list[File | None]:
     return [None if isinstance(file, ReadError) else file for file in files]
 
 
-def read(path: str, cause: str = "unreadable file", largest: int = LARGEST) -> bytes:
-    """The whole file, of at most `largest` bytes.
-
-    Raises:
-      ReadError: "missing file", "file too large", or `cause`.
-    """
-    with _read_errors(cause):
+def read(path: str, largest: int = LARGEST) -> bytes:
+    """The whole file, of at most `largest` bytes; ReadError: "missing file", "file too large", "unreadable file"."""
+    with _read_errors("unreadable file"):
         if is_remote(path):
             data = remote.read_range(path, 0, largest + 1)
             if len(data) > largest:
@@ -137,11 +133,7 @@ def read_each(paths: Sequence[str]) -> list[bytes | ReadError]:
 
 
 def read_range(path: str, offset: int, size: int, cause: str = "unreadable file") -> bytes:
-    """`size` bytes from `offset` on; fewer at the end of the file.
-
-    Raises:
-      ReadError: "missing file", or `cause`.
-    """
+    """`size` bytes from `offset` on, fewer at the end of the file; ReadError: "missing file", or `cause`."""
     with _read_errors(cause):
         if is_remote(path):
             return remote.read_range(path, offset, offset + size)

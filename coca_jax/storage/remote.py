@@ -1,10 +1,8 @@
 """Reads of buckets through fsspec: gs://, s3://, memory://, …, with deadlines, retries and patience in outages.
 
-A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever the
-timeouts of its driver are) and repeated after each of `WAITS`. If it still fails while its bucket answers, that one
-file is unreadable. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that
-no record is lost to it, for at most `OUTAGE` seconds; after that they end the run, as does a bucket of which nothing
-could be read for as long.
+A read that hangs is given up after `TIMEOUT` seconds, one that fails is repeated after each of `WAITS`. If it still
+fails while its bucket answers, that file is unreadable. A bucket that answered before and is silent now has an outage:
+reads wait for its end, so that no record is lost to it, but end the run after `OUTAGE` seconds without any success.
 """
 
 import concurrent.futures

@@ -3,7 +3,6 @@
 import array
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import logging
@@ -63,7 +62,7 @@ class Strings:
             lengths = ends - starts
             data = self.data[origin : int(ends[-1])]
             place = np.arange(len(data)) - np.repeat(starts - origin, lengths)
-            powers = _powers(int(lengths.max(initial=0)))
+            powers = np.cumprod(np.full(lengths.max(initial=0), _FACTOR), dtype=np.uint64)
             sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_TABLE[data] * powers[place], dtype=np.uint64)])
             parts.append(_mixed(sums[ends - origin] - sums[starts - origin] + lengths.astype(np.uint64)))
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
@@ -77,12 +76,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-_TABLE = _mixed(np.arange(1, 257, dtype=np.uint64))
-
-
-@functools.lru_cache(maxsize=8)
-def _powers(count: int) -> np.ndarray:
-    return np.cumprod(np.full(count, 0x5851F42D4C957F2D, np.uint64), dtype=np.uint64)
+_TABLE, _FACTOR = _mixed(np.arange(1, 257, dtype=np.uint64)), np.uint64(0x5851F42D4C957F2D)
 
 
 @dataclasses.dataclass(frozen=True)

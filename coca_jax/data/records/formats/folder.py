@@ -129,8 +129,8 @@ class FolderRecords:
         return sidecars
 
     def _images(self, names: Sequence[str]) -> list[bytes | BadRecord]:
-        images = bad_records(storage.read_each([f"{self._places[0]}{name}" for name in names]))
-        for place in self._places[1:]:
+        images: list[bytes | BadRecord] = [BadRecord("missing file")] * len(names)
+        for place in self._places:
             missing = [i for i, one in enumerate(images) if isinstance(one, BadRecord) and one.cause == "missing file"]
             again = bad_records(storage.read_each([f"{place}{names[i]}" for i in missing]))
             for i, one in zip(missing, again, strict=True):

@@ -76,8 +76,7 @@ class Manifest:
             data = [next(parts) for _ in several]
             try:
                 rows = [self._parsed(one) for one in data]
-                together = coco_json.together(rows) if self._is_object else rows
-                result.append(BadRecord("unreadable row") if together is None else together)
+                result.append(coco_json.together(rows) if self._is_object else rows)
             except BadRecord as error:
                 result.append(error)
         return result

@@ -38,13 +38,8 @@ class ExampleRecords(ShardedRecords):
 
     def _read(self, number: int, index: Index, rows: Sequence[int], images: bool) -> list[Any]:
         del images  # they come along
-        result: list[Any] = []
-        for payload in self._file_kind.payloads(self._files[number], index, rows):
-            row = _features(payload)
-            if not isinstance(row, BadRecord):
-                row = _image(row, self._dataset), row
-            result.append(row)
-        return result
+        features = [_features(payload) for payload in self._file_kind.payloads(self._files[number], index, rows)]
+        return [row if isinstance(row, BadRecord) else (_image(row, self._dataset), row) for row in features]
 
 
 def _features(payload: bytes | BadRecord) -> dict[str, Any] | BadRecord:
