@@ -60,11 +60,7 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def as_path(path: str | os.PathLike) -> "epath.Path":
-    """The absolute local path, or the address in a bucket, behind pathlib's interface.
-
-    Raises:
-      CocaError: an address of a kind that etils does not know.
-    """
+    """The absolute local path, or the address, behind pathlib's interface; CocaError if etils knows no such address."""
     from etils import epath  # comes with orbax; imported here because every command imports this file
 
     if not is_remote(path):
@@ -78,10 +74,7 @@ def list_files(folder: str) -> list[File]:
     """All files below a folder, sorted by name.
 
     Files and folders whose name begins with a dot are left out. Symbolic links are followed; a folder that is reached
-    by several ways is listed once, by its own path if that lies below `folder`.
-
-    Raises:
-      CocaError: the folder or bucket does not exist or cannot be listed.
+    by several ways is listed once, by its own path if that lies below `folder`. Raises CocaError if it cannot be listed.
     """
     if not is_remote(folder) and not os.path.isdir(folder):
         raise CocaError(f"the folder {folder} does not exist: check the path of the data")
@@ -146,9 +139,9 @@ def read_range(path: str, offset: int, size: int, cause: str = "unreadable file"
 
 
 def read_spans(path: str, spans: Sequence[tuple[int, int]], cause: str = "unreadable file") -> list[bytes | ReadError]:
-    """The bytes of each (offset, size); neighbouring spans share a read.
+    """The bytes of each (offset, size), neighbours in one read; a ReadError in place of a span that cannot be read.
 
-    A ReadError stands in place of a span that cannot be read ("missing file", `cause`) or is larger than `LARGEST`.
+    Its cause is "missing file", "member too large" (than `LARGEST`) or `cause`.
     """
     result: list[bytes | ReadError] = [ReadError("member too large")] * len(spans)
     runs: list[list[tuple[int, int, int]]] = []
@@ -186,10 +179,7 @@ def open_file(file: File) -> BinaryIO:
 def write_atomically(path: str | os.PathLike, data: str | bytes, errors: str = "strict") -> None:
     """Writes a file, and its folder if missing, so that readers see the old contents or the new ones, whole.
 
-    Text is encoded as UTF-8, with `errors` as in `str.encode`: names of files may hold what UTF-8 cannot encode.
-
-    Raises:
-      OSError: the file cannot be written.
+    Text is encoded as UTF-8, with `errors` as in `str.encode`, for file names. Raises OSError if it cannot be written.
     """
     path, content = os.fspath(path), data.encode("utf-8", errors) if isinstance(data, str) else data
     if is_remote(path):

@@ -29,11 +29,7 @@ _T = TypeVar("_T")
 
 
 def system_of(path: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path within it.
-
-    Raises:
-      CocaError: the address is of an unknown kind, or its driver is not installed.
-    """
+    """The fsspec file system of an address, and the path within it; CocaError if no driver for it is installed."""
     import fsspec  # here, because most runs read from disks alone
 
     protocol = path.partition("://")[0]

@@ -61,14 +61,10 @@ def check_templates(dataset: DatasetConfig) -> None:
         try:
             empty = template and "" in names_in(template)
         except ValueError as error:
-            raise CocaError(
-                f"{key} has {template!r} ({error}): write a field's name, or names in braces such as "
-                "'{question} {answer}'"
-            ) from error
+            todo = "write a field's name, or names in braces, such as '{question} {answer}'"
+            raise CocaError(f"{key} has {template!r} ({error}): {todo}") from error
         if empty:
-            raise CocaError(
-                f"{key} has {template!r}: put a field's name between the braces, such as {{question}} or {{0}}"
-            )
+            raise CocaError(f"{key} has {template!r}: put a field's name between the braces, such as {{0}}")
 
 
 def is_template(field: str) -> bool:
@@ -101,10 +97,7 @@ def lookup(row: Any, field: str) -> Any:
 
 
 def fill(template: str, row: Any) -> list[str]:
-    """The texts that a template makes of a row.
-
-    One for each combination where fields hold several values; none if a field is missing.
-    """
+    """The texts that a template makes of a row: one a combination of its fields' values, none if a field is missing."""
     pieces = []
     for literal, name, _, _ in string.Formatter().parse(template):
         pieces.append([literal])
@@ -250,11 +243,7 @@ def listing(names: Iterable[str]) -> str:
 
 
 def load_json(text: bytes | str) -> Any:
-    """The value of a JSON text, with "?" for each half of a surrogate pair.
-
-    Raises:
-      ValueError, RecursionError: it is not JSON; bad UTF-8 is a ValueError, too.
-    """
+    """The value of a JSON text, with "?" for each half of a surrogate pair; ValueError or RecursionError if it is none."""
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
     value = json.loads(text)

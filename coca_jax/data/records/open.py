@@ -120,14 +120,9 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
 
 
 def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> None:
-    """Checks the place of a dataset's records early, before any record is read.
+    """Raises CocaError, before any record is read, if a local path or a TFDS dataset, split or label is missing.
 
-    Args:
-      dataset, split: as for `open_records`.
-      labels: metadata fields that the records must have; only a TFDS dataset lists its fields beforehand.
-
-    Raises:
-      CocaError: a local path does not exist; or a TFDS dataset, its split or its features are missing.
+    `labels` are fields that the records must have; only a TFDS dataset lists its fields beforehand.
     """
     if dataset.format == "tfds":
         from coca_jax.data.records.formats import tfds

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
+from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
@@ -36,11 +37,7 @@ def format_of(names: Iterable[str]) -> str:
 
 
 def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
-    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
-
-    Raises:
-      CocaError: there is no such folder, or no such file.
-    """
+    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as {00..99}.tar; CocaError if none."""
     endings, listed = ENDINGS[dataset.format], _files(dataset.path)
     everything = [file for file in listed if ends_in(file.name, endings)]
     files = [file for file in everything if selection.has_file(file.name)]
@@ -74,6 +71,11 @@ def _files(path: str) -> list[File]:
             "numbers in the pattern"
         )
     return [dataclasses.replace(file, name=one[top:]) for one, file in zip(paths, files, strict=True) if file]
+
+
+def lost(file: File, cause: str) -> BadRecord:
+    """The cause of a record whose shard was readable before."""
+    return BadRecord(cause if storage.stat(file.path) else "missing file")
 
 
 def unreadable(file: File, kind: str, reason: object) -> CocaError:

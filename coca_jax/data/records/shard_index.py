@@ -28,11 +28,12 @@ _ODD = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, Memo
 _DAMAGE = (*_ODD, zipfile.BadZipFile, zlib.error, ReadError)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Strings:
     """Many strings as their UTF-8 (uint8 [bytes]) and the end of each in it (int64 [n]): a tenth of a list's memory."""
 
-    def __init__(self, data: np.ndarray, ends: np.ndarray):
-        self.data, self.ends = data, ends
+    data: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Strings":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields, shard_index
+from coca_jax.data.records import fields, shard_files, shard_index
 from coca_jax.data.records.record import BadRecord, Census, Record, RecordText, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index, Strings
@@ -53,11 +53,7 @@ class ShardedRecords:
     class_names: tuple[str, ...] | None = None
 
     def __init__(self, files: Sequence[File], dataset: DatasetConfig, selection: Selection):
-        """Counts the records of each shard, indexing those that have no index yet.
-
-        Raises:
-          CocaError: a file is no shard of the format.
-        """
+        """Counts the records of each shard, indexing those without an index; CocaError if one is not of the format."""
         fields.check_templates(dataset)
         self._files, self._dataset, self._selection = list(files), dataset, selection
         self._shards: collections.OrderedDict[int, Shard] = collections.OrderedDict()
@@ -145,7 +141,7 @@ class ShardedRecords:
             except DataError:  # the whole bucket is lost
                 raise
             except CocaError:  # the shard was sound when the store was opened
-                bad = BadRecord("shard changed" if storage.stat(self._files[number].path) else "missing file")
+                bad = shard_files.lost(self._files[number], "shard changed")
                 found: list[tuple[str, Any]] = [("", bad)] * len(places)
             else:
                 rows = [int(shard.rows[place]) for _, place in places]

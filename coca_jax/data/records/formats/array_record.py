@@ -9,7 +9,6 @@ from coca_jax.data.records import shard_files
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.shard_index import Index
 from coca_jax.errors import CocaError
-from coca_jax.storage import files as storage
 from coca_jax.storage import remote
 from coca_jax.storage.files import File, is_remote
 
@@ -31,7 +30,7 @@ def payloads(file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadR
     except _ERRORS:
         if len(rows) > 1:  # a damaged record must not spoil those that are read with it
             return [payload for row in rows for payload in payloads(file, index, [row])]
-        return [BadRecord("unreadable ArrayRecord file" if storage.stat(file.path) else "missing file")] * len(rows)
+        return [shard_files.lost(file, "unreadable ArrayRecord file")] * len(rows)
 
 
 def _with_reader(file: File, work: Callable[[Any], Any]) -> Any:

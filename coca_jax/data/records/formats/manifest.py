@@ -46,11 +46,7 @@ class Manifest:
     """
 
     def __init__(self, file: File, dataset: DatasetConfig):
-        """Locates the rows.
-
-        Raises:
-          CocaError: the file cannot be read, names an image outside its folder, or lacks a configured field.
-        """
+        """Locates the rows; CocaError if some cannot be read, leave the folder, or all lack a configured field."""
         self._file, kind = file, PurePosixPath(file.path).suffix.lower()
         start = _beginning(file)
         self._style = _style(start.split(b"\n")[0], file, dataset) if kind in (".csv", ".tsv") else None
@@ -223,8 +219,7 @@ class _Scanner:
 
     def _name(self, row: Any, where: str) -> str:
         """The row's image file, relative to the manifest's folder, which it must not leave."""
-        image_field = self._dataset.image_field
-        if isinstance(row, list) and not image_field:
+        if isinstance(row, list) and not self._dataset.image_field:
             raise CocaError(
                 f"{where} is a list: set image_field to the place of its image, such as image_field='images/{{2}}.png'"
             )

@@ -30,6 +30,7 @@ _LARGEST_GROUP = 16 * 1024 * 1024  # … each of at most so many bytes
 _BATCH = 16  # rows decoded at a time of a larger row group
 _BUFFER = 1024 * 1024  # bytes read at a time of a larger row group
 _BYTES, _TEXT = (pa.binary(), pa.large_binary(), pa.binary_view()), (pa.string(), pa.large_string(), pa.string_view())
+_CAUSE = "unreadable Parquet file"
 _DAMAGE = (pa.ArrowException, OSError)
 
 
@@ -43,11 +44,7 @@ class ParquetRecords(ShardedRecords):
     """
 
     def __init__(self, dataset: DatasetConfig, selection: Selection):
-        """Opens the files below `dataset.path` (or the one that it is) by the patterns of their names.
-
-        Raises:
-          CocaError: no such folder or file, a file of another format, or no column of images or captions.
-        """
+        """Opens the selected files of `dataset.path`; CocaError if one cannot be read, or lacks images or captions."""
         files = shard_files.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         schema = self._schema(0)
@@ -81,7 +78,7 @@ class ParquetRecords(ShardedRecords):
         try:
             schema, (_, ends) = self._schema(number), _footer(file)
         except _DAMAGE:
-            return [_unreadable(file)] * len(rows)
+            return [shard_files.lost(file, _CAUSE)] * len(rows)
         image = _image_column(schema, self._dataset)
         skipped = image if image and not images and schema.field(image).type not in _TEXT else None
         columns = tuple(
@@ -97,7 +94,7 @@ class ParquetRecords(ShardedRecords):
             try:
                 values = _read_group(file, group, columns, [rows[place] - first for place in places])
             except _DAMAGE:
-                values = [_unreadable(file)] * len(places)
+                values = [shard_files.lost(file, _CAUSE)] * len(places)
             for place, row in zip(places, values, strict=True):
                 result[place] = row if isinstance(row, BadRecord) else self._divided(row, image, below)
         if images:
@@ -127,10 +124,6 @@ def _footer(file: File) -> tuple[pq.FileMetaData, np.ndarray]:
     return footer, np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], dtype=np.int64)
 
 
-def _unreadable(file: File) -> BadRecord:
-    return BadRecord("unreadable Parquet file" if storage.stat(file.path) else "missing file")
-
-
 def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence[int]) -> list[Any]:
     footer, _ = _footer(file)
     about = footer.row_group(group)
@@ -144,9 +137,8 @@ def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence
         table = pq.ParquetFile(data, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
         for batch in table.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
             inside = [row for row in set(rows) if start <= row < start + len(batch)]
-            values |= zip(
-                inside, batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist(), strict=True
-            )
+            taken = batch.take(pa.array([row - start for row in inside], pa.int64()))
+            values |= zip(inside, taken.to_pylist(), strict=True)
             start += len(batch)
             if start > max(rows):
                 break

@@ -42,11 +42,7 @@ class TarRecords(ShardedRecords):
     not_metadata = ("txt",)
 
     def __init__(self, dataset: DatasetConfig, selection: Selection):
-        """Indexes the selected tars of `dataset.path`.
-
-        Raises:
-          CocaError: no such folder, no such tar, a file that is no tar, or no image with a text in any of them.
-        """
+        """Indexes the selected tars of `dataset.path`; CocaError if one cannot be read, or none has an image with a text."""
         files = shard_files.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         if not self.census.total:

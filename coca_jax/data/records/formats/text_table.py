@@ -79,9 +79,7 @@ class SeparatedValues:
     ) -> "SeparatedValues":
         """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
-        Raises:
-          CocaError: there is none, with the problem of the most columns; or the first line cannot be read, or names a
-            column twice.
+        Raises CocaError if there is none, with the problem of the most columns, or if a column is named twice.
         """
         text = first_line.decode("utf-8", "replace").rstrip("\r")
         styles = []
@@ -104,8 +102,7 @@ class SeparatedValues:
     def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
         """The rows below the first line, as dicts of text; a quoted value may hold line feeds.
 
-        Raises:
-          CocaError: a row has more or fewer values than there are columns, or a quoted value does not end.
+        Raises CocaError if a row has more or fewer values than there are columns, or a quoted value does not end.
         """
         lines = _lines(file, observe)
         next(lines, None)

@@ -20,11 +20,7 @@ class ExampleRecords(ShardedRecords):
     """
 
     def __init__(self, dataset: DatasetConfig, selection: Selection, kind: Any, files: Sequence[File] | None = None):
-        """Opens files of examples.
-
-        Args:
-          kind: of the files: the module `tfrecord` or `array_record`.
-          files: default to the selected ones of `dataset.path`.
+        """Opens `files` (by default the selected ones of `dataset.path`); `kind` is the module that reads them.
 
         Raises:
           CocaError: no such folder or file, a file of another kind, or no image or caption in the first examples.

@@ -90,7 +90,7 @@ def _builder(path: str) -> Any:
 
 
 def _data_folder() -> str:
-    return os.environ.get("TFDS_DATA_DIR") or os.path.join(os.path.expanduser("~"), "tensorflow_datasets")
+    return os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets")
 
 
 def _folder(path: str) -> str | None:
