@@ -50,7 +50,7 @@ def read_range(path: str, start: int, end: int) -> bytes:
 
 
 def open_file(path: str, size: int, ahead: int) -> BinaryIO:
-    """A file of a known size, of which `ahead` bytes are read at a time. Its reads raise as `persistently`."""
+    """A file of a known size, of which `ahead` bytes are read at a time; reads raise as `persistently`."""
     from fsspec.spec import AbstractBufferedFile
 
     class File(AbstractBufferedFile):

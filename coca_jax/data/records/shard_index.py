@@ -211,10 +211,10 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
         index = Index(arrays["spans"], keys, arrays.get("ends"), damage, str(about["digest"]), names)
         if not _is_sound(index, file, columns):
             raise ValueError("does not fit its file")
-        return index
     except _DAMAGE as error:
         _log.warning("the index %s is damaged (%s) and is made anew", path, error)
         return None
+    return index
 
 
 def _is_sound(index: Index, file: File, columns: int) -> bool:

@@ -26,7 +26,7 @@ class ExampleRecords(ShardedRecords):
           CocaError: no such folder or file, a file of another kind, or no image or caption in the first examples.
         """
         self._file_kind = kind
-        super().__init__(files or shard_files.find_shards(dataset, selection), dataset, selection)
+        super().__init__(shard_files.find_shards(dataset, selection) if files is None else files, dataset, selection)
         self._check_fields(images=True)
 
     def _index(self, number: int) -> Index:

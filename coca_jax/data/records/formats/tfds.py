@@ -145,7 +145,6 @@ def _class_names(features: Any, label_field: str) -> tuple[str, ...] | None:
 
 
 def _labels(feature: Any, name: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each feature that has class names, with these."""
     inner = getattr(feature, "feature", None)  # of a sequence
     if inner is not None:
         yield from _labels(inner, name)

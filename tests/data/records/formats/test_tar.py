@@ -113,6 +113,14 @@ def test_folders_of_tars_behind_links_are_followed_and_each_read_once(tmp_path):
         assert len(opened(place)) == 2
 
 
+def test_a_shard_that_is_a_link_to_nothing_is_named(tmp_path):
+    builders.write_tar(tmp_path / "a.tar", builders.members([1]))
+    (tmp_path / "b.tar").symlink_to(tmp_path / "nothing")
+    with pytest.raises(CocaError, match=r"b\.tar was changed or removed after it was listed"):
+        opened(tmp_path)
+    assert len(opened(tmp_path, train_files=("a*",))) == 1
+
+
 def test_patterns_with_braces_name_shards(tmp_path):
     (tmp_path / "deep").mkdir()
     for i in range(12):
