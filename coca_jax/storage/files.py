@@ -7,12 +7,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
-import io
 import os
 import tempfile
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from coca_jax.errors import CocaError
@@ -46,7 +44,7 @@ class File:
     Attributes:
       path: on this machine, or an address.
       name: path relative to the folder that was listed, with slashes.
-      size: bytes.
+      size: bytes; -1: the file is a link to nothing.
       version: changes with the contents: modification time, or the object's etag.
     """
 
@@ -62,11 +60,7 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def as_path(path: str | os.PathLike) -> "epath.Path":
-    """The absolute local path, or the address in a bucket, behind pathlib's interface.
-
-    Raises:
-      CocaError: an address of a kind that etils does not know.
-    """
+    """The absolute local path, or the address, behind pathlib's interface; CocaError if etils knows no such address."""
     from etils import epath  # comes with orbax; imported here because every command imports this file
 
     if not is_remote(path):
@@ -80,26 +74,17 @@ def list_files(folder: str) -> list[File]:
     """All files below a folder, sorted by name.
 
     Files and folders whose name begins with a dot are left out. Symbolic links are followed; a folder that is reached
-    by several ways is listed once, by its own path if that lies below `folder`.
-
-    Raises:
-      CocaError: the folder or bucket does not exist or cannot be listed.
+    by several ways is listed once, by its own path if that lies below `folder`. Raises CocaError if it cannot be listed.
     """
-    if not is_remote(folder):
-        if not os.path.isdir(folder):
-            raise CocaError(f"the folder {folder} does not exist: check the path of the data")
-        try:
-            return sorted(_walk(folder), key=lambda file: file.name)
-        except OSError as error:
-            raise CocaError(f"{folder} cannot be listed ({error}): give yourself the right to read it") from error
+    if not is_remote(folder) and not os.path.isdir(folder):
+        raise CocaError(f"the folder {folder} does not exist: check the path of the data")
     try:
-        infos = remote.find(folder)
+        files = _find(folder) if is_remote(folder) else _walk(folder)
     except OSError as error:
-        raise CocaError(f"{folder} cannot be listed ({error}): check the address and your credentials") from error
-    if not infos:
+        raise CocaError(f"{folder} cannot be listed ({error}): check the address and your right to read it") from error
+    if not files and is_remote(folder):
         raise CocaError(f"there is nothing below {folder}: check the address of the data")
-    files = [_of_info(f"{folder.rstrip('/')}/{name}", name, info) for name, info in infos.items()]
-    return sorted((file for file in files if file and not is_hidden(file.name)), key=lambda file: file.name)
+    return sorted(files, key=lambda file: file.name)
 
 
 def stat(path: str) -> File | None:
@@ -121,13 +106,9 @@ def stat_each(paths: Sequence[str]) -> list[File | None]:
     return [None if isinstance(file, ReadError) else file for file in files]
 
 
-def read(path: str, cause: str = "unreadable file", largest: int = LARGEST) -> bytes:
-    """The whole file, of at most `largest` bytes.
-
-    Raises:
-      ReadError: "missing file", "file too large", or `cause`.
-    """
-    with _read_errors(cause):
+def read(path: str, largest: int = LARGEST) -> bytes:
+    """The whole file, of at most `largest` bytes; ReadError: "missing file", "file too large", "unreadable file"."""
+    with _read_errors("unreadable file"):
         if is_remote(path):
             data = remote.read_range(path, 0, largest + 1)
             if len(data) > largest:
@@ -145,11 +126,7 @@ def read_each(paths: Sequence[str]) -> list[bytes | ReadError]:
 
 
 def read_range(path: str, offset: int, size: int, cause: str = "unreadable file") -> bytes:
-    """`size` bytes from `offset` on; fewer at the end of the file.
-
-    Raises:
-      ReadError: "missing file", or `cause`.
-    """
+    """`size` bytes from `offset` on, fewer at the end of the file; ReadError: "missing file", or `cause`."""
     with _read_errors(cause):
         if is_remote(path):
             return remote.read_range(path, offset, offset + size)
@@ -162,20 +139,18 @@ def read_range(path: str, offset: int, size: int, cause: str = "unreadable file"
 
 
 def read_spans(path: str, spans: Sequence[tuple[int, int]], cause: str = "unreadable file") -> list[bytes | ReadError]:
-    """The bytes of each (offset, size); neighbouring spans share a read.
+    """The bytes of each (offset, size), neighbours in one read; a ReadError in place of a span that cannot be read.
 
-    A ReadError stands in place of a span that cannot be read ("missing file", `cause`) or is larger than `LARGEST`.
+    Its cause is "missing file", "member too large" (than `LARGEST`) or `cause`.
     """
     result: list[bytes | ReadError] = [ReadError("member too large")] * len(spans)
-    order = sorted((offset, size, place) for place, (offset, size) in enumerate(spans) if size <= LARGEST)
     runs: list[list[tuple[int, int, int]]] = []
     gap, end = _REMOTE_GAP if is_remote(path) else _GAP, 0
-    for span in order:
-        offset, size, _ = span
+    for offset, size, place in sorted((*span, place) for place, span in enumerate(spans) if span[1] <= LARGEST):
         if not runs or offset > end + gap or offset + size - runs[-1][0][0] > _RUN:
             runs.append([])
             end = offset
-        runs[-1].append(span)
+        runs[-1].append((offset, size, place))
         end = max(end, offset + size)
 
     def run_bytes(run: list[tuple[int, int, int]]) -> bytes:
@@ -183,39 +158,28 @@ def read_spans(path: str, spans: Sequence[tuple[int, int]], cause: str = "unread
         return read_range(path, start, max(offset + size for offset, size, _ in run) - start, cause)
 
     for run, data in zip(runs, _each(run_bytes, runs, is_remote(path)), strict=True):
-        if isinstance(data, ReadError):
-            # A bad sector must not spoil the records that are read with it.
-            parts: list[bytes | ReadError] = [data] * len(run)
-            if len(run) > 1 and data.cause == cause and not is_remote(path):
-                parts = _each(lambda span: run_bytes([span]), run, False)
-        else:
+        if isinstance(data, bytes):
             start = run[0][0]
-            parts = [data[offset - start : offset - start + size] for offset, size, _ in run]
+            parts: list[bytes | ReadError] = [data[offset - start : offset - start + size] for offset, size, _ in run]
+        elif data.cause == cause and len(run) > 1 and not is_remote(path):
+            # A bad sector must not spoil the records that are read with it.
+            parts = _each(lambda span: run_bytes([span]), run, False)
+        else:
+            parts = [data] * len(run)
         for (_, size, place), part in zip(run, parts, strict=True):
             result[place] = part if isinstance(part, ReadError) or len(part) == size else ReadError(cause)
     return result
 
 
 def open_file(file: File) -> BinaryIO:
-    """The file, opened for reading, with `seek`; remote files are read ahead.
-
-    Raises:
-      OSError: the file cannot be opened, or later cannot be read.
-    """
-    if is_remote(file.path):
-        return io.BufferedReader(remote.RemoteFile(file.path, file.size), _BUFFER)
-    return open(file.path, "rb")
+    """The file, opened for reading; raises OSError, also later if it cannot be read. Remote files are read ahead."""
+    return remote.open_file(file.path, file.size, _BUFFER) if is_remote(file.path) else open(file.path, "rb")
 
 
 def write_atomically(path: str | os.PathLike, data: str | bytes, errors: str = "strict") -> None:
     """Writes a file, and its folder if missing, so that readers see the old contents or the new ones, whole.
 
-    Args:
-      data: bytes, or text that is encoded as UTF-8.
-      errors: treatment of characters that UTF-8 cannot encode, such as those of file names; see `str.encode`.
-
-    Raises:
-      OSError: the file cannot be written.
+    Text is encoded as UTF-8, with `errors` as in `str.encode`, for file names. Raises OSError if it cannot be written.
     """
     path, content = os.fspath(path), data.encode("utf-8", errors) if isinstance(data, str) else data
     if is_remote(path):
@@ -257,7 +221,7 @@ def digest(*parts: str) -> str:
 
 def cache_folder() -> str:
     """The folder of files that can be made again: COCA_CACHE (possibly an address), or ~/.cache/coca_jax."""
-    return os.environ.get("COCA_CACHE") or str(Path.home() / ".cache" / "coca_jax")
+    return os.environ.get("COCA_CACHE") or os.path.expanduser("~/.cache/coca_jax")
 
 
 @contextlib.contextmanager
@@ -291,10 +255,17 @@ def _walk(folder: str) -> list[File]:
                     if os.path.commonpath([root, target]) != target:  # not a way back up, out of `folder`
                         links.append((entry.path, f"{prefix}{entry.name}/"))
                 elif entry.is_file():
-                    with contextlib.suppress(FileNotFoundError):  # removed just now
-                        status = entry.stat()
-                        files.append(File(entry.path, prefix + entry.name, status.st_size, str(status.st_mtime_ns)))
+                    status = entry.stat()
+                    files.append(File(entry.path, prefix + entry.name, status.st_size, str(status.st_mtime_ns)))
+                elif not os.path.exists(entry.path):
+                    files.append(File(entry.path, prefix + entry.name, -1, ""))
     return files
+
+
+def _find(folder: str) -> list[File]:
+    infos = remote.find(folder).items()
+    files = [_of_info(f"{folder.rstrip('/')}/{name}", name, info) for name, info in infos if not is_hidden(name)]
+    return [file for file in files if file]
 
 
 def _of_info(path: str, name: str, info: dict[str, Any]) -> File | None:

@@ -1,22 +1,19 @@
 """Reads of buckets through fsspec: gs://, s3://, memory://, …, with deadlines, retries and patience in outages.
 
-A network read may fail or hang: it runs in a thread of its own, is given up after `TIMEOUT` seconds (whatever the
-timeouts of its driver are) and repeated after each of `WAITS`. If it still fails while its bucket answers, that one
-file is unreadable. A bucket that has answered before and is silent now has an outage: reads wait for its end, so that
-no record is lost to it, for at most `OUTAGE` seconds; after that they end the run, as does a bucket of which nothing
-could be read for as long.
+A read that hangs is given up after `TIMEOUT` seconds, one that fails is repeated after each of `WAITS`. If it still
+fails while its bucket answers, that file is unreadable. A bucket that answered before and is silent now has an outage:
+reads wait for its end, so that no record is lost to it, but end the run after `OUTAGE` seconds without any success.
 """
 
 import concurrent.futures
+import contextlib
 import io
 import logging
 import math
-import os
-import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from coca_jax.errors import CocaError, DataError
 
@@ -32,11 +29,7 @@ _T = TypeVar("_T")
 
 
 def system_of(path: str) -> tuple[Any, str]:
-    """The fsspec file system of an address, and the path within it.
-
-    Raises:
-      CocaError: the address is of an unknown kind, or its driver is not installed.
-    """
+    """The fsspec file system of an address, and the path within it; CocaError if no driver for it is installed."""
     import fsspec  # here, because most runs read from disks alone
 
     protocol = path.partition("://")[0]
@@ -56,6 +49,17 @@ def read_range(path: str, start: int, end: int) -> bytes:
     return persistently(path, lambda: system.cat_file(inner, start=start, end=end))
 
 
+def open_file(path: str, size: int, ahead: int) -> BinaryIO:
+    """A file of a known size, of which `ahead` bytes are read at a time; reads raise as `persistently`."""
+    from fsspec.spec import AbstractBufferedFile
+
+    class File(AbstractBufferedFile):
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            return read_range(path, start, end)
+
+    return io.BufferedReader(File(None, path, cache_type="none", size=size), ahead)
+
+
 def find(folder: str) -> dict[str, dict[str, Any]]:
     """fsspec's info of all files below an address, by their paths relative to it. Raises as `persistently`."""
     system, inner = system_of(folder)
@@ -64,12 +68,10 @@ def find(folder: str) -> dict[str, dict[str, Any]]:
         system.invalidate_cache()
         return system.find(inner, detail=True)
 
-    try:
-        infos = persistently(folder, listing)
-    except FileNotFoundError:
-        return {}
-    start = len(inner.rstrip("/")) + 1
-    return {name[start:]: info for name, info in infos.items()}
+    with contextlib.suppress(FileNotFoundError):
+        start = len(inner.rstrip("/")) + 1
+        return {name[start:]: info for name, info in persistently(folder, listing).items()}
+    return {}
 
 
 class _Bucket:
@@ -105,11 +107,6 @@ class _Bucket:
 _buckets: dict[str, _Bucket] = {}
 
 
-def _bucket_of(path: str) -> _Bucket:
-    name = "/".join(path.split("/", 3)[:3])
-    return _buckets.setdefault(name, _Bucket(name))
-
-
 def persistently(path: str, work: Callable[[], _T]) -> _T:
     """The result of a network operation, repeated while it fails.
 
@@ -117,7 +114,9 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
       OSError: the operation failed for good.
       DataError: all reads of the bucket failed for `OUTAGE` seconds, or the program ended meanwhile.
     """
-    bucket, attempt, began = _bucket_of(path), 0, math.inf
+    name = "/".join(path.split("/", 3)[:3])
+    bucket = _buckets.setdefault(name, _Bucket(name))
+    attempt, began = 0, math.inf
     while True:
         attempt += 1
         # Probed before the last attempt, not after it: an outage may end in between.
@@ -172,57 +171,23 @@ def _is_there(path: str) -> bool:
 
     try:
         _in_time(ask)
-    except _FINAL:
-        return True
-    except Exception:
-        return False
+    except Exception as error:
+        return isinstance(error, _FINAL)
     return True
 
 
 def _in_time(work: Callable[[], _T]) -> _T:
-    answers: queue.SimpleQueue[tuple[_T, None] | tuple[None, Exception]] = queue.SimpleQueue()
+    answer: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def run() -> None:
         try:
-            answers.put((work(), None))
+            answer.set_result(work())
         except Exception as error:
-            answers.put((None, error))
+            answer.set_exception(error)
 
     # A daemon: a thread that hangs for ever must not keep the program from ending.
     threading.Thread(target=run, daemon=True).start()
-    try:
-        value, error = answers.get(timeout=TIMEOUT)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {TIMEOUT:g} s") from None
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # the first of a pair whose second is None
-
-
-class RemoteFile(io.RawIOBase):
-    """A remote file of a known size, whose reads are repeated while they fail."""
-
-    def __init__(self, path: str, size: int):
-        self._path, self._size, self._place = path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + (0, self._place, self._size)[whence]
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._place + len(buffer), self._size)
-        if end <= self._place:
-            return 0
-        data = read_range(self._path, self._place, end)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+    concurrent.futures.wait([answer], TIMEOUT)
+    if not answer.done():
+        raise TimeoutError(f"no answer in {TIMEOUT:g} s")
+    return answer.result()

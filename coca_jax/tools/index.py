@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from coca_jax.config import Config, DatasetConfig
-from coca_jax.data.records import index_cache
+from coca_jax.data.records import shard_files
 from coca_jax.data.records.formats import tar, tfrecord
 from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import RecordStore
@@ -45,7 +45,7 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
       For each shard that cannot be indexed, by path, the reason.
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
-    files = index_cache.find_shards(dataset, selection)
+    files = shard_files.find_shards(dataset, selection)
     work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")

@@ -17,39 +17,15 @@ from coca_jax.errors import CocaError
 
 # The usual names, of which the first that a row has is taken. Captions, if `text_fields` is empty ("txt" is the text
 # file of a tar's record); …
-TEXT_FIELDS = (
-    "txt",
-    "captions",
-    "caption",
-    "text",
-    "captions/text",
-    "caption/text",
-    "image/caption",
-    "sentences/raw",
-    "sentences",
-    "texts",
-    "alt_text",
-    "TEXT",
-    "title",
-    "description",
+TEXT_FIELDS = tuple(
+    "txt captions caption text captions/text caption/text image/caption sentences/raw sentences texts alt_text TEXT "
+    "title description".split()
 )
 # … encoded images, if `image_field` is empty; …
 IMAGE_FIELDS = ("image", "jpg", "jpeg", "png", "webp", "gif", "image/encoded", "image_bytes", "video", "mp4", "img")
 # … and image files, in a manifest.
-FILE_FIELDS = (
-    "file_name",
-    "filename",
-    "image",
-    "image_path",
-    "filepath",
-    "path",
-    "file",
-    "video",
-    "file_path",
-    "image_file",
-    "image_name",
-    "img",
-    "img_path",
+FILE_FIELDS = tuple(
+    "file_name filename image image_path filepath path file video file_path image_file image_name img img_path".split()
 )
 
 # Suffixes of files that the decoder reads, in every format and command.
@@ -57,7 +33,7 @@ IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "jf
 CLIP_SUFFIXES = ("mp4", "mkv", "webm", "mov", "avi")
 TOKEN_SUFFIX = "npy"  # of an image's stored tokens; taken where there is no image
 # Suffixes of images that it does not read: such files are counted.
-UNREAD_SUFFIXES = ("heic", "heif", "jxl", "jp2", "svg", "psd", "ico", "tga", "ppm", "exr", "dng", "cr2", "nef", "arw")
+UNREAD_SUFFIXES = tuple("heic heif jxl jp2 svg psd ico tga ppm pgm pbm pnm pjpeg exr dng cr2 nef arw".split())
 NOT_UTF8 = "caption is not UTF-8"  # a bad record's cause
 _MOST_TEXTS = 100  # made by a template of one row
 _MOST_NAMES = 20  # of fields in an error
@@ -83,24 +59,21 @@ def check_templates(dataset: DatasetConfig) -> None:
     """Raises CocaError if a template of the config cannot be read."""
     for key, template in (*(("text_fields", one) for one in dataset.text_fields), ("image_field", dataset.image_field)):
         try:
-            names = _names(template)
+            empty = template and "" in names_in(template)
         except ValueError as error:
-            raise CocaError(
-                f"{key} has {template!r} ({error}): write a field's name, or names in braces such as "
-                "'{question} {answer}'"
-            ) from error
-        if "" in names:
-            raise CocaError(
-                f"{key} has {template!r}: put a field's name between the braces, such as {{question}} or {{0}}"
-            )
+            todo = "write a field's name, or names in braces, such as '{question} {answer}'"
+            raise CocaError(f"{key} has {template!r} ({error}): {todo}") from error
+        if empty:
+            raise CocaError(f"{key} has {template!r}: put a field's name between the braces, such as {{0}}")
 
 
 def is_template(field: str) -> bool:
     return "{" in field
 
 
-def _names(template: str) -> list[str]:
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+def names_in(field: str) -> list[str]:
+    """The names of the fields of a template, or the one name; raises ValueError if the template cannot be read."""
+    return [name for _, name, _, _ in string.Formatter().parse(field) if name is not None] or [field]
 
 
 def lookup(row: Any, field: str) -> Any:
@@ -124,16 +97,12 @@ def lookup(row: Any, field: str) -> Any:
 
 
 def fill(template: str, row: Any) -> list[str]:
-    """The texts that a template makes of a row.
-
-    One for each combination where fields hold several values; none if a field is missing.
-    """
+    """The texts that a template makes of a row: one a combination of its fields' values, none if a field is missing."""
     pieces = []
     for literal, name, _, _ in string.Formatter().parse(template):
         pieces.append([literal])
         if name is not None:
-            value = lookup(row, name)
-            values = value if isinstance(value, list) else [value]
+            values = _listed(lookup(row, name))
             pieces.append([_text(item) for item in values if isinstance(item, (str, bytes, int, float))])
     return ["".join(choice) for choice in itertools.islice(itertools.product(*pieces), _MOST_TEXTS)]
 
@@ -147,14 +116,20 @@ def file_name(row: Any, dataset: DatasetConfig) -> str | None:
     return next((value for value in values if isinstance(value, str) and value), None)
 
 
+def without_image(where: str, there: Iterable[str], dataset: DatasetConfig) -> str:
+    """The sentence on rows that have no image under the configured name or a usual one, with the names that they have."""
+    name = repr(dataset.image_field) if dataset.image_field else "a usual name"
+    return f"{where} has no image under {name} (there is {listing(there)}): name its field in image_field"
+
+
 def captions(row: Any, dataset: DatasetConfig) -> tuple[str, ...]:
     """A row's captions, from `text_fields` (all of them) or the first of the usual fields.
 
     With `caption_separator`, each value is divided at that text into several captions; "json" reads it as a JSON list.
 
     Raises:
-      BadRecord: the row is nested too deeply to be searched; or, unless the dataset's texts are made from labels, no
-        text is left ("empty caption"), one is not UTF-8, or not a JSON list where that is configured.
+      BadRecord: the row is nested too deeply; or, unless texts are made from labels, no text is left, one is not UTF-8,
+        or not a JSON list where that is configured.
     """
     try:
         values: list[Any] = []
@@ -166,7 +141,7 @@ def captions(row: Any, dataset: DatasetConfig) -> tuple[str, ...]:
             values = _listed(next((value for value in usual if value is not None), None))
         if dataset.caption_separator:
             values = [part for value in values for part in _divided(value, dataset.caption_separator)]
-        return clean_captions(values)
+        return _cleaned(values)
     except RecursionError as error:
         raise BadRecord("unreadable row") from error
     except BadRecord:
@@ -190,12 +165,8 @@ def _divided(value: Any, separator: str) -> list[Any]:
     return texts
 
 
-def clean_captions(texts: Sequence[Any]) -> tuple[str, ...]:
-    """The texts with their spaces normalised; empty ones and other values are left out.
-
-    Raises:
-      BadRecord: no text is left, or one is not UTF-8.
-    """
+def _cleaned(texts: Sequence[Any]) -> tuple[str, ...]:
+    """The texts with their spaces normalised; empty ones and other values are left out."""
     decoded = (_text(text) for text in texts if isinstance(text, (str, bytes)))
     cleaned = tuple(" ".join(text.split()) for text in decoded if text.strip())
     if not cleaned:
@@ -218,10 +189,8 @@ def metadata(row: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
     for name, value in _items(row):
         if name in leave_out or (isinstance(value, bytes) and len(value) > _LONGEST):
             continue
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             result[name] = [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
-        except UnicodeDecodeError:
-            continue
     return result
 
 
@@ -238,7 +207,7 @@ class FieldCheck:
 
     def __init__(self, dataset: DatasetConfig, made: Sequence[str] = ()):
         """`made`: labels that records have beside those of their rows."""
-        wanted = [("text_fields", name) for field in dataset.text_fields for name in _field_names(field)]
+        wanted = [("text_fields", name) for field in dataset.text_fields for name in names_in(field)]
         if dataset.label_field and dataset.label_field not in made:
             wanted.append(("label_field", dataset.label_field))
         self._missing: list[tuple[str, tuple[str, ...]]] = [(key, (name,)) for key, name in wanted]
@@ -262,17 +231,9 @@ class FieldCheck:
         if not self._missing:
             return ""
         key, (name, *_) = self._missing[0]
-        there = f"there is {listing(self._names)}"
-        if key:
-            return f"{where} has no field {name!r} ({there}): change {key}"
-        return (
-            f"{where} has no caption under a usual name ({there}): name its field in text_fields, or a class's in "
-            "label_field"
-        )
-
-
-def _field_names(field: str) -> list[str]:
-    return _names(field) if is_template(field) else [field]
+        what = f"field {name!r}" if key else "caption under a usual name"
+        todo = f"change {key}" if key else "name its field in text_fields, or a class's in label_field"
+        return f"{where} has no {what} (there is {listing(self._names)}): {todo}"
 
 
 def listing(names: Iterable[str]) -> str:
@@ -282,11 +243,7 @@ def listing(names: Iterable[str]) -> str:
 
 
 def load_json(text: bytes | str) -> Any:
-    """The value of a JSON text, with "?" for each half of a surrogate pair.
-
-    Raises:
-      ValueError, RecursionError: it is not JSON; bad UTF-8 is a ValueError, too.
-    """
+    """The value of a JSON text, with "?" for each half of a surrogate pair; ValueError or RecursionError if it is none."""
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
     value = json.loads(text)
@@ -301,9 +258,3 @@ def parse_json(text: bytes | str) -> Any:
         return load_json(text)
     except (ValueError, RecursionError):
         return None
-
-
-def parse_object(text: bytes | str) -> dict[str, Any] | None:
-    """The JSON object that a text holds; None if it holds none."""
-    value = parse_json(text)
-    return value if isinstance(value, dict) else None

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats import array_record, manifest, tar, tfrecord
-from coca_jax.data.records.formats.folder import open_folder
-from coca_jax.data.records.index_cache import ENDINGS, ends_in
-from coca_jax.data.records.record import RecordStore
+from coca_jax.data.records.formats.folder import FolderRecords
+from coca_jax.data.records.record import RecordStore, RecordText
 from coca_jax.data.records.selection import KeyList, Selection, expand_braces
+from coca_jax.data.records.shard_files import ENDINGS, ends_in
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
 
 SPLITS = ("train", "evaluation")
+_PROBES = 100  # records whose fields an error names
 _ENDINGS = {**ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
 
 
@@ -34,13 +35,25 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
       CocaError: the folder or its files are missing, or images have no captions.
     """
     _check_kind(dataset)
-    store = _open(dataset, _selection(dataset, split))
+    selection = _selection(dataset, split)
+    store = _open(dataset, selection)
     if not len(store):
         raise EmptySplit(
-            f"none of the {store.census.total} records of {dataset.path} is left for {split}: change the dataset's "
-            "holdout, only, exclude, train_files or evaluation_files"
+            f"none of the {store.census.total} records of {dataset.path} is left for {split}"
+            f"{_without_field(dataset, selection)}: change the dataset's holdout, only, exclude, train_files or "
+            "evaluation_files"
         )
     return store
+
+
+def _without_field(dataset: DatasetConfig, selection: Selection) -> str:
+    """Which field of `only` or `exclude` none of the first records has, in brackets; "" if they have all."""
+    wanted = [condition.partition("=")[0] for condition in (*selection.only, *selection.exclude)]
+    store = _open(dataset, Selection(files=selection.files)) if wanted else ()
+    some = store.read_texts(range(min(len(store), _PROBES))) if store else []
+    there = dict.fromkeys(name for one in some if isinstance(one, RecordText) for name in one.metadata)
+    missing = next((name for name in wanted if name not in there), None)
+    return f" (there is no field {missing!r}, but {fields.listing(there)})" if missing and there else ""
 
 
 def _selection(dataset: DatasetConfig, split: str) -> Selection:
@@ -90,15 +103,11 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
         case "tars":
             return tar.TarRecords(dataset, selection)
         case "folder":
-            return open_folder(dataset, selection)
-        case "tfrecords":
+            return FolderRecords(dataset, selection)
+        case "tfrecords" | "array_records" as kind:
             from coca_jax.data.records.formats import tf_example
 
-            return tf_example.ExampleRecords(dataset, selection, tfrecord)
-        case "array_records":
-            from coca_jax.data.records.formats import tf_example
-
-            return tf_example.ExampleRecords(dataset, selection, array_record)
+            return tf_example.ExampleRecords(dataset, selection, tfrecord if kind == "tfrecords" else array_record)
         case "parquet":
             from coca_jax.data.records.formats.parquet import ParquetRecords
 
@@ -111,14 +120,9 @@ def _open(dataset: DatasetConfig, selection: Selection) -> RecordStore:
 
 
 def check_place(dataset: DatasetConfig, split: str, labels: Sequence[str]) -> None:
-    """Checks the place of a dataset's records early, before any record is read.
+    """Raises CocaError, before any record is read, if a local path or a TFDS dataset, split or label is missing.
 
-    Args:
-      dataset, split: as for `open_records`.
-      labels: metadata fields that the records must have; only a TFDS dataset lists its fields beforehand.
-
-    Raises:
-      CocaError: a local path does not exist; or a TFDS dataset, its split or its features are missing.
+    `labels` are fields that the records must have; only a TFDS dataset lists its fields beforehand.
     """
     if dataset.format == "tfds":
         from coca_jax.data.records.formats import tfds

@@ -1,13 +1,10 @@
 """Records, and the interface of the stores that give them by index."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
-from coca_jax.storage.files import ReadError, digest
+from coca_jax.storage.files import ReadError
 
 _TOGETHER = 64  # records whose texts are read together; a TFRecord's or ArrayRecord's bring their images along
 
@@ -21,26 +18,24 @@ class BadRecord(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """One stored item.
+class RecordText:
+    """A record without its image.
 
     Attributes:
-      key: name, unique within the store.
-      image: encoded image or clip.
       captions: non-empty texts; at least one, unless the dataset's texts are made from labels.
       metadata: all other fields.
     """
 
-    key: str
-    image: bytes
     captions: tuple[str, ...]
     metadata: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordText:
-    """A record without its image."""
+class Record:
+    """One stored item: its key, unique within the store, the encoded image or clip, and as `RecordText`."""
 
+    key: str
+    image: bytes
     captions: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -88,31 +83,6 @@ class RecordStore(Protocol):
 
     def name(self, index: int) -> str:
         """The path at which a person finds the record."""
-
-
-class Subset:
-    """Some records of a store, in its order; see `RecordStore`."""
-
-    def __init__(self, store: RecordStore, indices: np.ndarray, census: Census):
-        """Args: indices: int64 [n], into `store`; census: of the store and the selection."""
-        self._store, self._indices = store, indices
-        self.census, self.class_names = census, store.class_names
-        self.fingerprint = digest(store.fingerprint, hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest())
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
-        return self._store.read(self._indices[np.asarray(indices, np.int64)].tolist())
-
-    def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
-        return self._store.read_texts(self._indices[np.asarray(indices, np.int64)].tolist())
-
-    def key(self, index: int) -> str:
-        return self._store.key(int(self._indices[index]))
-
-    def name(self, index: int) -> str:
-        return self._store.name(int(self._indices[index]))
 
 
 def each_text(store: RecordStore, indices: Sequence[int]) -> Iterator[tuple[int, RecordText | BadRecord]]:

@@ -3,7 +3,8 @@
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import braceexpand
 import numpy as np
@@ -12,13 +13,11 @@ from coca_jax.data.records.shard_index import Strings
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 
+_AT_ONCE = 1_000  # records whose metadata is read at a time: examples bring their images along
+
 
 def expand_braces(pattern: str) -> list[str]:
-    """The names that a pattern such as {00000..00099}.tar or {a,b}.tar stands for.
-
-    Raises:
-      CocaError: a brace has no counterpart.
-    """
+    """The names that a pattern such as {00000..00099}.tar or {a,b}.tar stands for; CocaError if a brace is missing."""
     try:
         return list(braceexpand.braceexpand(pattern, escape=False))
     except ValueError as error:  # UnbalancedBracesError, which the package does not export to type checkers
@@ -40,23 +39,14 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class KeyList:
-    """Keys of records to leave out. As there may be millions, only their hashes are kept.
-
-    Attributes:
-      digest: of the keys; part of a store's fingerprint.
-      hashes: uint64 [n], sorted.
-    """
+    """Keys of records to leave out: their digest and, as there may be millions, only their sorted hashes (uint64 [n])."""
 
     digest: str
     hashes: np.ndarray = dataclasses.field(repr=False, compare=False)
 
     @classmethod
     def from_file(cls, path: str) -> "KeyList":
-        """The keys of a text file, one a line.
-
-        Raises:
-          CocaError: the file cannot be read.
-        """
+        """The keys of a text file, one a line; raises CocaError if it cannot be read."""
         try:
             lines = storage.read(path).decode("utf-8", "surrogateescape").split("\n")
         except storage.ReadError as error:
@@ -66,10 +56,6 @@ class KeyList:
             ) from error
         keys = sorted({line.removesuffix("\r") for line in lines} - {""})
         return cls(storage.digest(*keys), np.unique(Strings.of(keys).hashes()))
-
-    def have(self, keys: Strings) -> np.ndarray:
-        """bool [n]: which of the keys are in the list."""
-        return np.isin(keys.hashes(), self.hashes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,36 +89,36 @@ class Selection:
         """Whether the file of that name is one of the split's."""
         return _matches(name, self.files) and not _matches(name, self.without_files)
 
-    def excludes(self, metadata: Mapping[str, object]) -> bool:
-        """Whether a record with this metadata is left out by `exclude` or `only`."""
+    def excluded(self, count: int, metadata: Callable[[range], list[dict[str, Any]]]) -> np.ndarray:
+        """bool [count]: which records `exclude` and `only` leave out by their metadata, given for some at a time."""
 
-        def has_one(conditions: tuple[str, ...]) -> bool:
+        def has_one(row: dict[str, Any], conditions: tuple[str, ...]) -> bool:
             pairs = (condition.partition("=") for condition in conditions)
-            return any(field in metadata and str(metadata[field]) == value for field, _, value in pairs)
+            return any(field in row and str(row[field]) == value for field, _, value in pairs)
 
-        return has_one(self.exclude) or (bool(self.only) and not has_one(self.only))
+        parts = [range(count)[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
+        rows = (row for part in parts for row in metadata(part))
+        excluded = (has_one(row, self.exclude) or (bool(self.only) and not has_one(row, self.only)) for row in rows)
+        return np.fromiter(excluded, bool, count)
 
     def choose(
         self, keys: Callable[[], Strings], excluded: Callable[[], np.ndarray], usable: np.ndarray
     ) -> tuple[np.ndarray, int | None]:
-        """Which records belong to the split, and how many are on the held-out side.
+        """Which records belong to the split (bool [n]), and how many usable ones are held out (None: no share is).
 
         Args:
           keys: gives the keys of all records; called only if the selection depends on them.
-          excluded: gives bool [n], which records `excludes` by their metadata; called only if needed.
+          excluded: gives bool [n], the records that are `excluded` by metadata; called only if needed.
           usable: bool [n], which records can belong to any split.
-
-        Returns:
-          bool [n], and the number of usable held-out records (None if no share is held out).
         """
         chosen, held_out = usable.copy(), None
-        names = keys() if self.part or self.exclude_keys else None
-        if names is not None and self.part:
-            is_held_out = usable & (names.hashes() < np.uint64(min(int(self.holdout * 2**64), 2**64 - 1)))
+        hashes = keys().hashes() if self.part or self.exclude_keys else np.zeros(0, np.uint64)
+        if self.part:
+            is_held_out = usable & (hashes < np.uint64(min(int(self.holdout * 2**64), 2**64 - 1)))
             held_out = int(is_held_out.sum())
             chosen &= is_held_out if self.part == "evaluation" else ~is_held_out
-        if names is not None and self.exclude_keys:
-            chosen &= ~self.exclude_keys.have(names)
+        if self.exclude_keys:
+            chosen &= ~np.isin(hashes, self.exclude_keys.hashes)
         if self.exclude or self.only:
             chosen &= ~excluded()
         return chosen, held_out

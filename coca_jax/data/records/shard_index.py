@@ -1,8 +1,8 @@
 """Indices of shards: made by one scan, kept beside the shard or in the cache folder, and checked before use."""
 
 import array
+import contextlib
 import dataclasses
-import functools
 import io
 import json
 import logging
@@ -22,19 +22,18 @@ _FORMAT = "coca_jax shard index 4"  # raise the number if the contents change
 _LARGEST = 2**36  # bytes of an index
 _CHUNK = 100_000  # strings hashed at a time
 _log = logging.getLogger(__name__)
+_Contents = tuple[dict[str, Any], dict[str, np.ndarray]]  # of a cached file
 # Errors of numpy on a file that is damaged or of another origin.
-DAMAGE = (
-    *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, MemoryError, RecursionError),
-    *(zipfile.BadZipFile, zlib.error, ReadError),
-)
+_ODD = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, MemoryError, RecursionError)
+_DAMAGE = (*_ODD, zipfile.BadZipFile, zlib.error, ReadError)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Strings:
-    """Many strings in two arrays; a Python list would take ten times the memory, which every fork copies."""
+    """Many strings as their UTF-8 (uint8 [bytes]) and the end of each in it (int64 [n]): a tenth of a list's memory."""
 
-    def __init__(self, data: np.ndarray, ends: np.ndarray):
-        """Args: data: uint8 [bytes], the UTF-8 of all of them; ends: int64 [n], the end of each in `data`."""
-        self.data, self.ends = data, ends
+    data: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Strings":
@@ -64,7 +63,7 @@ class Strings:
             lengths = ends - starts
             data = self.data[origin : int(ends[-1])]
             place = np.arange(len(data)) - np.repeat(starts - origin, lengths)
-            powers = _powers(int(lengths.max(initial=0)))
+            powers = np.cumprod(np.full(lengths.max(initial=0), _FACTOR), dtype=np.uint64)
             sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_TABLE[data] * powers[place], dtype=np.uint64)])
             parts.append(_mixed(sums[ends - origin] - sums[starts - origin] + lengths.astype(np.uint64)))
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
@@ -78,12 +77,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-_TABLE = _mixed(np.arange(1, 257, dtype=np.uint64))
-
-
-@functools.lru_cache(maxsize=8)
-def _powers(count: int) -> np.ndarray:
-    return np.cumprod(np.full(count, 0x5851F42D4C957F2D, np.uint64), dtype=np.uint64)
+_TABLE, _FACTOR = _mixed(np.arange(1, 257, dtype=np.uint64)), np.uint64(0x5851F42D4C957F2D)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,58 +106,58 @@ class Index:
     @property
     def size(self) -> int:
         """Approximate bytes of memory."""
-        arrays = [self.spans, *(() if self.ends is None else [self.ends])]
-        arrays += [] if self.keys is None else [self.keys.data, self.keys.ends]
-        return sum(one.nbytes for one in arrays) + 1_000
+        return sum(one.nbytes for one in _arrays(self).values()) + 1_000
 
 
-def index_of(
-    file: File,
-    kind: str,
-    scan: Callable[[File], Index],
-    *,
-    columns: int = 2,
-    lasting: bool = True,
-    beside: bool = False,
-) -> Index:
+def _arrays(index: Index) -> dict[str, np.ndarray]:
+    keys = {} if index.keys is None else {"keys": index.keys.data, "key_ends": index.keys.ends}
+    return {"spans": index.spans, **keys, **({} if index.ends is None else {"ends": index.ends})}
+
+
+def index_of(file: File, kind: str, scan: Callable[[File], Index], *, columns: int = 2, beside: bool = False) -> Index:
     """The index of a shard: a stored one that fits its size and version, or else a new one, which is stored.
 
     Args:
-      file: the shard.
       kind: of the index, as several may be stored of one shard; "" for the usual one.
       scan: makes the index.
       columns: of its spans; a stored index with another number is discarded.
-      lasting: whether a new one is worth keeping.
-      beside: keep it beside the shard even in a bucket, for all machines; otherwise it goes to the cache folder, which
-        all machines share if COCA_CACHE is an address.
+      beside: keep it beside the shard even in a bucket; otherwise it goes to the cache folder.
 
     Raises:
       CocaError: the shard has changed since it was listed, or `scan` raises it.
     """
     name = f"{kind}.index" if kind else "index"
     near = f"{file.path}.{name}"
-    far = f"{storage.cache_folder()}/indices/{_address(file)}.{name}"
+    address = file.path if is_remote(file.path) else os.path.abspath(file.path)
+    far = f"{storage.cache_folder()}/indices/{storage.digest(address)}.{name}"
     for path in (far, near) if is_remote(file.path) else (near, far):
         known = _load(path, file, kind, columns)
         if known is not None:
             if path == near and is_remote(near):
-                keep([far], _dump(known, file, kind))
+                _keep([far], _dump(known, file, kind))
             return known
     now = storage.stat(file.path)
     if now is None or now.size != file.size or (now.version != file.version and not is_remote(file.path)):
         raise CocaError(f"{file.path} was changed or removed after it was listed: start again when it is complete")
     index = scan(file)
-    if lasting:
-        here = beside or (not is_remote(file.path) and storage.is_writable(os.path.dirname(file.path) or "."))
-        keep([near, far] if here else [far], _dump(index, file, kind))
+    here = beside or (not is_remote(file.path) and storage.is_writable(os.path.dirname(file.path) or "."))
+    _keep([near, far] if here else [far], _dump(index, file, kind))
     return index
 
 
-def _address(file: File) -> str:
-    return storage.digest(file.path if is_remote(file.path) else os.path.abspath(file.path))
+def cached(name: str, make: Callable[[], _Contents], wanted: bool) -> _Contents:
+    """The result of `make`, a JSON object and arrays; if `wanted`, kept in the cache folder under a name of its own."""
+    path = f"{storage.cache_folder()}/{name}"
+    with contextlib.suppress(*_DAMAGE):
+        if wanted:
+            return _unpack(storage.read(path))
+    made = make()
+    if wanted:
+        _keep([path], _pack(*made))
+    return made
 
 
-def keep(places: Sequence[str], data: bytes) -> None:
+def _keep(places: Sequence[str], data: bytes) -> None:
     """Writes a file to the first of the places that can be written, if one can."""
     for path in places:
         try:
@@ -177,15 +171,15 @@ def _about(file: File, kind: str) -> dict[str, str | int]:
     return {"format": _FORMAT, "kind": kind, "size": file.size, "version": file.version}
 
 
-def pack(about: dict[str, Any], **arrays: np.ndarray) -> bytes:
+def _pack(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
     """An .npz file of arrays and of a JSON object about them."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The contents of a file that `pack` made; raises one of `DAMAGE` if it is damaged."""
+def _unpack(data: bytes) -> _Contents:
+    """The contents of a file that `_pack` made; raises one of `_DAMAGE` if it is damaged."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = dict(file)
     about = json.loads(arrays.pop("about").tobytes())
@@ -196,8 +190,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _dump(index: Index, file: File, kind: str) -> bytes:
     about = {**_about(file, kind), "damage": dict(index.damage), "names": dict(index.names), "digest": index.digest}
-    keys = {} if index.keys is None else {"keys": index.keys.data, "key_ends": index.keys.ends}
-    return pack(about, spans=index.spans, **keys, **({} if index.ends is None else {"ends": index.ends}))
+    return _pack(about, _arrays(index))
 
 
 def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
@@ -209,37 +202,34 @@ def _load(path: str, file: File, kind: str, columns: int) -> Index | None:
     except (ReadError, CocaError):
         return None
     try:
-        about, arrays = unpack(data)
-        if {key: about.get(key) for key in _about(file, kind)} != _about(file, kind):
+        about, arrays = _unpack(data)
+        if not _about(file, kind).items() <= about.items():
             return None
         keys = Strings(arrays["keys"], arrays["key_ends"]) if "keys" in arrays else None
         damage = {str(cause): int(count) for cause, count in about["damage"].items()}
         names = {str(cause): str(name) for cause, name in about["names"].items()}
         index = Index(arrays["spans"], keys, arrays.get("ends"), damage, str(about["digest"]), names)
-    except DAMAGE as error:
+        if not _is_sound(index, file, columns):
+            raise ValueError("does not fit its file")
+    except _DAMAGE as error:
         _log.warning("the index %s is damaged (%s) and is made anew", path, error)
         return None
-    if _is_sound(index, file, columns):
-        return index
-    _log.warning("the index %s does not fit its file and is made anew", path)
-    return None
+    return index
 
 
 def _is_sound(index: Index, file: File, columns: int) -> bool:
-    spans, keys, ends = index.spans, index.keys, index.ends
+    spans, keys = index.spans, index.keys
     if spans.dtype != np.int64 or spans.ndim != 2 or spans.shape[1] != columns:
         return False
     offsets, sizes = spans[:, ::2], spans[:, 1::2]
-    if (offsets < -1).any() or (sizes < 0).any() or (offsets > file.size - sizes).any():
-        return False
-    if ends is not None and not _are_ends(ends, len(spans)):
-        return False
-    return keys is None or (
-        len(keys) == len(index) and keys.data.dtype == np.uint8 and _are_ends(keys.ends, len(keys.data))
-    )
+    inside = (offsets >= -1) & (sizes >= 0) & (offsets <= file.size - sizes)
+    bounds = [] if index.ends is None else [(index.ends, len(spans))]
+    if keys is not None:
+        bounds.append((keys.ends, len(keys.data)))
+        inside &= len(keys) == len(index) and keys.data.dtype == np.uint8
+    return bool(inside.all()) and all(_are_ends(ends, total) for ends, total in bounds)
 
 
 def _are_ends(ends: np.ndarray, total: int) -> bool:
-    if ends.dtype != np.int64 or ends.ndim != 1 or (np.diff(ends, prepend=0) < 0).any():
-        return False
-    return (ends[-1] if len(ends) else 0) == total
+    rising = ends.dtype == np.int64 and ends.ndim == 1 and (np.diff(ends, prepend=0) >= 0).all()
+    return bool(rising) and (ends[-1] if len(ends) else 0) == total

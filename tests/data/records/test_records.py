@@ -4,14 +4,13 @@ import dataclasses
 import json
 import os
 
-import numpy as np
 import pytest
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import open as records
 from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import tar as tar_records
-from coca_jax.data.records.record import BadRecord, Subset
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from tests.data import builders
@@ -137,8 +136,16 @@ def test_holding_out_and_excluding(tmp_path):
     }
     with pytest.raises(CocaError, match="'split': write it as field=value"):
         records.open_records(dataclasses.replace(whole, exclude=("split",)), "train")
-    with pytest.raises(CocaError, match=r"none of the 61 records .* left for train"):
+    with pytest.raises(CocaError, match=r"none of the 61 records .* left for train: change"):
         records.open_records(dataclasses.replace(whole, exclude=("split=x", "split=y")), "train")
+
+
+@pytest.mark.parametrize("kind", [tars, folder])
+def test_a_field_of_only_that_no_record_has_is_named_if_nothing_is_left(tmp_path, kind):
+    builders.write_tar(tmp_path / "a.tar", builders.members(range(3)))
+    builders.write_folder(tmp_path, range(3))
+    with pytest.raises(CocaError, match=r"left for train \(there is no field 'splt', but .*\): change the dataset's"):
+        records.open_records(kind(tmp_path, holdout=0.0, only=("splt=x",)), "train")
 
 
 def test_missing_folders_and_tars_are_named(tmp_path):
@@ -291,7 +298,7 @@ def test_exclusions_are_found_once(tmp_path, monkeypatch):
     monkeypatch.setattr(sharded, "_LARGE", 40)
     first = whole(tmp_path, exclude=("number=3",))
     with monkeypatch.context() as patch:
-        patch.setattr(tar_records.TarRecords, "_read_rows", lambda *_: pytest.fail("metadata was read"))
+        patch.setattr(tar_records.TarRecords, "_read", lambda *_, **__: pytest.fail("metadata was read"))
         again = whole(tmp_path, exclude=("number=3",))
     assert keys(again) == keys(first) == [f"k{i:03d}" for i in range(40) if i != 3]
     assert again.fingerprint == first.fingerprint != whole(tmp_path).fingerprint
@@ -316,21 +323,6 @@ def test_tars_in_a_bucket(tmp_path):
     assert there.name(0).startswith("memory://records/deep/a.tar:k")
     with pytest.raises(CocaError, match="there is nothing below memory://records/none"):
         records.open_records(tars("memory://records/none"), "train")
-
-
-def test_a_subset_reads_what_its_store_reads(tmp_path):
-    builders.write_tar(tmp_path / "a.tar", builders.members(range(9)))
-    store = whole(tmp_path)
-    subset = Subset(store, np.array([7, 2, 5]), store.census)
-    assert keys(subset) == ["k007", "k002", "k005"] and subset.read([2, 0]) == [
-        builders.record(store, 5),
-        builders.record(store, 7),
-    ]
-    assert (
-        builders.record(subset, 1) == builders.record(store, 2)
-        and builders.text(subset, 1).metadata == builders.text(store, 2).metadata
-        and subset.name(1) == store.name(2)
-    )
 
 
 def test_the_emoji(shared_data):

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from coca_jax.data.records import shard_files
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.shard_index import Index
 from coca_jax.errors import CocaError
-from coca_jax.storage import files as storage
 from coca_jax.storage import remote
 from coca_jax.storage.files import File, is_remote
 
@@ -16,18 +16,11 @@ _ERRORS = (RuntimeError, ValueError, IndexError, OSError)  # of the package's C+
 
 
 def index(file: File) -> Index:
-    """An index of no more than the number of records.
-
-    Raises:
-      CocaError: the file is no ArrayRecord file, or cannot be read.
-    """
+    """An index of no more than the number of records; raises CocaError if the file cannot be read."""
     try:
         return Index(np.zeros((_with_reader(file, lambda reader: reader.num_records()), 0), np.int64))
     except _ERRORS as error:
-        raise CocaError(
-            f"{file.path} cannot be read as an ArrayRecord file ({error}): replace it, or leave it out of the "
-            "dataset's train_files and evaluation_files"
-        ) from error
+        raise shard_files.unreadable(file, "an ArrayRecord file", error) from error
 
 
 def payloads(file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadRecord]:
@@ -37,7 +30,7 @@ def payloads(file: File, index: Index, rows: Sequence[int]) -> list[bytes | BadR
     except _ERRORS:
         if len(rows) > 1:  # a damaged record must not spoil those that are read with it
             return [payload for row in rows for payload in payloads(file, index, [row])]
-        return [BadRecord("unreadable ArrayRecord file" if storage.stat(file.path) else "missing file")] * len(rows)
+        return [shard_files.lost(file, "unreadable ArrayRecord file")] * len(rows)
 
 
 def _with_reader(file: File, work: Callable[[Any], Any]) -> Any:

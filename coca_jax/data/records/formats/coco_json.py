@@ -17,9 +17,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from coca_jax.config import DatasetConfig
+from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
-_SPACE = re.compile(r"\s*")
 _BETWEEN = re.compile(r"[\s,:]*")
 _DECODER = json.JSONDecoder()
 _Span = tuple[int, int]  # start and end
@@ -33,24 +33,23 @@ def rows(
     parsed: Callable[[_Span, str], Any],
     name_of: Callable[[Any, str], str],
     damage: Counter[str],
-) -> Iterator[tuple[int, int, str, str]]:
-    """Start, end, image file and place of each row; all rows of an image have its name.
+) -> Iterator[tuple[int, int, str]]:
+    """Start, end and image file of each row; all rows of an image have its name.
 
     Args:
       text: the file, one character a byte.
-      path: where it lies, for errors.
-      parsed: returns a span's JSON; its place is for errors.
+      parsed: returns a span's JSON; its second argument names the place in errors.
       name_of: returns an image's file, from its row and its place.
       damage: gets the counts of what belongs to no record.
 
     Raises:
       CocaError: the file is of none of the kinds, or is not JSON.
     """
-    start = _after(_SPACE, text, 0)
+    start = _after(text, 0)
     if text[start : start + 1] == "[":
         for number, span in enumerate(_items(text, start, path), 1):
             where = f"row {number} of {path}"
-            yield *span, name_of(parsed(span, where), where), where
+            yield *span, name_of(parsed(span, where), where)
         return
     lists = _lists(text, path)
     images, annotations = lists.get(_IMAGES), lists.get(_ANNOTATIONS)
@@ -62,36 +61,35 @@ def rows(
     places = [(span, f"image {number} of {path}") for number, span in enumerate(images, 1)]
     if not annotations:
         for span, where in places:
-            yield *span, name_of(_with_folder(parsed(span, where), dataset), where), where
+            yield *span, name_of(_with_folder(parsed(span, where), dataset), where)
         return
     owners = []
     for span, where in places:
         row = parsed(span, where)
-        owners.append((_identity(row, "id"), *span, name_of(row, where), where))
-    names = {key: name for key, _, _, name, _ in owners if key is not None}
+        owners.append((_identity(row, "id"), span, name_of(row, where)))
+    names = {key: name for key, _, name in owners if key is not None}
     captioned, owned = set(), []
     for number, span in enumerate(annotations, 1):
-        where = f"annotation {number} of {path}"
-        key = _identity(parsed(span, where), "image_id")
+        key = _identity(parsed(span, f"annotation {number} of {path}"), "image_id")
         if key in names:
             captioned.add(key)
-            owned.append((*span, names[key], where))
+            owned.append((*span, names[key]))
         else:
             damage["annotation without image"] += 1
-    for key, *row in owners:
+    for key, span, name in owners:
         if key in captioned:
-            yield tuple(row)
+            yield *span, name
         else:
             damage["image without text"] += 1
     yield from owned
 
 
-def together(rows: list[Any]) -> list[Any] | None:
-    """The rows of one image, each annotation with the values of the image's own row; None if the file has changed."""
+def together(rows: list[Any]) -> list[Any]:
+    """The rows of one image, each annotation with the values of the image's own row; BadRecord if the file has changed."""
     if len(rows) == 1:
         return rows
     if not all(isinstance(row, dict) for row in rows):
-        return None
+        raise BadRecord("unreadable row")
     if "image_id" in rows[0] or "image_id" not in rows[-1]:  # several rows of a file without annotations
         return rows
     return [{**row, **rows[0]} for row in rows[1:]]
@@ -114,22 +112,19 @@ def folders(path: str) -> list[str]:
 
 
 def _items(text: str, place: int, what: str) -> Iterator[_Span]:
-    """Start and end of each item of the JSON list that begins at `place`; `what` names the list.
-
-    Raises:
-      CocaError: an item is not JSON, or the list has no end.
-    """
-    place = _after(_BETWEEN, text, place + 1)
+    """Start and end of each item of the JSON list that begins at `place`; `what` names the list in errors."""
+    place = _after(text, place + 1)
     number = 0
     while text[place : place + 1] != "]":
         number += 1
         _, end = _decoded(text, place, f"row {number} of {what}")
         yield place, end
-        place = _after(_BETWEEN, text, end)
+        place = _after(text, end)
 
 
-def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
-    match = pattern.match(text, place)
+def _after(text: str, place: int) -> int:
+    """The place behind white space, commas and colons."""
+    match = _BETWEEN.match(text, place)
     return match.end() if match else place
 
 
@@ -144,17 +139,17 @@ def _decoded(text: str, place: int, where: str) -> tuple[Any, int]:
 def _lists(text: str, path: str) -> dict[str, list[_Span]]:
     """The items of the object's lists of images and annotations; its other values are passed over."""
     result = {}
-    place = _after(_BETWEEN, text, text.find("{") + 1)
+    place = _after(text, text.find("{") + 1)
     while text[place : place + 1] == '"':
         name, place = _decoded(text, place, path)
-        place = _after(_BETWEEN, text, place)
+        place = _after(text, place)
         if name in (_IMAGES, _ANNOTATIONS) and text[place : place + 1] == "[":
             result[name] = list(_items(text, place, f"{name} of {path}"))
             place = result[name][-1][1] if result[name] else place
             place = text.index("]", place) + 1
         else:
             _, place = _decoded(text, place, f"{name!r} of {path}")
-        place = _after(_BETWEEN, text, place)
+        place = _after(text, place)
     return result
 
 
@@ -165,9 +160,7 @@ def _identity(row: Any, field: str) -> int | str | None:
 
 def _with_folder(row: Any, dataset: DatasetConfig) -> Any:
     """Karpathy's rows of COCO hold an image's folder and name apart."""
-    if dataset.image_field or not isinstance(row, dict):
-        return row
-    folder, name = row.get("filepath"), row.get("filename")
-    if not isinstance(folder, str) or not isinstance(name, str):
-        return row
-    return {**row, "file_name": f"{folder}/{name}"}
+    match row:
+        case {"filepath": str(folder), "filename": str(name)} if not dataset.image_field:
+            return {**row, "file_name": f"{folder}/{name}"}
+    return row

@@ -1,6 +1,7 @@
 """Images or clips in files of their own, each with its captions."""
 
-import dataclasses
+import functools
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields, index_cache
+from coca_jax.data.records import fields, shard_files
 from coca_jax.data.records.formats.manifest import MADE_FIELDS, SUFFIXES, Manifest, Manifests
 from coca_jax.data.records.formats.text_table import Utf8
-from coca_jax.data.records.record import BadRecord, Census, Record, RecordStore, RecordText, Subset, bad_records, joined
+from coca_jax.data.records.record import BadRecord, Census, Record, RecordText, bad_records, joined
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Strings
 from coca_jax.errors import CocaError
@@ -23,29 +24,8 @@ from coca_jax.storage.files import File, is_remote
 _TABLES = ("captions.jsonl", "captions.csv", "captions.tsv", "captions.json", "metadata.jsonl", "metadata.csv")
 _CAPTIONS = _TABLES[:4]  # the others are those of Hugging Face's ImageFolder
 _INNER = "images/"  # where the images of a manifest often lie
-_AT_ONCE = 10_000  # rows of a manifest that are read together when all are
 _PROBES = 100  # images of a manifest that are looked for when it is opened
 _TEXT_PROBES = 20  # text files whose encoding is checked when a folder is opened
-
-
-def open_folder(dataset: DatasetConfig, selection: Selection) -> RecordStore:
-    """The records of `dataset.path`, a manifest or a folder, that belong to a split; files are the images' names.
-
-    Raises:
-      CocaError: see `FolderRecords`.
-    """
-    fields.check_templates(dataset)
-    store = FolderRecords(dataset)
-    if selection.without_files or selection.files != ("*",):
-        usable = np.fromiter(map(selection.has_file, map(store.key, range(len(store)))), bool, len(store))
-    else:
-        usable = np.ones(len(store), bool)
-    chosen, held_out = selection.choose(lambda: store.names, lambda: store.matching(selection), usable)
-    census = dataclasses.replace(store.census, total=int(usable.sum()) or len(store), held_out=held_out)
-    if chosen.all():
-        store.census = census
-        return store
-    return Subset(store, np.flatnonzero(chosen), census)
 
 
 class FolderRecords:
@@ -58,17 +38,18 @@ class FolderRecords:
     `coco_json`). Metadata has "stem", the file's name without its suffix, and "folder", the name of the folder that
     it lies in; if an image has several rows, the values of the first, and "rows": all of them.
 
-    Attributes: see `RecordStore`; names: the records' keys.
+    Attributes: see `RecordStore`.
     """
 
     class_names: tuple[str, ...] | None = None
 
-    def __init__(self, dataset: DatasetConfig):
-        """Lists the images and locates their captions.
+    def __init__(self, dataset: DatasetConfig, selection: Selection):
+        """Lists the images of `dataset.path`, a manifest or a folder, locates their captions and selects a split's.
 
         Raises:
           CocaError: there is no such folder or file, no image, no caption, or a manifest that cannot be read.
         """
+        fields.check_templates(dataset)
         self._dataset, path = dataset, dataset.path
         file = storage.stat(path)
         if file is None and path.lower().endswith(SUFFIXES):
@@ -76,53 +57,60 @@ class FolderRecords:
         self._folder = os.path.dirname(path) or "." if file else path.rstrip("/") or "/"
         self._top = (self._folder if is_remote(path) else os.path.abspath(self._folder)).rpartition("/")[2]
         self._source = self._opened(file)
-        self.names = self._source.names
+        self._names = names = self._source.names
         self._places: tuple[str, ...] = (f"{self._folder}/",)
         sizes = self._probe(self._source) if isinstance(self._source, Manifests) else []
-        self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
-        if not len(self.names):
+        if not len(names):
             raise CocaError(
                 f"the images of {path} have no captions: put a text file of the same name beside each "
                 "(cat.jpg, cat.txt), or add captions.jsonl with rows "
                 '{"file_name": "cat.jpg", "caption": "a cat"}'
             )
-        self.census = Census(len(self.names), None, self._source.damage, self._source.examples)
+        usable = np.ones(len(names), bool)
+        if selection.without_files or selection.files != ("*",):
+            usable = np.array([selection.has_file(names[i]) for i in range(len(names))])
+        excluded = functools.partial(selection.excluded, len(names), self._every_metadata)
+        chosen, held_out = selection.choose(lambda: names, excluded, usable)
+        self._rows = np.flatnonzero(chosen)
+        self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
+        if not chosen.all():
+            rows = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
+            self.fingerprint = storage.digest(self.fingerprint, rows)
+        total = int(usable.sum()) or len(names)
+        self.census = Census(total, held_out, self._source.damage, self._source.examples)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._rows)
 
     def read(self, indices: Sequence[int]) -> list[Record | BadRecord]:
-        names = [self.names[index] for index in indices]
+        names = [self.key(index) for index in indices]
         images = self._images(names)
         return [joined(*parts) for parts in zip(names, images, self.read_texts(indices), strict=True)]
 
     def read_texts(self, indices: Sequence[int]) -> list[RecordText | BadRecord]:
+        numbers = self._rows[np.asarray(indices, np.int64)].tolist()
         result: list[RecordText | BadRecord] = []
-        for index, rows in zip(indices, self._source.rows(indices), strict=True):
+        for number, rows in zip(numbers, self._source.rows(numbers), strict=True):
             try:
                 if isinstance(rows, BadRecord):
                     raise rows
-                result.append(RecordText(self._captions(rows), self._metadata(index, rows)))
+                result.append(RecordText(self._captions(rows), self._metadata(number, rows)))
             except BadRecord as error:
                 result.append(error)
         return result
 
-    def matching(self, selection: Selection) -> np.ndarray:
-        """bool [n]: the records that the selection excludes by their metadata."""
-        excluded = np.zeros(len(self), bool)
-        for start in range(0, len(self), _AT_ONCE):
-            some = range(start, min(start + _AT_ONCE, len(self)))
-            rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
-            for index, row in zip(some, rows, strict=True):
-                excluded[index] = selection.excludes(self._metadata(index, [] if isinstance(row, BadRecord) else row))
-        return excluded
-
     def key(self, index: int) -> str:
-        return self.names[index]
+        return self._names[int(self._rows[index])]
 
     def name(self, index: int) -> str:
-        paths = [f"{place}{self.names[index]}" for place in self._places]
-        return next((path for path in paths if storage.stat(path)), f"{self._folder}/{self.names[index]}")
+        paths = [f"{place}{self.key(index)}" for place in self._places]
+        return next(filter(storage.stat, paths), f"{self._folder}/{self.key(index)}")
+
+    def _every_metadata(self, some: range) -> list[dict[str, Any]]:
+        """The metadata of some of all images, whether they are selected or not; texts are left unread."""
+        rows = self._source.rows(some) if isinstance(self._source, Manifests) else [[]] * len(some)
+        pairs = zip(some, rows, strict=True)
+        return [self._metadata(number, [] if isinstance(row, BadRecord) else row) for number, row in pairs]
 
     def _opened(self, file: File | None) -> "Manifests | _Sidecars":
         dataset = self._dataset
@@ -141,8 +129,8 @@ class FolderRecords:
         return sidecars
 
     def _images(self, names: Sequence[str]) -> list[bytes | BadRecord]:
-        images = bad_records(storage.read_each([f"{self._places[0]}{name}" for name in names]))
-        for place in self._places[1:]:
+        images: list[bytes | BadRecord] = [BadRecord("missing file")] * len(names)
+        for place in self._places:
             missing = [i for i, one in enumerate(images) if isinstance(one, BadRecord) and one.cause == "missing file"]
             again = bad_records(storage.read_each([f"{place}{names[i]}" for i in missing]))
             for i, one in zip(missing, again, strict=True):
@@ -150,8 +138,6 @@ class FolderRecords:
         return images
 
     def _captions(self, rows: list[Any]) -> tuple[str, ...]:
-        if len(rows) == 1:
-            return fields.captions(rows[0], self._dataset)
         captions: list[str] = []
         for row in rows:
             try:
@@ -163,8 +149,8 @@ class FolderRecords:
             raise BadRecord("empty caption")
         return tuple(captions)
 
-    def _metadata(self, index: int, rows: list[Any]) -> dict[str, Any]:
-        path = PurePosixPath(self._top) / self.names[index]
+    def _metadata(self, number: int, rows: list[Any]) -> dict[str, Any]:
+        path = PurePosixPath(self._top) / self._names[number]
         each = [fields.metadata(row, () if isinstance(self._source, Manifests) else ("txt",)) for row in rows]
         result = {"stem": path.stem, "folder": path.parent.name, **(each[0] if each else {})}
         if len(each) > 1:
@@ -177,9 +163,7 @@ class FolderRecords:
 
     def _probe(self, manifests: Manifests) -> list[int]:
         """Decides where images are looked for first; returns the sizes of some, spread over the manifest."""
-        count = len(self.names)
-        chosen = np.unique(np.linspace(0, count - 1, min(_PROBES, count)).astype(np.int64)).tolist()
-        names = [self.names[i] for i in chosen] if count else []
+        names = _spread(manifests.names, _PROBES)
         places = [f"{self._folder}/", f"{self._folder}/{_INNER}", *manifests.folders]
         there = {place: storage.stat_each([place + name for name in names]) for place in places}
         first = [place for place in places if any(there[place])]
@@ -208,7 +192,9 @@ class _Sidecars:
         stored = [file for file in files if fields.is_media_file(file.name)]
         stored = stored or [file for file in files if fields.suffix_of(file.name) == fields.TOKEN_SUFFIX]
         for file in stored:
-            if dataset.label_field or _beside(file.name) in texts:
+            if file.size < 0:
+                self._lose("link to nothing", file)
+            elif dataset.label_field or _beside(file.name) in texts:
                 images.append(file)
             else:
                 self._lose("image without text", file)
@@ -236,8 +222,7 @@ class _Sidecars:
         problem = fields.FieldCheck(self._dataset, MADE_FIELDS).add({"txt": ""}).problem(f"the folder {self._folder}")
         if not problem and len(self.names) and not self._dataset.label_field:
             utf8 = Utf8()
-            some = np.unique(np.linspace(0, len(self.names) - 1, _TEXT_PROBES).astype(np.int64)).tolist()
-            paths = [_beside(f"{self._folder}/{self.names[i]}") for i in some]
+            paths = [_beside(f"{self._folder}/{name}") for name in _spread(self.names, _TEXT_PROBES)]
             for path, text in zip(paths, storage.read_each(paths), strict=True):
                 utf8.decode(b"" if isinstance(text, storage.ReadError) else text, path)
             problem = utf8.problem()
@@ -249,14 +234,22 @@ class _Sidecars:
         self.examples.setdefault(cause, file.path)
 
 
+def _spread(names: Strings, count: int) -> list[str]:
+    """Some of the names, evenly spread."""
+    some = np.linspace(0, len(names) - 1, min(count, len(names))).astype(np.int64)
+    return [names[i] for i in np.unique(some).tolist()]
+
+
 def _without_image(folder: str, files: Sequence[File]) -> str:
     """The error for a folder of files of which none is an image that is read."""
     kinds = [f".{fields.suffix_of(file.name)}" for file in files if "." in file.name]
     there = [kind for kind, _ in Counter(kinds).most_common(5)]
     unread = [kind for kind in there if kind[1:] in fields.UNREAD_SUFFIXES]
-    other = index_cache.format_of(file.name for file in files)
+    other = shard_files.format_of(file.name for file in files)
     if other:
         advice = f"set format={other}"
+    elif any(file.size < 0 for file in files):
+        advice = "mend the links to files that do not exist"
     elif unread:
         advice = f"{' and '.join(unread)} files are not supported, so convert them to png or jpg"
     else:

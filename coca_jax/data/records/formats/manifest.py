@@ -5,11 +5,11 @@ a row is two numbers: its offset and its size.
 """
 
 import array
-import functools
 import hashlib
 import os
 import posixpath
 import re
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -46,20 +46,16 @@ class Manifest:
     """
 
     def __init__(self, file: File, dataset: DatasetConfig):
-        """Locates the rows.
-
-        Raises:
-          CocaError: the file cannot be read, names an image outside its folder, or lacks a configured field.
-        """
+        """Locates the rows; CocaError if some cannot be read, leave the folder, or all lack a configured field."""
         self._file, kind = file, PurePosixPath(file.path).suffix.lower()
         start = _beginning(file)
         self._style = _style(start.split(b"\n")[0], file, dataset) if kind in (".csv", ".tsv") else None
         self._is_object = kind == ".json" and start.lstrip().startswith(b"{")
         self.folders = coco_json.folders(file.path) if self._is_object else []
-        name = "rows-" + storage.digest("2", dataset.image_field, *dataset.text_fields, dataset.label_field)
-        scan = functools.partial(_scan, dataset=dataset, style=self._style, places=self.folders)
-        index = shard_index.index_of(file, name, scan, lasting=file.size >= _WORTH_KEEPING)
-        assert index.keys is not None and index.ends is not None  # `_scan` makes both
+        name = "rows-" + storage.digest("3", dataset.image_field, *dataset.text_fields, dataset.label_field)
+        scan = _Scanner(file, dataset, self._style, self.folders).index
+        index = shard_index.index_of(file, name, scan) if file.size >= _WORTH_KEEPING else scan(file)
+        assert index.keys is not None and index.ends is not None
         self.names, self.digest, self.damage = index.keys, index.digest, index.damage
         self._spans, self._ends = index.spans, index.ends
 
@@ -76,8 +72,7 @@ class Manifest:
             data = [next(parts) for _ in several]
             try:
                 rows = [self._parsed(one) for one in data]
-                together = coco_json.together(rows) if self._is_object else rows
-                result.append(BadRecord("unreadable row") if together is None else together)
+                result.append(coco_json.together(rows) if self._is_object else rows)
             except BadRecord as error:
                 result.append(error)
         return result
@@ -98,16 +93,11 @@ class Manifest:
 class Manifests:
     """The rows of one manifest, or of several in folders below one.
 
-    Attributes:
-      names: the image files, relative to the folder above all of them.
-      digest: of the contents.
-      damage: losses by cause.
-      examples: a file by cause, where known.
-      folders: where the images may lie, apart from the usual places.
+    Attributes: as of `Manifest`, names relative to the folder above all; examples: a file by cause, where known.
     """
 
     def __init__(self, parts: Sequence[tuple[str, Manifest]]):
-        """`parts`: the folder of each manifest, "" or with a slash at its end."""
+        """Args: parts: the folder of each manifest, "" or with a slash at its end."""
         self._parts = [manifest for _, manifest in parts]
         self._ends = np.cumsum([len(manifest) for manifest in self._parts])
         self.damage, self.examples = Counter[str](), dict[str, str]()
@@ -147,11 +137,12 @@ class ImageFiles:
     def relative(self, name: str) -> str | None:
         """The name relative to the folder; None if it leaves it."""
         path = name.replace("\\", "/")
-        if "\0" in path or ".." in path.split("/"):
-            return None
+        if path.startswith("file:///"):
+            path = urllib.parse.unquote(path.removeprefix("file://"))
         path = path if "://" in path else posixpath.normpath(path)
         path = path.removeprefix(next((root for root in self._roots if path.startswith(root)), ""))
-        return None if path.startswith("/") or "://" in path or _DRIVE.match(path) else path
+        is_outside = path.startswith("/") or "://" in path or ".." in path.split("/") or "\0" in path
+        return None if is_outside or _DRIVE.match(path) else path
 
 
 def _beginning(file: File) -> bytes:
@@ -171,56 +162,45 @@ def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedVa
     def problem(columns: Sequence[str]) -> str:
         row = dict.fromkeys(columns, "0")
         if fields.file_name(row, dataset) is None:
-            return _no_file(where, row, dataset)
+            return fields.without_image(where, row, dataset)
         return fields.FieldCheck(dataset, MADE_FIELDS).add(row).problem(where)
 
-    return SeparatedValues.of(first_line, where, problem)
-
-
-def _no_file(where: str, row: Any, dataset: DatasetConfig) -> str:
-    name = repr(dataset.image_field) if dataset.image_field else "a usual name, such as file_name"
-    return (
-        f"{where} has no image file under {name} (there is {fields.listing(row)}): correct it, or name the field in "
-        "image_field"
-    )
+    naming = fields.names_in(dataset.image_field) if dataset.image_field else fields.FILE_FIELDS
+    return SeparatedValues.of(first_line, where, naming, problem)
 
 
 class _Scanner:
     """Makes the index of a manifest: where the rows of each image lie; they need not be neighbours."""
 
-    def __init__(self, file: File, dataset: DatasetConfig, places: Sequence[str]):
-        self._file, self._dataset = file, dataset
+    def __init__(self, file: File, dataset: DatasetConfig, style: SeparatedValues | None, places: Sequence[str]):
+        self._file, self._dataset, self._style = file, dataset, style
         self._utf8, self._contents, self._damage = Utf8(), hashlib.sha256(), Counter[str]()
         self._check = fields.FieldCheck(dataset, MADE_FIELDS)
         self._images = ImageFiles(file.path, places)
 
-    def index(self, style: SeparatedValues | None) -> Index:
+    def index(self, file: File) -> Index:
         places = array.array("q")
 
         def names() -> Iterator[str]:
-            for offset, size, name, _ in self._rows(style):
+            for offset, size, name in self._json() if file.path.lower().endswith(".json") else self._lines():
                 places.extend((offset, size))
                 yield name
 
         try:
             strings = Strings.of(names())
         except (OSError, storage.ReadError) as error:
-            raise CocaError(f"{self._file.path} cannot be read ({error}): check the path") from error
-        problem = self._utf8.problem() or (self._check.problem(self._file.path) if len(strings) else "")
+            raise CocaError(f"{file.path} cannot be read ({error}): check the path") from error
+        problem = self._utf8.problem() or (self._check.problem(file.path) if len(strings) else "")
         if problem:
             raise CocaError(problem)
         return _grouped(np.array(places, np.int64).reshape(-1, 2), strings, self._damage, self._contents.hexdigest())
 
-    def _rows(self, style: SeparatedValues | None) -> Iterator[tuple[int, int, str, str]]:
-        if self._file.path.lower().endswith(".json"):
-            yield from self._json()
-            return
-        read = style.rows if style else json_lines
+    def _lines(self) -> Iterator[tuple[int, int, str]]:
+        read = self._style.rows if self._style else json_lines
         for offset, size, row, where in read(self._file, self._utf8, self._contents.update):
-            self._add(row)
-            yield offset, size, self._name(row, where), where
+            yield offset, size, self._name(self._add(row), where)
 
-    def _json(self) -> Iterator[tuple[int, int, str, str]]:
+    def _json(self) -> Iterator[tuple[int, int, str]]:
         data = storage.read(self._file.path, largest=_LARGEST)
         self._contents.update(data)
         text = data.decode("latin-1").removeprefix("\xef\xbb\xbf")  # one character a byte: places in it are offsets
@@ -229,9 +209,8 @@ class _Scanner:
         def parsed(span: tuple[int, int], where: str) -> Any:
             return self._add(fields.parse_json(self._utf8.decode(data[moved + span[0] : moved + span[1]], where)))
 
-        rows = coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage)
-        for start, end, name, where in rows:
-            yield moved + start, end - start, name, where
+        for start, end, name in coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage):
+            yield moved + start, end - start, name
 
     def _add(self, row: Any) -> Any:
         if isinstance(row, (dict, list)):
@@ -240,8 +219,7 @@ class _Scanner:
 
     def _name(self, row: Any, where: str) -> str:
         """The row's image file, relative to the manifest's folder, which it must not leave."""
-        image_field = self._dataset.image_field
-        if isinstance(row, list) and not image_field:
+        if isinstance(row, list) and not self._dataset.image_field:
             raise CocaError(
                 f"{where} is a list: set image_field to the place of its image, such as image_field='images/{{2}}.png'"
             )
@@ -251,15 +229,11 @@ class _Scanner:
             )
         name = fields.file_name(row, self._dataset)
         if name is None:
-            raise CocaError(_no_file(where, row if isinstance(row, dict) else map(str, range(len(row))), self._dataset))
+            raise CocaError(fields.without_image(where, fields.metadata(row), self._dataset))
         path = self._images.relative(name)
         if path is None:
             raise CocaError(f"{where} names the file {name!r}: it must lie below the folder of its manifest")
         return path
-
-
-def _scan(file: File, dataset: DatasetConfig, style: SeparatedValues | None, places: Sequence[str]) -> Index:
-    return _Scanner(file, dataset, places).index(style)
 
 
 def _grouped(spans: np.ndarray, names: Strings, damage: Counter[str], digest: str) -> Index:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields, index_cache, shard_index
-from coca_jax.data.records.record import BadRecord, Record, bad_records, joined
+from coca_jax.data.records import fields, shard_files, shard_index
+from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.selection import Selection
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.data.records.sharded import ShardedRecords
@@ -35,18 +35,15 @@ class TarRecords(ShardedRecords):
 
     Members of one key (the path up to the name's first dot) make a record. A name with more dots, such as
     "Track 2.0 photo 3.jpg", has the key before its last dot, if one image and its text share that and no record has
-    the key before the first dot. A tar that breaks off keeps the records before the break. `damage` counts the breaks,
-    duplicates of members, texts without an image, images without a text (unless texts are made from labels), unsupported images, and
-    records whose dots leave their key ambiguous.
+    the key before the first dot. A tar that breaks off keeps the records before the break. `damage` counts breaks,
+    duplicates, texts and images that are alone, unsupported images, and records whose dots leave their key ambiguous.
     """
 
-    def __init__(self, dataset: DatasetConfig, selection: Selection):
-        """Indexes the selected tars of `dataset.path`.
+    not_metadata = ("txt",)
 
-        Raises:
-          CocaError: no such folder, no such tar, a file that is no tar, or no image with a text in any of them.
-        """
-        files = index_cache.find_shards(dataset, selection)
+    def __init__(self, dataset: DatasetConfig, selection: Selection):
+        """Indexes the selected tars of `dataset.path`; CocaError if one cannot be read, or none has an image with a text."""
+        files = shard_files.find_shards(dataset, selection)
         super().__init__(files, dataset, selection)
         if not self.census.total:
             if dataset.image_field:
@@ -61,52 +58,36 @@ class TarRecords(ShardedRecords):
                 f"the tars of {dataset.path} hold no image with a text: each needs KEY.png or KEY.jpg, and KEY.txt or "
                 f"KEY.json beside it; there is {examples or files[0].path}"
             )
-        self._check_fields()
+        if dataset.text_fields or dataset.label_field:
+            self._check_fields()
 
     def _index(self, number: int) -> Index:
         return index(self._files[number], self._dataset.image_field)
 
-    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, str]:
-        del number
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray, str]:
         has_text = (index.spans[:, 2] >= 0) | (index.spans[:, 4] >= 0)
-        everything = bool(self._dataset.label_field) or has_text.all()
-        return (None, "") if everything else (has_text, "image without text")
+        if self._dataset.label_field or has_text.all():
+            return super()._usable(number, index)
+        return has_text, "image without text"
 
-    def _metadata(self, row: Any) -> dict[str, Any]:
-        return fields.metadata(row, ("txt",))
-
-    def _read_rows(self, number: int, index: Index, rows: Sequence[int]) -> list[Any]:
-        return [
-            members if isinstance(members, BadRecord) else _row(members)
-            for members in self._members(number, index, rows, range(1, 1 + len(_TEXTS)))
-        ]
-
-    def _read_records(self, number: int, index: Index, rows: Sequence[int]) -> list[Record | BadRecord]:
-        def record(row: int, members: list[bytes | None] | BadRecord) -> Record | BadRecord:
-            if isinstance(members, BadRecord):
-                return members
-            return joined(self._key(number, index, row), members[0] or b"", self._text(_row(members[1:])))
-
-        return list(map(record, rows, self._members(number, index, rows, range(1 + len(_TEXTS)))))
-
-    def _members(
-        self, number: int, index: Index, rows: Sequence[int], columns: Sequence[int]
-    ) -> list[list[bytes | None] | BadRecord]:
-        """The bytes of each row's members, None for an absent one; neighbours are read together."""
-        table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)[:, columns]
+    def _read(self, number: int, index: Index, rows: Sequence[int], images: bool) -> list[Any]:
+        table = index.spans[np.asarray(rows, np.int64)].reshape(len(rows), -1, 2)
         there = table[:, :, 0] >= 0
+        there[:, 0] &= images
         reads = iter(bad_records(storage.read_spans(self._files[number].path, table[there].tolist(), _CAUSE)))
         result: list[Any] = []
         for row in there.tolist():
             members = [next(reads) if present else None for present in row]
-            result.append(next((one for one in members if isinstance(one, BadRecord)), members))
+            bad = (one for one in members if isinstance(one, BadRecord))
+            result.append(next(bad, None) or (members[0], _row(members[1:])))
         return result
 
 
-def _row(members: Sequence[bytes | None]) -> dict[str, Any]:
+def _row(members: Sequence[Any]) -> dict[str, Any]:
     """The fields of a record's text, metadata and label."""
     text, metadata, label = members
-    row = {} if metadata is None else fields.parse_object(metadata) or {}
+    value = None if metadata is None else fields.parse_json(metadata)
+    row = value if isinstance(value, dict) else {}
     if text is not None:
         row["txt"] = text
     if label is not None:
@@ -116,19 +97,17 @@ def _row(members: Sequence[bytes | None]) -> dict[str, Any]:
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:
-    """Where a tar's records lie: scanned once, then read from beside the tar or from the cache folder.
+    """Where the records of a file lie: scanned once, then read from beside it or from the cache folder.
 
     Args:
-      file: the tar.
       image_field: what follows the first dot of an image's name; "": any usual ending.
-      beside: keep a new index beside the tar even in a bucket.
+      beside: keep a new index beside the file even in a bucket.
 
     Raises:
-      CocaError: the file is no tar, or cannot be read.
+      CocaError: the file is not of the format, or cannot be read.
     """
-    kinds = (
-        (image_field.lower(),) if image_field else (*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES, fields.TOKEN_SUFFIX)
-    )
+    usual = (*fields.IMAGE_SUFFIXES, *fields.CLIP_SUFFIXES, fields.TOKEN_SUFFIX)
+    kinds = (image_field.lower(),) if image_field else usual
     name = re.sub(r"[^a-z0-9._-]", "_", image_field.lower())
     scan = functools.partial(_scan, images=kinds)
     return shard_index.index_of(file, name, scan, columns=2 + 2 * len(_TEXTS), beside=beside)
@@ -203,10 +182,7 @@ def _spans(file: File, damage: Counter[str]) -> Iterator[tuple[str, tuple[int, i
             except _DAMAGE:
                 damage["broken tar tail"] += 1
     except (*_DAMAGE, OSError) as error:
-        raise CocaError(
-            f"{file.path} cannot be read as a tar ({error}): replace it, or leave it out of the dataset's "
-            "train_files and evaluation_files"
-        ) from error
+        raise shard_files.unreadable(file, "a tar", error) from error
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:

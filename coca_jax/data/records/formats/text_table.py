@@ -6,7 +6,8 @@ A row is reached by its byte offset and size. Lines end at line feeds alone: the
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from coca_jax.data.records import fields
@@ -17,6 +18,7 @@ from coca_jax.storage.files import File
 SEPARATORS = (",", "\t", ";", "|")
 _BOM = b"\xef\xbb\xbf"
 _Row = tuple[int, int, Any, str]  # offset, size, the row, and its place as errors name it
+_Line = tuple[int, bytes, str]  # offset, the line, and its place
 
 
 class Utf8:
@@ -63,19 +65,21 @@ class SeparatedValues:
       columns: their names.
       separator: between two values.
       spaced: whether spaces follow the separator ("file_name, caption").
+      naming: the columns that may name a row's image.
     """
 
     columns: tuple[str, ...]
     separator: str
     spaced: bool
+    naming: tuple[str, ...]
 
     @classmethod
-    def of(cls, first_line: bytes, where: str, problem: Callable[[tuple[str, ...]], str]) -> "SeparatedValues":
+    def of(
+        cls, first_line: bytes, where: str, naming: Sequence[str], problem: Callable[[tuple[str, ...]], str]
+    ) -> "SeparatedValues":
         """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
-        Raises:
-          CocaError: there is none, with the problem of the most columns; or the first line cannot be read, or names a
-            column twice.
+        Raises CocaError if there is none, with the problem of the most columns, or if a column is named twice.
         """
         text = first_line.decode("utf-8", "replace").rstrip("\r")
         styles = []
@@ -84,32 +88,36 @@ class SeparatedValues:
                 names = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
             except csv.Error as error:
                 raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
-            styles.append(cls(tuple(name.strip() for name in names), separator, f"{separator} " in text))
+            columns = tuple(name.strip() for name in names)
+            styles.append(cls(columns, separator, f"{separator} " in text, tuple(naming)))
         styles.sort(key=lambda style: -len(style.columns))
         style = next((one for one in styles if not problem(one.columns)), styles[0])
         twice = [name for name in style.columns if name and style.columns.count(name) > 1]
-        why = problem(style.columns)
         if twice:
-            why = f"{where} has the column {twice[0]!r} twice: give each column a name of its own"
-        if why:
+            raise CocaError(f"{where} has the column {twice[0]!r} twice: give each column a name of its own")
+        if why := problem(style.columns):
             raise CocaError(why)
         return style
 
     def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
         """The rows below the first line, as dicts of text; a quoted value may hold line feeds.
 
-        Raises:
-          CocaError: a row has more or fewer values than there are columns, or a quoted value does not end.
+        Raises CocaError if a row has more or fewer values than there are columns, or a quoted value does not end.
         """
         lines = _lines(file, observe)
         next(lines, None)
-        for offset, line, where in lines:
-            text, size = utf8.decode(line, where), len(line)
-            text = text if text.endswith("\n") else f"{text}\n"
-            values = self._values([text], where)
-            if values and values[-1].endswith("\n"):  # its quotation mark is still open
-                values, more = self._continued(text, lines, utf8, where)
-                size += more
+        taken: list[_Line] = []  # the lines of one row
+
+        def texts() -> Iterator[str]:
+            for line in lines:
+                taken.append(line)
+                yield utf8.decode(line[1], line[2]).rstrip("\n") + "\n"
+
+        reader = self._reader(texts())
+        while (values := self._next(reader, taken)) is not None:
+            offset, _, where = taken[0]
+            size = sum(len(line) for _, line, _ in taken)
+            taken.clear()
             if not any(value.strip() for value in values):
                 continue  # a blank line, or one of separators alone
             if len(values) != len(self.columns):
@@ -130,53 +138,56 @@ class SeparatedValues:
             return None
         return dict(zip(self.columns, values, strict=True)) if len(values) == len(self.columns) else None
 
-    def _continued(
-        self, text: str, lines: Iterator[tuple[int, bytes, str]], utf8: Utf8, where: str
-    ) -> tuple[list[str], int]:
-        """The values of a row that goes on in further lines, and the bytes of those."""
-        taken, size = [text], 0
-
-        def texts() -> Iterator[str]:
-            nonlocal size
-            yield text
-            for _, line, _ in lines:
-                size += len(line)
-                taken.append(utf8.decode(line, where))
-                yield taken[-1]
-
-        values = self._values(texts(), where, strict=True)
-        first, *others = map(self._media_columns, taken)
-        if first & set().union(*others):
-            raise CocaError(_unclosed(where, "more rows follow within it"))
-        return values, size
-
-    def _reader(self, lines: Any, strict: bool = False) -> Iterator[list[str]]:
+    def _reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.separator, skipinitialspace=self.spaced, strict=strict)
 
-    def _values(self, lines: Any, where: str, strict: bool = False) -> list[str]:
+    def _next(self, reader: Iterator[list[str]], taken: Sequence[_Line]) -> list[str] | None:
+        """The next row, which consists of the lines `taken`; None at the end of the file."""
         try:
-            return next(self._reader(lines, strict), [])
+            values = next(reader, None)
         except csv.Error as error:
-            if strict:
-                raise CocaError(_unclosed(where, str(error))) from error
-            raise CocaError(f"{where} is not a row ({error}): correct or remove it") from error
+            if len(taken) > 1:
+                raise _unclosed(taken[0], str(error)) from error
+            raise CocaError(f"{taken[0][2]} is not a row ({error}): correct or remove it") from error
+        if values and (len(taken) > 1 or values[-1].endswith("\n")):
+            self._check_quoted(taken)
+        return values
 
-    def _media_columns(self, line: str) -> set[int]:
-        """The columns with names of image files, if the line alone, with quotation marks as text, is a row."""
-        values = line.split(self.separator)
-        names = enumerate(values if len(values) == len(self.columns) else ())
-        return {i for i, value in names if fields.is_media_file(value.strip(' "\r\n'))}
+    def _check_quoted(self, taken: Sequence[_Line]) -> None:
+        """Raises CocaError if the lines of a quoted value are rows of their own, or its end is no end of a value."""
+        texts = [line.decode("utf-8", "replace") for _, line, _ in taken]
+        try:
+            (first,) = self._reader(texts[:1])
+            next(self._reader(texts, strict=True))
+        except csv.Error as error:
+            raise _unclosed(taken[0], str(error)) from error
+        forms = self._forms(first if len(first) == len(self.columns) else texts[0].split(self.separator))
+        # A row of its own names its image as the first one does, and has spaces behind separators only if all do.
+        rows = [text for text in texts[1:] if self.spaced or f"{self.separator} " not in text]
+        if any(forms) and any(self._forms(text.split(self.separator)) == forms for text in rows):
+            raise _unclosed(taken[0], "more rows follow within it")
+
+    def _forms(self, values: list[str]) -> list[str]:
+        """How the values name an image: "media" for a file's name, others with 0 for all digits, if they have any."""
+        pairs = zip(self.columns, values, strict=True) if len(values) == len(self.columns) else ()
+        names = (value.strip(' "\r\n') for column, value in pairs if column in self.naming)
+        return [_form(name) for name in names]
 
 
-def _unclosed(where: str, why: str) -> str:
-    return (
-        f"{where} has a value that begins with a quotation mark and does not end with one ({why}): close it, or write "
+def _form(name: str) -> str:
+    if fields.is_media_file(name):
+        return "media"
+    return re.sub(r"\d+", "0", name) if re.search(r"\d", name) else ""
+
+
+def _unclosed(line: _Line, why: str) -> CocaError:
+    return CocaError(
+        f"{line[2]} has a value that begins with a quotation mark and does not end with one ({why}): close it, or write "
         'the value as """like this"", he said"'
     )
 
 
-def _lines(file: File, observe: Callable[[bytes], None]) -> Iterator[tuple[int, bytes, str]]:
-    """Offset, bytes and place of each line."""
+def _lines(file: File, observe: Callable[[bytes], None]) -> Iterator[_Line]:
     offset = 0
     with storage.open_file(file) as data:
         for number, line in enumerate(data, 1):

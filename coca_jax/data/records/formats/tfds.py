@@ -31,7 +31,7 @@ class TfdsRecords(ExampleRecords):
         ~/tensorflow_datasets, or any folder above versions, of which the last one is taken.
 
         Raises:
-          CocaError: no such dataset or split, a file format without random access, or no image or caption in it.
+          CocaError: no such dataset or split, a file format without random access, or as `ExampleRecords`.
         """
         builder = _builder(dataset.path)
         file_format = builder.info.file_format.value
@@ -46,15 +46,13 @@ class TfdsRecords(ExampleRecords):
         self.class_names = _class_names(builder.info.features, dataset.label_field)
         super().__init__(dataset, selection, _KINDS[file_format], [file for file, _ in shards])
 
-    def _usable(self, number: int, index: Index) -> tuple[np.ndarray | None, str]:
+    def _usable(self, number: int, index: Index) -> tuple[np.ndarray, str]:
         skip, take, total = self._parts[number]
         if len(index) != total:
             raise CocaError(
                 f"{self._files[number].path} holds {len(index)} examples instead of {total}: prepare "
                 f"{self._dataset.path} again"
             )
-        if (skip, take) == (0, total):
-            return None, ""
         place = np.arange(total)
         return (place >= skip) & (place < skip + take), ""
 
@@ -72,10 +70,7 @@ def check(dataset: DatasetConfig, splits: Sequence[str], labels: Sequence[str]) 
     there = list(builder.info.features)
     for label in filter(None, labels):
         if label not in there and label.partition("/")[0] not in there:
-            raise CocaError(
-                f"the examples of {dataset.path} have no feature {label!r} (there is {', '.join(there)}): change "
-                "label_field"
-            )
+            raise CocaError(f"{dataset.path} has no field {label!r} (there is {', '.join(there)}): change label_field")
 
 
 def _builder(path: str) -> Any:
@@ -95,7 +90,7 @@ def _builder(path: str) -> Any:
 
 
 def _data_folder() -> str:
-    return os.environ.get("TFDS_DATA_DIR") or os.path.join(os.path.expanduser("~"), "tensorflow_datasets")
+    return os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets")
 
 
 def _folder(path: str) -> str | None:
@@ -132,7 +127,7 @@ def _shards(builder: Any, split: str, path: str) -> Iterator[tuple[File, tuple[i
     except (KeyError, ValueError) as error:
         there = ", ".join(builder.info.splits) or "none"
         raise CocaError(
-            f"{path} has no split {split!r} (there is {there}): name its splits in train_files and evaluation_files"
+            f"{path} has no split {split!r} (there is {there}): change train_files or evaluation_files"
         ) from error
     for instruction in instructions:
         file = storage.stat(instruction.filename)
@@ -144,13 +139,12 @@ def _shards(builder: Any, split: str, path: str) -> Iterator[tuple[File, tuple[i
 def _class_names(features: Any, label_field: str) -> tuple[str, ...] | None:
     """The names of the label's classes, or of the only feature that has any."""
     by_feature = dict(_labels(features, ""))
-    only = next(iter(by_feature.values())) if len(by_feature) == 1 and not label_field else None
-    names = by_feature.get(label_field) or only
-    return tuple(names) if names else None
+    if not label_field and len(by_feature) == 1:
+        (label_field,) = by_feature
+    return tuple(by_feature.get(label_field, ())) or None
 
 
 def _labels(feature: Any, name: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each feature that has class names, with these."""
     inner = getattr(feature, "feature", None)  # of a sequence
     if inner is not None:
         yield from _labels(inner, name)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coca_jax.data.records import shard_index
+from coca_jax.data.records import shard_files, shard_index
 from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.shard_index import Index
-from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
 
@@ -18,16 +17,7 @@ _FOOTER = 4  # bytes of CRC behind the data
 
 
 def index(file: File, image_field: str = "", beside: bool = False) -> Index:
-    """Where the records of a file lie: scanned once, then read from beside the file or from the cache folder.
-
-    Args:
-      file: the TFRecord file.
-      image_field: has no influence.
-      beside: keep a new index beside the file even in a bucket.
-
-    Raises:
-      CocaError: the file is no TFRecord file, or cannot be read.
-    """
+    """Where the records of a file lie; see `tar.index`, except that `image_field` has no influence."""
     del image_field
     return shard_index.index_of(file, "", _scan, beside=beside)
 
@@ -57,13 +47,8 @@ def _scan(file: File) -> Index:
                 spans.append((place + _HEADER.size, length))
                 place = end
     except OSError as error:
-        raise CocaError(
-            f"{file.path} cannot be read ({error}): replace it, or leave it out of the dataset's train_files"
-        ) from error
+        raise shard_files.unreadable(file, "a TFRecord file", error) from error
     if damage and not spans:
-        raise CocaError(
-            f"{file.path} cannot be read as a TFRecord file (compressed ones have no random access): replace it, or "
-            "leave it out of the dataset's train_files and evaluation_files"
-        )
+        raise shard_files.unreadable(file, "a TFRecord file", "compressed ones have no random access")
     table = np.array(spans, np.int64).reshape(-1, 2)
     return Index(table, damage=damage, digest=hashlib.sha256(table.tobytes()).hexdigest())

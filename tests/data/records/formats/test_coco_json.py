@@ -112,7 +112,7 @@ def test_the_index_of_annotations_is_kept(photos, tmp_path, monkeypatch):
     path.write_text("\ufeff" + json.dumps(contents, ensure_ascii=False), "utf-8")
     monkeypatch.setattr(manifest, "_WORTH_KEEPING", 1)
     first = opened(path)
-    monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
+    monkeypatch.setattr(manifest._Scanner, "index", lambda *_, **__: pytest.fail("scanned again"))
     for store in (first, opened(path)):
         assert store.census.damage == {"image without text": 1, "annotation without image": 1}
         assert len(store) == 5 and said(store)[photos[0][1]["file_name"]] == tuple(photos[0][1]["captions"])
@@ -191,7 +191,7 @@ BOXES = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id
     [
         ('{"videos": []}', r"x_y\.json is no JSON list of rows, nor COCO's annotations .* nor Karpathy's splits"),
         ('{"images": [1]}', r"image 1 of .*x_y\.json is not a row"),
-        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json has no image file under a usual name.* \(there is id\)"),
+        ('{"images": [{"id": 1}]}', r"image 1 of .*x_y\.json has no image under a usual name.* \(there is id\)"),
         ('{"images": [{"id": 1}, {', r"row 2 of images of .*x_y\.json is no JSON"),
         ('{"images', r"x_y\.json is no JSON"),
         ('{"info": }', r"'info' of .*x_y\.json is no JSON"),

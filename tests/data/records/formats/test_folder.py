@@ -77,7 +77,7 @@ def test_a_folder_with_one_captions_file(tmp_path, name, text):
         (
             "captions.jsonl",
             '{"caption": "x"}',
-            r"line 1 of .* has no image file under a usual name.* \(there is caption\)",
+            r"line 1 of .* has no image under a usual name.* \(there is caption\)",
         ),
         ("captions.jsonl", '{"file_name": "../../etc/passwd", "caption": "x"}', "must lie below"),
         ("captions.jsonl", '{"file_name": "/etc/passwd", "caption": "x"}', "must lie below"),
@@ -85,7 +85,7 @@ def test_a_folder_with_one_captions_file(tmp_path, name, text):
         (
             "captions.csv",
             "picture,caption\na.jpg,x",
-            r"has no image file under a usual name.* \(there is picture, caption\)",
+            r"has no image under a usual name.* \(there is picture, caption\)",
         ),
         ("captions.csv", "file_name,caption\n..\\a.jpg,x", "must lie below"),
         ("a.jpg", "", "have no captions: put a text file .* or add captions.jsonl"),
@@ -221,11 +221,11 @@ def test_a_large_manifest_is_scanned_once_and_held_as_numbers(tmp_path, monkeypa
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     store = everything(tmp_path)
     assert len(store) == 500 and builders.text(store, 7).captions == ("c 7", "c 507")
-    monkeypatch.setattr(manifest, "_scan", lambda *_, **__: pytest.fail("scanned again"))
+    monkeypatch.setattr(manifest._Scanner, "index", lambda *_, **__: pytest.fail("scanned again"))
     again = everything(tmp_path)
     assert keys(again) == keys(store) and builders.text(again, 499).captions == ("c 499", "c 999")
     assert again.fingerprint == store.fingerprint
-    assert store._source._parts[0]._spans.nbytes + store.names.data.nbytes < 30 * 1_000
+    assert store._source._parts[0]._spans.nbytes + store._names.data.nbytes < 30 * 1_000
 
 
 def test_fingerprints_follow_the_records_and_not_their_place(tmp_path):
@@ -308,7 +308,7 @@ def test_images_of_every_kind_that_the_decoder_reads_are_taken_and_others_are_co
     for name, kind in kinds.items():
         (tmp_path / name).write_bytes(builders.picture(7, kind))
         (tmp_path / name).with_suffix(".txt").write_text("seven")
-    for name in ("x.heic", "y.HEIC", "z.svg", "notes.md"):
+    for name in ("x.heic", "y.HEIC", "z.svg", "w.pgm", "notes.md"):
         (tmp_path / name).write_bytes(b"x")
         (tmp_path / name).with_suffix(".txt").write_text("x")
     store = everything(tmp_path)
@@ -318,11 +318,13 @@ def test_images_of_every_kind_that_the_decoder_reads_are_taken_and_others_are_co
     assert store.census.damage == {
         ".heic image (not supported)": 2,
         ".svg image (not supported)": 1,
+        ".pgm image (not supported)": 1,
         "text without image": 1,
     }
     assert store.census.names == {
         ".heic image (not supported)": f"{tmp_path}/x.heic",
         ".svg image (not supported)": f"{tmp_path}/z.svg",
+        ".pgm image (not supported)": f"{tmp_path}/w.pgm",
         "text without image": f"{tmp_path}/notes.txt",
     }
     (tmp_path / "only").mkdir()
@@ -345,11 +347,13 @@ def test_links_are_followed_and_hidden_names_are_left_out(tmp_path, search):
     (photos / "dog" / "nothing.png").symlink_to(tmp_path / "nothing")
     expected = ["cat/1.png", "dog/1.png", "dog/3.png"]
     if search:
-        assert list(embedding_index_folder._images(photos)) == expected
+        assert list(embedding_index_folder._images(photos)) == [*expected, "dog/nothing.png"]  # reported as unreadable
     else:
         store = everything(photos, label_field="folder")
         assert keys(store) == expected
         assert {builders.text(store, i).metadata["folder"] for i in range(3)} == {"cat", "dog"}
+        assert store.census.damage == {"link to nothing": 1}
+        assert store.census.names == {"link to nothing": f"{photos}/dog/nothing.png"}
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,26 @@ def test_a_quote_that_never_closes_is_refused_where_captions_come_first(place, t
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'caption,id\none,1\n"two,2\nthree,3\nit is 3",4\n',
+        'id,caption\n1,one\n2,"two\n3,it is 3"\n',
+        'id,caption\n1,one\n2,"two, red\n3,it is 3"\n',
+        'id,caption\nimg_01,one\nimg_2,"two\nimg_3,it is 3"\n',
+    ],
+)
+def test_a_quote_that_never_closes_is_refused_where_a_template_names_the_images(place, text):
+    (place / "captions.csv").write_text(text)
+    refused(place, r"line 3 of .*captions\.csv has a value that begins with a quotation mark", image_field="{id}.jpg")
+
+
+def test_texts_of_several_lines_are_no_rows(place):
+    (place / "captions.csv").write_text('id,caption\n1,"one\n2, and 3"\n2,"two\nHello,you"\n')
+    store = opened(place, image_field="{id}.jpg")
+    assert [builders.text(store, i).captions for i in range(2)] == [("one 2, and 3",), ("two Hello,you",)]
+
+
 def test_quoted_values_are_read(place):
     (place / "captions.csv").write_text('caption,file_name\n"one\nor, two",a.jpg\n"three\n",b.jpg\n')
     assert captions(opened(place)) == {"a.jpg": ("one or, two",), "b.jpg": ("three",)}
@@ -142,7 +162,7 @@ def test_separators_and_usual_columns_are_recognised(place, header, row, suffix)
 def test_other_columns_are_shown_and_chosen(place):
     path = place / "list.csv"
     path.write_text("picture;words;more\na.jpg;one;uno\n")
-    refused(path, r"no image file under a usual name.*there is picture, words, more.*image_field")
+    refused(path, r"no image under a usual name.*there is picture, words, more.*image_field")
     refused(
         path, r"no caption under a usual name \(there is .*picture, words, more\).*text_fields", image_field="picture"
     )
@@ -224,7 +244,7 @@ def test_absolute_paths_and_colons_are_read(place, suffix, monkeypatch):
     for name in names:
         (place / name).write_bytes(builders.picture(1))
     (place.parent / f"link-{place.name}").symlink_to(place)
-    given = [str(place / names[0]), names[1], f"{place}//b.jpg", f"./{names[0]}"]
+    given = [str(place / names[0]), names[1], f"file://{place}/x/../b.jpg", f"./x/../{names[0]}"]
     text = {
         "csv": "file_name,caption\n" + "".join(f"{name},text\n" for name in given),
         "jsonl": "".join(json.dumps({"file_name": name, "caption": "text"}) + "\n" for name in given),
@@ -238,7 +258,17 @@ def test_absolute_paths_and_colons_are_read(place, suffix, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "{place}/../x.jpg", "{place}x/a.jpg", "C:\\a.jpg", "gs://b/a.jpg", "https://x.org/a.jpg"]
+    "name",
+    [
+        "/etc/passwd",
+        "{place}/../x.jpg",
+        "{place}x/a.jpg",
+        "C:\\a.jpg",
+        "gs://b/a.jpg",
+        "https://x.org/a.jpg",
+        "x/../../a.jpg",
+        "file:///etc/passwd",
+    ],
 )
 def test_files_outside_the_manifests_folder_are_refused(place, name):
     (place / "list.csv").write_text(f"file_name,caption\n{name.format(place=place)},text\n")

@@ -182,9 +182,9 @@ def test_rows_without_an_image_or_a_caption_are_counted_one_by_one(tmp_path, way
 def test_tables_without_images_are_refused_with_their_columns(tmp_path):
     img2dataset = [{"url": "https://x.org/1.jpg", "caption": "one", "status": "success", "key": "000"}]
     write(tmp_path / "00000.parquet", img2dataset)
-    with pytest.raises(CocaError, match=r"00000\.parquet has no column of images .*url: string, caption: string.*tars"):
+    with pytest.raises(CocaError, match=r"00000\.parquet has no image under a .*url: string, caption: string.*tars"):
         opened(tmp_path)
-    with pytest.raises(CocaError, match=r"no column of images or image files under 'picture'"):
+    with pytest.raises(CocaError, match=r"has no image under 'picture'"):
         opened(tmp_path, image_field="picture")
     write(tmp_path / "00000.parquet", rows(range(2)))
     with pytest.raises(
@@ -197,7 +197,7 @@ def test_tables_without_images_are_refused_with_their_columns(tmp_path):
     with pytest.raises(CocaError, match=r"has no caption under a usual name \(there is image, words\)"):
         opened(tmp_path)
     write(tmp_path / "00001.parquet", [{"words": "one"}])
-    with pytest.raises(CocaError, match=r"00001\.parquet has no column of images"):
+    with pytest.raises(CocaError, match=r"00001\.parquet has no image under a usual name"):
         opened(tmp_path, text_fields=("words",))
     for data in (b"", b"PAR1", b"<html>" * 100):
         (tmp_path / "00001.parquet").write_bytes(data)

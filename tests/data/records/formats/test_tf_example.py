@@ -9,7 +9,7 @@ import pytest
 from coca_jax.config import DatasetConfig
 from coca_jax.data.images import decode as images
 from coca_jax.data.records import open as records
-from coca_jax.data.records import sharded
+from coca_jax.data.records import selection, sharded
 from coca_jax.data.records.formats import array_record
 from coca_jax.data.records.formats import tf_example as example_records
 from coca_jax.data.records.formats import tfds as tfds_records
@@ -76,14 +76,14 @@ def test_examples_are_reached_in_any_order(kind, write, tmp_path):
 
 def test_a_selection_by_metadata_does_not_hold_a_whole_shard(kind, write, tmp_path, monkeypatch):
     write("a", builders.examples(range(7)))
-    monkeypatch.setattr(sharded, "_AT_ONCE", 3)
-    read, seen = example_records.ExampleRecords._read_rows, []
+    monkeypatch.setattr(selection, "_AT_ONCE", 3)
+    read, seen = example_records.ExampleRecords._read, []
 
-    def counted(self, number, index, rows):
+    def counted(self, number, index, rows, images):
         seen.append(list(rows))
-        return read(self, number, index, rows)
+        return read(self, number, index, rows, images)
 
-    monkeypatch.setattr(example_records.ExampleRecords, "_read_rows", counted)
+    monkeypatch.setattr(example_records.ExampleRecords, "_read", counted)
     store = whole(kind, tmp_path, exclude=("number=2", "number=6"))
     assert [one.metadata["number"] for one in store.read(range(5))] == [0, 1, 3, 4, 5]
     assert seen[:3] == [[0, 1, 2], [3, 4, 5], [6]]
@@ -116,12 +116,12 @@ def test_features_of_every_kind(kind, write, tmp_path):
     assert found[0].metadata == {"captions/text": ["one", " ", "two"], "label": [3, 5], "score": 0.5, "none": []}
     assert [bad.cause for bad in found[1:]] == [
         "caption is not UTF-8",
-        "example without image",
+        "record without image",
         "several images in one example",
         "damaged example",
         "empty caption",
     ]
-    labelled = whole(kind, tmp_path, label_field="label", text_fields=("nothing",))
+    labelled = whole(kind, tmp_path, label_field="label", text_fields=("none",))
     assert builders.record(labelled, 0).captions == () and builders.record(labelled, 0).metadata["label"] == [3, 5]
 
 
@@ -130,9 +130,10 @@ def test_features_of_every_kind(kind, write, tmp_path):
     [
         (
             {"image_field": "photo"},
-            r"have no image under photo \(there is caption, image, number\): name its feature in image_field",
+            r"a\.\w+ \(the first 1 records\) has no image under 'photo' \(there is .*caption.*\): name its field in image_field",
         ),
-        ({"label_field": "class"}, "have no feature 'class' .* change label_field"),
+        ({"label_field": "class"}, "has no field 'class' .* change label_field"),
+        ({"text_fields": ("caption", "captoin")}, "has no field 'captoin' .* change text_fields"),
         ({"train_files": ("q*",)}, "no .*record file below .* matches q"),
     ],
 )
@@ -141,7 +142,7 @@ def test_what_is_wrong_with_the_features_is_said(kind, write, tmp_path, options,
     with pytest.raises(CocaError, match=message):
         whole(kind, tmp_path, **options)
     write("a", [builders.example(image=b"x", words="y")])
-    with pytest.raises(CocaError, match=r"have no caption under a usual name .* in text_fields"):
+    with pytest.raises(CocaError, match=r"has no caption under a usual name .* in text_fields"):
         whole(kind, tmp_path)
     assert builders.text(whole(kind, tmp_path, text_fields=("words",)), 0).captions == ("y",)
 

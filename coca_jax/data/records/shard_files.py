@@ -1,14 +1,12 @@
-"""The shards of a dataset, and their counts and selections, cached in a folder of the machine or in a bucket."""
+"""The files that are the shards of a dataset."""
 
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from coca_jax.config import DatasetConfig
-from coca_jax.data.records import fields, shard_index
-from coca_jax.data.records.record import Census
+from coca_jax.data.records import fields
+from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
@@ -20,21 +18,6 @@ ENDINGS = {  # of the shards' names, by format
     "array_records": (".array_record", ".arrayrecord"),
     "parquet": (".parquet", ".pq"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """The counts of a dataset's shards.
-
-    Attributes:
-      records: int64 [shards], of each shard that belong to the store.
-      census: of all shards.
-      digest: of all shards' indices.
-    """
-
-    records: np.ndarray
-    census: Census
-    digest: str
 
 
 def ends_in(name: str, endings: Sequence[str]) -> bool:
@@ -54,11 +37,7 @@ def format_of(names: Iterable[str]) -> str:
 
 
 def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
-    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as shards/{00000..00099}.tar.
-
-    Raises:
-      CocaError: there is no such folder, or no such file.
-    """
+    """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as {00..99}.tar; CocaError if none."""
     endings, listed = ENDINGS[dataset.format], _files(dataset.path)
     everything = [file for file in listed if ends_in(file.name, endings)]
     files = [file for file in everything if selection.has_file(file.name)]
@@ -70,7 +49,7 @@ def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
         raise CocaError(
             f"there is no {kind} file below {dataset.path}, but there are files of another format: set format={other}"
         )
-    there = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else f"no {kind} file at all"
+    there = fields.listing(names) if names else f"no {kind} file at all"
     but = f" and not {' '.join(selection.without_files)}" if selection.without_files else ""
     raise CocaError(
         f"no {kind} file below {dataset.path} matches {' '.join(selection.files)}{but} (there is {there}): change "
@@ -80,12 +59,10 @@ def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
 
 def _files(path: str) -> list[File]:
     only = storage.stat(path)
-    if only:
-        return [only]
-    if "{" not in path:
-        return storage.list_files(path)
+    if only or "{" not in path:
+        return [only] if only else storage.list_files(path)
     paths = expand_braces(path)
-    top = len(path.partition("{")[0].rpartition("/")[0]) + 1 if "/" in path.partition("{")[0] else 0
+    top = path.partition("{")[0].rfind("/") + 1
     files = storage.stat_each(paths)
     missing = [one for one, file in zip(paths, files, strict=True) if file is None]
     if missing:
@@ -96,37 +73,14 @@ def _files(path: str) -> list[File]:
     return [dataclasses.replace(file, name=one[top:]) for one, file in zip(paths, files, strict=True) if file]
 
 
-def cached_counts(name: str, shards: int) -> Counts | None:
-    """The counts that were cached under a name; None if there are none, or of another number of shards."""
-    try:
-        about, arrays = shard_index.unpack(storage.read(_place("counts", name)))
-        records = arrays["records"]
-        if records.shape != (shards,) or records.dtype != np.int64:
-            return None
-        return Counts(records, Census(**about["census"]), str(about["digest"]))
-    except shard_index.DAMAGE:
-        return None
+def lost(file: File, cause: str) -> BadRecord:
+    """The cause of a record whose shard was readable before."""
+    return BadRecord(cause if storage.stat(file.path) else "missing file")
 
 
-def cache_counts(name: str, counts: Counts) -> None:
-    """Writes the counts into the cache folder, if that can be written."""
-    about = {"census": vars(counts.census), "digest": counts.digest}
-    shard_index.keep([_place("counts", name)], shard_index.pack(about, records=counts.records))
-
-
-def cached_choice(name: str, records: int) -> np.ndarray | None:
-    """bool [records] that were cached under a name; None if there are none, or another number."""
-    try:
-        bits = np.frombuffer(storage.read(_place("selections", name)), np.uint8)
-    except storage.ReadError:
-        return None
-    return np.unpackbits(bits, count=records).astype(bool) if len(bits) == -(-records // 8) else None
-
-
-def cache_choice(name: str, chosen: np.ndarray) -> None:
-    """Writes bool [records] into the cache folder, if that can be written."""
-    shard_index.keep([_place("selections", name)], np.packbits(chosen).tobytes())
-
-
-def _place(kind: str, name: str) -> str:
-    return f"{storage.cache_folder()}/{kind}/{name}"
+def unreadable(file: File, kind: str, reason: object) -> CocaError:
+    """The error for a shard that is no file of its kind."""
+    return CocaError(
+        f"{file.path} cannot be read as {kind} ({reason}): replace it, or leave it out of the dataset's train_files and "
+        "evaluation_files"
+    )
