@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from coca_jax.data.images.inputs import decode_input, input_dtype, input_shape
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 
 _log = logging.getLogger(__name__)
-_CACHE_BYTES = 256 * 1024 * 1024  # of decoded images, so that a second task on the same rows reads nothing
-_SHOWN = 3  # items of a long field in a repr
+_KEPT_BYTES = 256 * 1024 * 1024  # of the images of a dataset that is evaluated many times
 
 
 class Images(Protocol):
@@ -63,9 +62,6 @@ class Classification:
     candidates: np.ndarray | None = None
     members: Sequence[Sequence[str]] = ()
 
-    def __repr__(self) -> str:
-        return short_repr(self)
-
     @property
     def candidate_classes(self) -> np.ndarray:
         """The classes that can be answered, ascending: int [C]."""
@@ -112,9 +108,6 @@ class EvaluationDataset:
     image_ids: Sequence[int] = ()
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        return short_repr(self)
-
     def meaning(self, text: str) -> Hashable:
         """A key that two texts share iff they are equivalent: the same parse, or free texts but for case and spaces."""
         parsed = self.grammar(text) if self.grammar else None
@@ -136,33 +129,22 @@ class PendingDataset:
     open: Callable[[], EvaluationDataset] = dataclasses.field(repr=False)
 
 
-def short_repr(value: Any) -> str:
-    """The repr of a dataclass with arrays as their shapes and the first items of long sequences."""
-
-    def short(item: Any) -> str:
-        if isinstance(item, np.ndarray):
-            return f"{item.dtype}{list(item.shape)}"
-        if isinstance(item, (list, tuple)):
-            more = f", … {len(item):,} items" if len(item) > _SHOWN else ""
-            return f"({', '.join(map(short, item[:_SHOWN]))}{more})"
-        return getattr(item, "__qualname__", None) or repr(item)
-
-    fields = (f"{field.name}={short(getattr(value, field.name))}" for field in dataclasses.fields(value))
-    return f"{type(value).__name__}({', '.join(fields)})"
-
-
 class SelectedImages:
-    """Some rows of images, as images of their own; nothing is read before it is asked for."""
+    """Some rows of images, as images of their own; each is read once, when it is first asked for, and kept."""
 
     def __init__(self, images: Images, rows: np.ndarray):
         self._images, self._rows = images, rows
+        self._read: dict[int, np.ndarray] = {}
         self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self._images[self._rows[rows]]
+        wanted = self._rows[rows].tolist()
+        if missing := sorted(set(wanted) - self._read.keys()):
+            self._read |= zip(missing, self._images[np.array(missing)], strict=True)
+        return np.stack([self._read[row] for row in wanted])
 
 
 class StoredImages:
@@ -178,36 +160,20 @@ class StoredImages:
         self.shape, self.dtype = (len(indices), *input_shape(model, dataset.frames)), input_dtype(model)
         self.unreadable: dict[int, str] = {}
         self._store, self._indices, self._model, self._dataset = store, indices, model, dataset
-        self._cache: dict[int, np.ndarray] = {}
-        self._capacity = max(1, _CACHE_BYTES // max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize))
-        self._pinned = False
-
-    def __repr__(self) -> str:
-        return f"StoredImages({list(self.shape)} of {self._dataset.path})"
+        self._kept: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        wanted = np.asarray(rows).tolist()
-        images = {row: self._cache[row] for row in wanted if row in self._cache}
-        missing = sorted(set(wanted) - images.keys())
-        images |= zip(missing, self._read(missing), strict=True)
-        self._cache |= images
-        for row in list(self._cache)[: max(0, len(self._cache) - self._capacity)]:  # the oldest first
-            del self._cache[row]
-        return np.stack([images[row] for row in wanted]) if wanted else np.zeros((0, *self.shape[1:]), self.dtype)
+        if self._kept is not None:
+            return self._kept[rows]
+        return np.array(list(self._read(np.asarray(rows).tolist())), self.dtype).reshape(-1, *self.shape[1:])
 
     def preload(self) -> None:
-        """Reads all images and keeps them, if they fit into the cache: for a dataset that is evaluated many times."""
-        if len(self) <= self._capacity:
-            self._pinned = True
-            self[np.arange(len(self))]
-
-    def release(self) -> None:
-        """Gives back the cache's memory, unless the images were preloaded."""
-        if not self._pinned:
-            self._cache.clear()
+        """Reads all images and keeps them, unless they are too large: for a dataset that is evaluated many times."""
+        if np.prod(self.shape) * self.dtype.itemsize <= _KEPT_BYTES:
+            self._kept = self[np.arange(len(self))]
 
     def _read(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
         records = self._store.read([int(self._indices[row]) for row in rows])

@@ -26,10 +26,8 @@ def classifications(
     """One classification for each of `classification.fields`, or that by `label_field`; none if no task needs one.
 
     Args:
-      name: of the dataset, for errors.
-      config: of the dataset.
-      store: its records.
-      metadata: of those that are evaluated.
+      name, config, store: of the dataset.
+      metadata: of the records that are evaluated.
 
     Raises:
       CocaError: see `classification`; or no record describes the classes.
@@ -44,12 +42,9 @@ def classifications(
     for field, spoken in names.items():
         labels = [record_labels(fields.lookup(row, field)) for row in metadata]
         known = store.class_names if field == config.dataset.label_field else None
+        more, own = others.get(field, ()), members.get(field)
         try:
-            results.append(
-                classification(
-                    spoken, labels, config, known=known, others=others.get(field, ()), members=members.get(field)
-                )
-            )
+            results.append(classification(spoken, labels, config, known=known, others=more, members=own))
         except CocaError as error:
             raise CocaError(f"{name}: {error}") from None
     return tuple(results)
@@ -80,7 +75,7 @@ def classification(
     """A zero-shot classification of the records that have a class.
 
     Args:
-      name: of the classification.
+      name: the classification's.
       labels: of each of the M records, as `record_labels` gives them.
       config: where names, numbers and prompts come from.
       known: the class names by number, if the store has them.
@@ -119,17 +114,14 @@ def classification(
 
 
 def check_class_files(config: EvaluationDatasetConfig) -> None:
-    """Checks the files of a dataset's class names, class numbers and prompts.
-
-    Raises:
-      CocaError: one is missing, or of another form.
-    """
+    """Raises CocaError if a file of a dataset's class names, class numbers or prompts is missing or of another form."""
+    ids = config.classification.class_ids
     if config.dataset.class_names:
         names = class_files.class_names(config.dataset.class_names)
-        if config.classification.class_ids:
-            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(
-                config.classification.class_ids
-            )
+        if ids and isinstance(names, dict):
+            class_files.keys(ids)
+        elif ids:
+            class_files.class_numbers(ids)
     class_files.templates(config.dataset.prompts)
 
 
@@ -141,13 +133,10 @@ def _members_by_class(
     for label, own in members.items():
         for number in numbers.get(label, ()):
             table[number] = own
-    alone = [names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own]]
+    alone = sorted(names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own])
     if alone:
-        _log.warning(
-            "%s: no training record names the members of %s: its own label stands for it",
-            name,
-            " or ".join(sorted(alone)[:3]),
-        )
+        which = " or ".join(alone[:3])
+        _log.warning("%s: no training record names the members of %s: its own label stands for it", name, which)
     return table
 
 
@@ -182,12 +171,9 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
     elif len(distinct) == len(names):  # folders of all classes, whose order is that of their names
         numbers = {label: (i,) for i, label in enumerate(distinct)}
         if not all(re.fullmatch(r"n\d{8}", label) for label in distinct):  # ImageNet's own, whose lists have this order
-            _log.warning(
-                "the labels in their sorted order are taken for the classes of %s (%s, …): set "
-                "classification.class_ids if that is wrong",
-                source,
-                ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3])),
-            )
+            pairs = ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3]))
+            taken = "the labels in their sorted order are taken for the classes of %s (%s, …): "
+            _log.warning(taken + "set classification.class_ids if that is wrong", source, pairs)
     else:
         raise CocaError(
             f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s {len(names)} classes: "
@@ -196,8 +182,7 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
     highest = max((number for own in numbers.values() for number in own), default=0)
     if highest >= len(names):
         raise CocaError(
-            f"a label has the class number {highest}, but {source} names {len(names)} classes: set dataset.class_names to "
-            "the list that belongs to the dataset"
+            f"a label has the class number {highest}, but {source} names {len(names)} classes: set dataset.class_names"
         )
     return numbers
 

@@ -125,56 +125,40 @@ def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConf
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Texts:
-    """The chosen records without their images."""
-
-    indices: np.ndarray
-    captions: list[tuple[str, ...]]
-    metadata: list[Mapping[str, Any]]
-    unreadable: Counter[str]
-
-
 def _open(
     name: str, config: EvaluationDatasetConfig, model: ModelConfig, *, where: str = "datasets", own: bool = False
 ) -> EvaluationDataset:
-    """Reads the texts of the held-out records.
+    """Reads the texts of the held-out records; arguments as of `named_datasets`.
 
-    Args:
-      name, config: of the dataset.
-      model: whose inputs the images become.
-      where: the place of the datasets in the config, for errors.
-      own: whether these are the held-out records of a training run: then the texts of classes are training's prompts,
-        records with names are classified by them, and the images are read now if they fit into memory.
+    If they are a training run's `own`, the texts of classes are training's prompts, records with names are classified by
+    them, and the images are read now if they fit into memory.
 
     Raises:
-      CocaError: the records or the files of their classes cannot be found or understood; if the config has a command
-        that gets the records, the error names it.
+      CocaError: the records or the files of their classes cannot be found or understood.
     """
     if config.dataset.format == "digit_scenes":
         return open_digit_scenes(name, config, model.image.size)
-    # Captions for a server need none of their own.
-    for_server = config.tasks == ("captioning",) and not config.captioning.scores
+    for_server = _is_for_server(config)
     label_field = config.captioning.image_id if for_server else config.dataset.label_field
     class_names = config.dataset.class_names if own else ""
     source = dataclasses.replace(config.dataset, label_field=label_field, class_names=class_names)
     with contextlib.nullcontext() if own else _named_errors(name, config, where):
         store = open_records(source, "evaluation")
     reader = Texts(source, store) if own or not source.label_field else None
-    texts = _read_texts(store, source, config.examples, reader)
-    image_ids = _image_ids(name, texts, config, required=for_server)
-    captions = texts.captions
+    unreadable: Counter[str] = Counter()
+    indices, captions, metadata = _read_texts(store, source, config.examples, reader, unreadable)
+    image_ids = _image_ids(name, metadata, config, unreadable["no label"] if for_server else 0)
     if own and reader is not None:
-        classifications = _own_classifications(config, texts.metadata, reader)
+        classifications = _own_classifications(config, metadata, reader)
     else:
-        texts.unreadable.update(store.census.damage)
-        classifications = labels.classifications(name, config, store, texts.metadata)
+        unreadable.update(store.census.damage)
+        classifications = labels.classifications(name, config, store, metadata)
     if for_server:
         captions = [("",)] * len(captions)
     elif source.label_field and classifications and not own:
         captions = _class_names(captions, classifications[0])
     ranked = "retrieval" in config.tasks and (own or not source.label_field)
-    images = StoredImages(store, texts.indices, model, source)
+    images = StoredImages(store, np.array(indices, np.int64), model, source)
     if own:
         images.preload()
         if len(images.unreadable) == len(images):
@@ -187,7 +171,7 @@ def _open(
         classifications=classifications,
         queries=_spread(captions) if ranked else (),
         image_ids=image_ids,
-        unreadable=texts.unreadable,
+        unreadable=unreadable,
     )
 
 
@@ -216,11 +200,15 @@ def _named_errors(name: str, config: EvaluationDatasetConfig, where: str) -> Ite
         raise CocaError(f"{name}: {message}{get}") from None
 
 
-def _read_texts(store: RecordStore, source: DatasetConfig, examples: int, reader: Texts | None) -> _Texts:
-    """The texts of records that are spread evenly over the store; without a reader these are their labels."""
+def _read_texts(
+    store: RecordStore, source: DatasetConfig, examples: int, reader: Texts | None, unreadable: Counter[str]
+) -> tuple[list[int], list[tuple[str, ...]], list[Mapping[str, Any]]]:
+    """Indices, captions and metadata of records that are spread evenly over the store; counts those that are unreadable.
+
+    Without a reader the captions are the records' labels.
+    """
     wanted = min(examples, len(store)) if examples else len(store)
     chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
-    unreadable: Counter[str] = Counter()
     indices, captions, metadata = [], [], []
     for index, text in each_text(store, chosen.tolist()):
         try:
@@ -236,7 +224,7 @@ def _read_texts(store: RecordStore, source: DatasetConfig, examples: int, reader
         metadata.append(text.metadata)
     if not indices:
         raise CocaError(_none_readable(len(chosen), source, unreadable))
-    return _Texts(np.array(indices, np.int64), captions, metadata, unreadable)
+    return indices, captions, metadata
 
 
 def _labels(text: RecordText, label_field: str) -> tuple[str, ...]:
@@ -259,17 +247,20 @@ def _class_names(captions: Sequence[tuple[str, ...]], task: Classification) -> l
     return named
 
 
-def _image_ids(name: str, texts: _Texts, config: EvaluationDatasetConfig, required: bool) -> list[int]:
-    """The images' numbers; empty if not every one has its own.
+def _is_for_server(config: EvaluationDatasetConfig) -> bool:
+    """Whether a file of captions for a server is all that the config asks for: then records need no captions."""
+    return config.tasks == ("captioning",) and not config.captioning.scores
 
-    Raises:
-      CocaError: they are `required`, since a file of captions is all that the config asks for.
-    """
+
+def _image_ids(
+    name: str, metadata: Sequence[Mapping[str, Any]], config: EvaluationDatasetConfig, left_out: int
+) -> list[int]:
+    """The images' numbers; empty if not every one has its own, or CocaError if a server needs them."""
     key = config.captioning.image_id
     if not key:
         return []
-    values = [fields.lookup(row, key) for row in texts.metadata]
-    missing = values.count(None) + (texts.unreadable["no label"] if required else 0)
+    values = [fields.lookup(row, key) for row in metadata]
+    missing = values.count(None) + left_out
     bad = [value for value in values if value is not None and not str(value).isdecimal()]
     twice = [value for value, count in Counter(map(str, values)).items() if count > 1]
     if not (missing or bad or twice):
@@ -278,11 +269,9 @@ def _image_ids(name: str, texts: _Texts, config: EvaluationDatasetConfig, requir
         why = f"{missing:,} records have no {key!r}"
     else:
         why = f"{bad[0]!r} is no whole number" if bad else f"{twice[0]} is the number of several images"
-    if required:
-        raise CocaError(
-            f"{name}: captions cannot be written for a server, for {why}: give each image its own number and name that "
-            "metadata as captioning.image_id"
-        )
+    if _is_for_server(config):
+        problem = f"{name}: captions cannot be written for a server, for {why}"
+        raise CocaError(f"{problem}: give each image its own number and name that metadata as captioning.image_id")
     if missing < len(values) and "captioning" in config.tasks:
         _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)
     return []

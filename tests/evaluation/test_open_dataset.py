@@ -340,7 +340,6 @@ def test_images_of_a_run_are_read_before_it_and_not_again(tmp_path, monkeypatch)
     builders.write_tar(tmp_path / "a.tar", builders.members(range(6)))
     (dataset,) = run_datasets(builders.config(format="tars", path=str(tmp_path), evaluation_files=("*",)))
     monkeypatch.setattr(dataset.images._store, "read", lambda indices: pytest.fail("read again") if indices else [])
-    dataset.images.release()
     assert dataset.images[np.array([5, 0])][:, 0, 0, 0].tolist() == [5, 0]
 
 

@@ -2,25 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import EvaluationDataset, short_repr
-from coca_jax.evaluation.metrics.ranking import NO_LABEL
+from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.pages.blocks import Block, Tile
 
-Branch = Literal["contrastive", "captioning"]
-_SHARES = (  # beginnings of metrics that are shares; those that end in _r1, _r5 and _r10 are, too
-    "zero_shot_",
-    "likelihood_",
-    "caption_equivalent",
-    "caption_exact",
-    "caption_parsed",
-    "mean_corruption_error",
-)
+_SHARE = re.compile(r"(zero_shot_|likelihood_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +37,9 @@ class TaskResult:
     Attributes:
       metrics: by keys such as `image_to_text_r1`; shares as fractions.
       baselines: for some of the same keys, the value that a model reaches without a look at the image.
-      tiles: the headline metrics for the report.
-      blocks: further content of the report's section.
+      tiles, blocks: the headline metrics and the further content of the report's section.
       notes: sentences on requests that could not be met.
-      image_texts: see there; None: the task gives none.
+      image_texts: None: the task gives none.
       server_captions: a caption by image number, for COCO's and NoCaps' servers.
     """
 
@@ -60,21 +51,15 @@ class TaskResult:
     image_texts: ImageTexts | None = None
     server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        return short_repr(self)
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DatasetResult:
-    """The results of all tasks on a dataset, or the means of a group of datasets.
+    """The results of all tasks on a dataset, or the means of a group of datasets; see also `TaskResult`.
 
     Attributes:
       name: of the dataset or group, the prefix of the keys below.
       metrics, baselines: of all tasks, by keys such as `<name>/image_to_text_r1`; and the numbers of images.
-      blocks: the content of the report's section.
-      notes: sentences on requests that could not be met.
       unreadable: records that could not be used, counted by cause.
-      server_captions: a caption by image number, for COCO's and NoCaps' servers.
       failed: why there is nothing of all this; empty otherwise.
       is_group: whether these are the means of a group.
     """
@@ -89,18 +74,15 @@ class DatasetResult:
     failed: str = ""
     is_group: bool = False
 
-    def __repr__(self) -> str:
-        return short_repr(self)
-
 
 class Task(Protocol):
-    """A task: `compute` is a pure function of the ground truth and of the predictions that `needs` names.
+    """A task, computed from the ground truth and the predictions that it needs, and from nothing else.
 
     Attributes:
-      branch: the loss without which a model cannot do it.
+      branch: the loss without which a model cannot do it, "contrastive" or "captioning".
     """
 
-    branch: ClassVar[Branch]
+    branch: ClassVar[str]
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         """The predictions that `compute` will read."""
@@ -109,46 +91,6 @@ class Task(Protocol):
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         """The metrics, and what the report shows of them."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class CaptionPool:
-    """The texts that images are retrieved from and by, and the labels that decide which are right.
-
-    Attributes:
-      texts: the T captions.
-      text_labels: int64 [T], at least 0.
-      image_labels: int64 [M, K], filled up with NO_LABEL; an image and a text are right for each other iff the text's
-        label is among the image's.
-    """
-
-    texts: list[str]
-    text_labels: np.ndarray
-    image_labels: np.ndarray
-
-    @classmethod
-    def by_meaning(cls, dataset: EvaluationDataset, captions: Sequence[Sequence[str]]) -> "CaptionPool":
-        """Every caption of every image, identical strings once; a text is right for all images of its meaning.
-
-        A copy carries nothing further, and copies of a wrong caption would push the right one down several ranks.
-        """
-        ids: dict[Hashable, int] = {}
-        labels: dict[str, int] = {}  # of each distinct text
-        for text in (text for own in captions for text in own):
-            if text not in labels:
-                labels[text] = ids.setdefault(dataset.meaning(text), len(ids))
-        rows = [sorted({labels[text] for text in own}) for own in captions]
-        image_labels = np.full((len(rows), max(map(len, rows), default=0)), NO_LABEL, np.int64)
-        for row, own in zip(image_labels, rows, strict=True):
-            row[: len(own)] = own
-        return cls(list(labels), np.fromiter(labels.values(), np.int64, len(labels)), image_labels)
-
-    @classmethod
-    def by_image(cls, captions: Sequence[Sequence[str]]) -> "CaptionPool":
-        """Every caption a candidate of its own, right for its own image alone: the published protocols."""
-        owners = [image for image, own in enumerate(captions) for _ in own]
-        texts = [text for own in captions for text in own]
-        return cls(texts, np.array(owners, np.int64), np.arange(len(captions))[:, None])
 
 
 def caption_counts(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray) -> dict[str, float]:
@@ -166,7 +108,7 @@ def metric_text(key: str, value: float) -> str:
     metric = key.rpartition("/")[2]
     if not math.isfinite(value):
         return "n/a"
-    if metric.startswith(_SHARES) or metric.endswith(("_r1", "_r5", "_r10")):
+    if _SHARE.fullmatch(metric):
         return f"{100 * value:.2f} %"
     if isinstance(value, int):
         return f"{value:,}"

@@ -1,6 +1,5 @@
 """Captioning: generated captions against the references, by n-grams, and by meaning where the dataset has a grammar."""
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -13,7 +12,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics.captions import scores
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import Branch, ImageTexts, TaskResult, caption_counts
+from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, caption_counts
 from coca_jax.pages.blocks import Block, Heading, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
@@ -22,11 +21,10 @@ _TITLES = {"rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": 
 }
 
 
-@dataclasses.dataclass(frozen=True)
 class Captioning:
     """The task."""
 
-    branch: ClassVar[Branch] = "captioning"
+    branch: ClassVar[str] = "captioning"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(captions=True)
@@ -41,16 +39,19 @@ class Captioning:
         right = np.array([dataset.meaning(text) in own for text, own in zip(generated, keys, strict=True)], bool)
         metrics: dict[str, float] = {}
         baselines: dict[str, float] = {}
+        tiles: list[Tile] = []
         if dataset.grammar is not None:
             parsed = [dataset.grammar(text) is not None for text in generated]
-            metrics = {"caption_equivalent": float(np.mean(right)), "caption_parsed": float(np.mean(parsed))}
-            baselines = {"caption_equivalent": constant_answer(keys)}
+            equivalent, constant = float(np.mean(right)), constant_answer(keys)
+            metrics = {"caption_equivalent": equivalent, "caption_parsed": float(np.mean(parsed))}
+            baselines = {"caption_equivalent": constant}
+            tiles = [Tile("Captions right", equivalent, "same meaning as the truth", constant, "best fixed caption")]
         metrics["caption_exact"] = exact_share(generated, captions)
         by_reference, notes = reference_scores(generated, captions, dataset.config.captioning.scores)
         return TaskResult(
             metrics={**caption_counts(dataset, predictions.rows), **metrics, **by_reference},
             baselines=baselines,
-            tiles=_tiles(metrics, baselines),
+            tiles=tiles,
             blocks=_blocks(metrics, by_reference),
             notes=notes,
             # If no caption is right, as with free descriptions, then to mark each as wrong tells nothing.
@@ -82,19 +83,9 @@ def constant_answer(meanings: Sequence[set[Hashable]]) -> float:
 def reference_scores(
     generated: Sequence[str], captions: Sequence[Sequence[str]], names: Sequence[str]
 ) -> tuple[dict[str, float], list[str]]:
-    """BLEU, CIDEr and the like, as `caption_bleu_4`, `caption_cider`, …
-
-    Args:
-      generated: M captions.
-      captions: for each image its references, at least one.
-      names: of `scores.METRICS`.
-
-    Returns:
-      The scores, and a sentence for each that cannot be computed here.
-    """
-    values = scores.score(generated, captions, [name for name in names if name not in scores.JAVA])
-    notes: list[str] = []
-    java = [name for name in names if name in scores.JAVA]
+    """The scores `caption_bleu_4`, `caption_cider`, … of these `names`, and a sentence for each that fails here."""
+    java, notes = [name for name in names if name in scores.JAVA], []
+    values = scores.score(generated, captions, [name for name in names if name not in java])
     if java:  # on one host alone, for it takes long and much memory; hosts need not all have it
         more, notes = json.loads(hosts.from_first(lambda: json.dumps(_java_scores(generated, captions, java)).encode()))
         values |= more
@@ -106,20 +97,13 @@ def _java_scores(
 ) -> tuple[dict[str, float], list[str]]:
     """The scores, and a sentence for each that failed: a failure of Java must not cost the other scores."""
     values: dict[str, float] = {}
-    notes: list[str] = []
+    notes = []
     for name in names:
         try:
             values |= scores.score(generated, captions, [name])
         except CocaError as error:
             notes.append(str(error))
     return values, notes
-
-
-def _tiles(metrics: dict[str, float], baselines: dict[str, float]) -> list[Tile]:
-    key, detail = "caption_equivalent", "same meaning as the truth"
-    return (
-        [Tile("Captions right", metrics[key], detail, baselines[key], "best fixed caption")] if key in metrics else []
-    )
 
 
 def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[Block]:

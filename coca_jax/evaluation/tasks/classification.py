@@ -1,6 +1,5 @@
 """Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): the class whose texts are most similar to the image."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from coca_jax.evaluation.dataset import Classification, EvaluationDataset
 from coca_jax.evaluation.metrics import classes, ranking
 from coca_jax.evaluation.metrics.classes import ClassPredictions
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import Branch, TaskResult, shown_images
+from coca_jax.evaluation.tasks.base import TaskResult, shown_images
 from coca_jax.pages.blocks import Block, Card, CardLine, Columns, Gallery, Heading, Matrix, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
@@ -21,11 +20,10 @@ _PAIRS = 12
 _ENDS = 25  # classes at either end of a long list
 
 
-@dataclasses.dataclass(frozen=True)
 class ZeroShotClassification:
     """The task, by the contrastive embeddings."""
 
-    branch: ClassVar[Branch] = "contrastive"
+    branch: ClassVar[str] = "contrastive"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(embeddings=True, classifiers=tuple(dataset.classifications))
@@ -82,13 +80,8 @@ def classification_result(
         per_class = classes.per_class_accuracy(targets, answer.ranks < 1, len(task.labels))
         metrics[f"{key}_mean_per_class"] = float(np.nanmean(per_class)) if len(targets) else float("nan")
         tiles.append(Tile(name.capitalize(), metrics[key], f"{way}, {count:,} classes", baselines[key]))
-        blocks: list[Block] = [
-            Heading(
-                f"{name.capitalize()}, {way}",
-                f"{count:,} classes; {np.sum(answer.ranks < 1):,} of {len(targets):,} images right.",
-            ),
-            _other_metrics(metrics, key),
-        ]
+        detail = f"{count:,} classes; {np.sum(answer.ranks < 1):,} of {len(targets):,} images right."
+        blocks: list[Block] = [Heading(f"{name.capitalize()}, {way}", detail), _other_metrics(metrics, key)]
         if len(task.labels) <= _MATRIX_UP_TO:
             counts = classes.confusion_matrix(targets, answer.predicted, len(task.labels))
             blocks.append(Matrix(task.labels, counts, "Rows: true classes. Columns: predicted classes."))
