@@ -25,14 +25,11 @@ class Model(Protocol):
     step: int
 
     @property
-    def digest(self) -> str:
-        """Identifies parameters and vocabulary."""
+    def digest(self) -> str: ...
 
-    def embed_images(self, images: Any) -> np.ndarray:
-        """N images -> float32 [N, E], L2-normalised."""
+    def embed_images(self, images: Any) -> np.ndarray: ...
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts -> float32 [N, E], L2-normalised."""
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +43,14 @@ class Hit:
 class Index:
     """Embeddings of images, searched exactly with the model that made them.
 
-    Attributes:
+    Args:
       model: the model that made the embeddings.
       entries: the images, in the order of the embeddings.
-      folder: the folder that their names are relative to, "" if they are not files of a folder.
+      parts: the embeddings, arrays [n, E] with one row an entry in all.
+      folder: the folder that the entries' names are relative to, "" if they are not files of a folder.
     """
 
     def __init__(self, model: Model, entries: Sequence[Entry], parts: Sequence[np.ndarray | Rows], folder: str = ""):
-        """Wraps embeddings: arrays [n, E] with one row an entry in all."""
         self.entries, self.folder = list(entries), folder
         self.model, self._parts = model, list(parts)
 
@@ -73,10 +70,9 @@ class Index:
         """
         stored = files.read(place)
         if stored.digest != model.digest:
-            raise CocaError(
-                f"the index in {place} was made by another checkpoint (step {stored.step:,}) than this one (step "
-                f"{model.step:,}): load that one, or remove the folder and index the images again"
-            )
+            steps = f"another checkpoint (step {stored.step:,}) than this one (step {model.step:,})"
+            remedy = "load that one, or remove the folder and index the images again"
+            raise CocaError(f"the index in {place} was made by {steps}: {remedy}")
         return cls(model, stored.entries, [stored.embeddings], stored.folder)
 
     def __len__(self) -> int:
@@ -98,10 +94,9 @@ class Index:
         entries: list[Entry] = []
         for batch in _batches(images):
             parts.append(self.model.embed_images(batch))
-            for row in range(len(parts[-1])):
-                is_path = isinstance(batch, list) and isinstance(batch[row], (str, os.PathLike))
-                name = os.fspath(batch[row]) if is_path else str(len(self) + len(entries))
-                entries.append(Entry(name))
+            for image in batch if isinstance(batch, list) else [None] * len(parts[-1]):
+                is_path = isinstance(image, (str, os.PathLike))
+                entries.append(Entry(os.fspath(image) if is_path else str(len(self) + len(entries))))
             if given is not None and len(given) < len(entries):
                 raise CocaError(f"there are only {len(given)} names for more images: give one for each image")
         if given is not None and len(given) != len(entries):
@@ -160,20 +155,16 @@ class Index:
         return results[0] if one else results
 
     def save(self, place: str | os.PathLike, dtype: str = "float32") -> None:
-        """Writes the index into a folder, or replaces the index there. Of several processes one must call it.
+        """Writes the index into a folder on a disk, or replaces the index there. Of several processes one must call it.
 
-        Args:
-          place: a folder on a disk.
-          dtype: "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
-            0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
+        The `dtype` "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
+        0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
 
         Raises:
           CocaError: the folder cannot be written to.
         """
-        model = self.model
-        files.write(
-            place, self._parts, self.entries, digest=model.digest, step=model.step, folder=self.folder, dtype=dtype
-        )
+        made_by = {"digest": self.model.digest, "step": self.model.step}
+        files.write(place, self._parts, self.entries, **made_by, folder=self.folder, dtype=dtype)
 
     @property
     def dtype(self) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -39,8 +40,7 @@ def generate(
     """A text for each image; to be compiled with `model`, `options` and the ids as constants.
 
     Args:
-      model: with the captioning branch.
-      params: its parameters.
+      model, params: with the captioning branch.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
       options: the decoding method.
       bos_id, eos_id, pad_id: of the vocabulary. BOS and pad are never generated.
@@ -53,7 +53,7 @@ def generate(
       the positions was reached first.
 
     Raises:
-      CocaError: the model has no captioning branch, or options, prompts or keys do not fit it.
+      CocaError: the model has no captioning branch, or options or keys do not fit it.
     """
     special, config = Special(bos_id, eos_id, pad_id), model.config
     options.check(config)
@@ -63,10 +63,8 @@ def generate(
         raise CocaError("keys_B, one random key an image, is needed for sampling, and for sampling only")
     if prompts_BP is None:
         prompts_BP = jnp.full((images.shape[0], 1), bos_id, jnp.int32)
-    if len(prompts_BP) != len(images):
-        raise CocaError(f"there are {len(prompts_BP)} prompts for {len(images)} images: give one for each")
-    if prompts_BP.shape[1] > config.text.length:
-        raise CocaError(f"prompts of {prompts_BP.shape[1]} tokens exceed the model's {config.text.length} positions")
+    chex.assert_shape(prompts_BP, (images.shape[0], None))
+    chex.assert_axis_dimension_lteq(prompts_BP, 1, config.text.length)
     lengths_B = jnp.sum(prompts_BP != pad_id, axis=1)
     decoder = {"params": generation_parameters(params, config)}
     tokens_BQD = model.apply({"params": params}, images, method="encode_image").tokens_BQD
@@ -122,9 +120,8 @@ def _read_prompt(
     output = model.apply(decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend")
     last_B1D = jnp.take_along_axis(output.hidden_BLD, (lengths_B - 1)[:, None, None], axis=1)
     logits_B1V = model.apply(decoder, last_B1D, method="next_logits")
-    return dataclasses.replace(state, cache=output.cache), jnp.broadcast_to(
-        logits_B1V, (batch, streams, logits_B1V.shape[2])
-    )
+    logits_BKV = jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
+    return dataclasses.replace(state, cache=output.cache), logits_BKV
 
 
 def _read_tokens(
@@ -187,6 +184,8 @@ def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, le
     def padded(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
 
-    index_BL = jnp.arange(length) - lengths_B[:, None]  # of each position among the generated tokens; negative: prompt
+    index_BL = (
+        jnp.arange(length)[None] - lengths_B[:, None]
+    )  # of each position among the generated tokens; negative: prompt
     generated_BL = jnp.take_along_axis(padded(tokens_BT), jnp.maximum(index_BL, 0), axis=1)
     return jnp.where(index_BL < 0, padded(prompts_BP), generated_BL).astype(jnp.int32)

@@ -19,21 +19,16 @@ class Batcher:
     On a mesh each batch is spread over the devices, and each process gets all results. Processes that share a mesh must
     make the same calls, in the same order.
 
-    Attributes:
-      size: rows of a batch.
+    Args:
+      params: the functions' first argument, placed on the mesh.
+      mesh: None: one device.
+      size: rows of a batch, rounded up to a multiple of the mesh's batch axes.
+      between: called before each batch; an exception that it raises ends the work.
     """
 
     def __init__(
         self, params: Any, mesh: jax.sharding.Mesh | None, size: int, between: Callable[[], None] = lambda: None
     ):
-        """Computes nothing yet.
-
-        Args:
-          params: the functions' first argument, placed on the mesh.
-          mesh: None: one device.
-          size: rows of a batch, rounded up to a multiple of the mesh's batch axes.
-          between: called before each batch; an exception that it raises ends the work.
-        """
         self._params, self._mesh, self._between = params, mesh, between
         # Every batch divides over the mesh, the last one too.
         self._multiple = 1 if mesh is None else sharding.ways(mesh, sharding.Axis.BATCH)

@@ -14,7 +14,7 @@ class ClassPredictions:
 
     Attributes:
       predicted: int64 [M], the class with the highest score; of equal ones the first.
-      margins: float32 [M], by how much that score exceeds the right class's, 0 where it is the right class.
+      margins: float32 [M], by how much that score exceeds the right class's.
       ranks: int64 [M], how many other classes score at least as high as the right one (see `ranking`). Classes after
         it with the same texts are the same question, and do not count.
     """

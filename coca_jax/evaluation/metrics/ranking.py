@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coca_jax.embedding_index.nearest import similarities
+from coca_jax.embedding_index.nearest import filled, similarities
 
 NO_LABEL = -1  # fills the rows of a label table that have fewer labels than the widest one
 _SCORES = 4_000_000  # in memory at a time: 16 MB of float32
@@ -49,16 +49,10 @@ def hit_rate(query_ranks: np.ndarray, k: int) -> float:
 def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
 
+    It is the mean over queries of 1 - C(N - r, k) / C(N, k), for r right ones among N candidates; NaN without queries.
+
     >>> chance_hit_rate(np.array([1, 3]), 4, 1)
     0.5
-
-    Args:
-      right_counts: [Q], how many of the candidates are right for each query.
-      candidates: N, the size of the pool.
-      k: how many of the ranked candidates count.
-
-    Returns:
-      The mean over queries of 1 - C(N - r, k) / C(N, k); NaN without queries.
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))
@@ -68,14 +62,10 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
 
 
 def scored_blocks(queries: np.ndarray, candidates: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The dot products of all queries with all candidates in full float32, some queries at a time.
+    """The dot products of all queries [Q, E] with all candidates [N, E] in full float32, some queries at a time.
 
     Each distinct candidate is scored once, so that equal candidates tie exactly: in a product of all of them a copy
     may round differently, depending on where it stands.
-
-    Args:
-      queries: float32 [Q, E].
-      candidates: float32 [N, E].
 
     Yields:
       Which queries, and their scores, float32 [n, N].
@@ -84,9 +74,9 @@ def scored_blocks(queries: np.ndarray, candidates: np.ndarray) -> Iterator[tuple
     on_device = jnp.asarray(distinct, jnp.float32)
     size = min(len(queries), max(_FEWEST, _SCORES // max(1, len(candidates))))
     for start in range(0, len(queries), max(1, size)):
-        block = np.asarray(queries[start : start + size], np.float32)
-        full = np.pad(block, ((0, size - len(block)), (0, 0)))  # one shape is compiled once
-        yield slice(start, start + len(block)), np.asarray(_similarities(full, on_device))[: len(block), places]
+        rows = slice(start, min(start + size, len(queries)))
+        block = filled(queries[rows], size)  # one shape is compiled once
+        yield rows, np.asarray(_similarities(block, on_device))[: rows.stop - start, places]
 
 
 def label_ranks(

@@ -17,6 +17,7 @@ Known differences:
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 
@@ -72,6 +73,7 @@ class Rule:
     ahead: str = ""
     write: Writer = _as_it_is
 
+    @functools.cached_property
     def compiled(self) -> re.Pattern[str]:
         """Group 1 is the token, group 2 (if there is one) what must follow it."""
         ahead = f"(?=({self.ahead}))" if self.ahead else ""

@@ -1,6 +1,5 @@
 """Captions as the COCO evaluation reads them: Penn Treebank tokens in lower case, without punctuation."""
 
-import functools
 import re
 
 from coca_jax.evaluation.metrics.captions import ptb_rules
@@ -49,22 +48,14 @@ def tokens(text: str) -> list[str]:
     return result
 
 
-@functools.cache
-def _rules() -> tuple[tuple[re.Pattern[str], ptb_rules.Writer], ...]:
-    return tuple((rule.compiled(), rule.write) for rule in ptb_rules.RULES)
-
-
 def _next_token(text: str, position: int) -> tuple[str, int]:
     """The token at a position of a text and how many characters it takes; "" for a space or an unknown character."""
-    best: re.Match[str] | None = None
-    reach = 0
-    writer: ptb_rules.Writer = str
-    for pattern, write in _rules():
-        match = pattern.match(text, position)
-        if match:
-            reached = match.end(pattern.groups)  # the last group is what must follow the token, or the token itself
-            if reached > reach:  # of rules that reach equally far the first counts
-                best, reach, writer = match, reached, write
-    if best is None:
+    found = []
+    for rule in ptb_rules.RULES:
+        if match := rule.compiled.match(text, position):
+            # The last group is what must follow the token, or the token itself.
+            found.append((match.end(rule.compiled.groups), match, rule.write))
+    if not found:
         return "", 1
-    return writer(best.group(1)), best.end(1) - position
+    _, best, write = max(found, key=lambda one: one[0])  # of rules that reach equally far the first counts
+    return write(best.group(1)), best.end(1) - position

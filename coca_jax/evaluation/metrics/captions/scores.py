@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.metrics.captions import java_metrics
-from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, BleuCounts, bleu, bleu_counts
+from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, bleu, bleu_counts
 from coca_jax.evaluation.metrics.captions.cider import cider, document_frequencies
 from coca_jax.evaluation.metrics.captions.ptb_tokenizer import tokenize
 from coca_jax.evaluation.metrics.captions.rouge import rouge_l
@@ -13,8 +13,8 @@ from coca_jax.evaluation.metrics.captions.rouge import rouge_l
 BLEU_NAMES = tuple(f"bleu_{order}" for order in range(1, MAX_ORDER + 1))
 JAVA = ("meteor", "spice")  # metrics that need Java and pycocoevalcap
 
-# (tokenised candidates, tokenised references of each) -> the corpus' scores
-_Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
+# (tokenised candidates, tokenised references of each) -> the corpus' score, or several
+_Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], float | dict[str, float]]
 
 
 def score(
@@ -52,7 +52,8 @@ def score(
     true_words = [[tokenizer(caption) for caption in own] for own in references]
     scores: dict[str, float] = {}
     for name in metrics:
-        scores |= METRICS[name](words, true_words)
+        found = METRICS[name](words, true_words)
+        scores |= found if isinstance(found, dict) else {name: found}
     return scores
 
 
@@ -61,37 +62,29 @@ def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
         bleu_counts(candidate.split(), [reference.split() for reference in own])
         for candidate, own in zip(candidates, references, strict=True)
     ]
-    return dict(zip(BLEU_NAMES, bleu(sum(counts, BleuCounts())), strict=True))
+    return dict(zip(BLEU_NAMES, bleu(counts), strict=True))
 
 
-def _rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     # COCO splits at single spaces here, which leaves numbers such as "1\u00a01/2" whole and takes "" for a word.
     each = [
         rouge_l(candidate.split(" "), [reference.split(" ") for reference in own])
         for candidate, own in zip(candidates, references, strict=True)
     ]
-    return {"rouge_l": statistics.fmean(each)}
+    return statistics.fmean(each)
 
 
-def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     words = [[caption.split() for caption in own] for own in references]
     frequencies = document_frequencies(words)
     each = [cider(candidate.split(), own, frequencies) for candidate, own in zip(candidates, words, strict=True)]
-    return {"cider": statistics.fmean(each)}
-
-
-def _meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    return {"meteor": java_metrics.meteor(candidates, references)}
-
-
-def _spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    return {"spice": java_metrics.spice(candidates, references)}
+    return statistics.fmean(each)
 
 
 METRICS: Mapping[str, _Scorer] = {
     "bleu": _bleu,
     "rouge_l": _rouge_l,
     "cider": _cider,
-    "meteor": _meteor,
-    "spice": _spice,
+    "meteor": java_metrics.meteor,
+    "spice": java_metrics.spice,
 }

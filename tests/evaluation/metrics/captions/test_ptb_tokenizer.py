@@ -456,6 +456,6 @@ def test_garbage_takes_no_forever(garbage):
 
 def test_every_rule_compiles_and_moves_on():
     for rule in ptb_rules.RULES:
-        pattern = rule.compiled()
+        pattern = rule.compiled
         assert not pattern.match(""), rule
         assert pattern.groups == 1 + bool(rule.ahead), rule  # the last group ends where the rule reaches to

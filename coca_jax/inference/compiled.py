@@ -1,7 +1,4 @@
-"""Compiled functions of a model's parameters and a batch, in the form that a `Batcher` calls.
-
-Static arguments come first, then the parameters, then arrays whose rows belong together.
-"""
+"""Compiled functions of a model: static arguments first, then the parameters and arrays, as a `Batcher` gives them."""
 
 import functools
 from typing import Any
@@ -24,10 +21,7 @@ def apply(model: Coca, method: str, params: Any, *arrays: jax.Array) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def embed_videos(model: Coca, params: Any, clips: jax.Array) -> jax.Array:
-    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E].
-
-    Frame by frame, so that memory does not grow with T.
-    """
+    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E]; memory does not grow with T."""
     frames = jax.lax.map(functools.partial(apply, model, "embed_images", params), jnp.swapaxes(clips, 0, 1))
     mean = frames.mean(axis=0)
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
