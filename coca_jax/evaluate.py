@@ -23,13 +23,11 @@ from coca_jax.config import Config, EvaluationConfig
 if typing.TYPE_CHECKING:
     from etils import epath
 
-    from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+    from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset
 
 _CHECKPOINT = command_line.define_checkpoint()
 _CONFIG = command_line.define_config("configs/eval")
-_DATASETS = flags.DEFINE_list(
-    "datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all."
-)
+_DATASETS = flags.DEFINE_list("datasets", [], "Names of the datasets, with commas between them; by default all.")
 _OUTPUT = command_line.define_path("output", "Folder of the results; by default the run's own.")
 _DATA_PATH = command_line.define_path("data_path", "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
@@ -66,7 +64,7 @@ def evaluate(
 
     # The datasets first: what is missing must not show after a large model was loaded.
     own, folder = load_record(checkpoint).config, as_path(output)
-    datasets: Sequence[EvaluationDataset | PendingDataset]
+    datasets: Sequence[AnyDataset]
     if config is None:
         datasets, batch_size, gallery = _own_datasets(own, data_path, names), 0, own.evaluation.gallery
     else:
@@ -105,9 +103,8 @@ def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...])
         raise CocaError("all records of the run train, none is held out: name datasets with --config=configs/eval/…")
     for name in names:
         if name not in datasets:
-            raise CocaError(
-                f"the run has no evaluation dataset {name!r}: it has {', '.join(datasets)}; --config names others"
-            )
+            known = ", ".join(datasets)
+            raise CocaError(f"the run has no evaluation dataset {name!r}: it has {known}; --config names others")
     return [datasets[name] for name in datasets if not names or name in names]
 
 

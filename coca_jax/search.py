@@ -10,9 +10,7 @@ changed. With --index alone the index is searched as it is. What cannot be read 
 named. The results of a query are lines of a cosine similarity, a tab and a file.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -27,19 +25,6 @@ _K = flags.DEFINE_integer("k", 10, "How many images to find for each query.", lo
 _PAGE = command_line.define_path("page", "Writes the results as a page to look at into this HTML file.")
 
 
-def search(index: Any, queries: Sequence[str | Path], k: int, page: str | None) -> None:
-    """Prints the `k` best images for each query, and writes them into the HTML file `page` if one is named."""
-    results = index.search(list(queries), k)
-    for query, hits in zip(queries, results, strict=True):
-        print(query)
-        for hit in hits:
-            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
-    if page:
-        from coca_jax.embedding_index.search_page import write_search_page
-
-        write_search_page(page, index.folder, len(index), queries, results)
-
-
 def main(arguments: list[str]) -> None:
     checkpoint = command_line.required(_CHECKPOINT)
     queries: list[str | Path] = [*arguments[1:], *map(Path, _IMAGE.value)]
@@ -48,14 +33,20 @@ def main(arguments: list[str]) -> None:
     if not queries:
         raise CocaError("there is nothing to look for: write a sentence after the flags, or give an image as --image")
     import coca_jax
-    from coca_jax.embedding_index import folder
+    from coca_jax.embedding_index import folder, search_page
 
     coca = coca_jax.load(checkpoint)
     if _IMAGES.value:
         index = folder.update(coca, coca.config.model.image.size, _IMAGES.value, _INDEX.value)
     else:
         index = coca.load_index(_INDEX.value)
-    search(index, queries, _K.value, _PAGE.value)
+    results = index.search(queries, _K.value)
+    for query, hits in zip(queries, results, strict=True):
+        print(query)
+        for hit in hits:
+            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
+    if _PAGE.value:
+        search_page.write_search_page(_PAGE.value, index.folder, len(index), queries, results)
 
 
 if __name__ == "__main__":

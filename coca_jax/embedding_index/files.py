@@ -26,15 +26,10 @@ DTYPES = ("float32", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An image of an index.
+    """An image of an index."""
 
-    Attributes:
-      name: its name in results; in the index of a folder the file's path relative to the folder.
-      version: of the file, changes with its contents; "" if the image is not a file of the index's folder.
-    """
-
-    name: str
-    version: str = ""
+    name: str  # in results; in the index of a folder the file's path relative to the folder
+    version: str = ""  # of the file, changes with its contents; "" if the image is not a file of the index's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +114,9 @@ def write(
     folder: str,
     dtype: str = "float32",
 ) -> None:
-    """Writes an index, and its folder if missing, or replaces the index in it.
+    """Writes an index into its own folder `place`, or replaces the index in it.
 
     Args:
-      place: the index's own folder.
       parts: arrays [n, E] that together are the embeddings.
       entries, digest, step, folder: see `StoredIndex`.
       dtype: one of DTYPES; see `Index.save`.

@@ -32,8 +32,7 @@ def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.P
     if its name, size and modification time are. Intermediate saves let an interrupted update continue where it was.
 
     Args:
-      model: for an existing index, the model that made it.
-      size: of the model's images, pixels a side.
+      model: for an existing index, the model that made it; with images of `size` pixels a side.
       folder: of the images.
       place: of the index; by default `.coca_index` in the folder.
 

@@ -79,15 +79,12 @@ class Index:
         return len(self.entries)
 
     def add(self, images: Iterable[Any], names: Iterable[str] | None = None) -> None:
-        """Appends images.
+        """Appends images, in any form that `Coca.embed_images` takes; an iterable is processed in parts.
 
-        Args:
-          images: as `Coca.embed_images` takes them; an iterable is processed in parts.
-          names: one for each; by default a path's text, and for other images their position in the index.
+        Names are by default a path's text, and for other images their position in the index.
 
         Raises:
-          CocaError: an image cannot be read (the error names it), or the numbers of names and images differ. Nothing is
-            added then.
+          CocaError: an image cannot be read, or the numbers of names and images differ. Nothing is added then.
         """
         given = None if names is None else [str(name) for name in as_list(names, "names", "name")]
         parts: list[np.ndarray] = []
@@ -104,11 +101,7 @@ class Index:
         self.append(entries if given is None else [Entry(name) for name in given], parts)
 
     def append(self, entries: Sequence[Entry], parts: Sequence[np.ndarray]) -> None:
-        """Adds images with their embeddings, [n, E] in parts.
-
-        Raises:
-          CocaError: an embedding is not finite.
-        """
+        """Adds images with their embeddings, [n, E] in parts; raises CocaError if one is not finite."""
         parts = list(parts) or [self.model.embed_images([])]
         chex.assert_rank(parts, 2)
         if not all(np.isfinite(part).all() for part in parts):
@@ -134,7 +127,6 @@ class Index:
 
         Args:
           query: a text, an image (an array, a PIL image, a `pathlib.Path`), or an iterable of these.
-          k: number of results.
 
         Returns:
           `Hit`s; for an iterable a list of them for each query.

@@ -32,9 +32,6 @@ def write_search_page(
       count: how many images were searched.
       queries: sentences, and paths of images.
       results: for each query its hits, the best first.
-
-    Raises:
-      CocaError: the file cannot be written.
     """
     sections = [
         _section(f"query-{number}", query, hits, Path(folder))

@@ -18,14 +18,12 @@ _KEPT_BYTES = 256 * 1024 * 1024  # of the images of a dataset that is evaluated 
 
 
 class Images(Protocol):
-    """Images in an order, indexed as an array is, and read when they are asked for; an array is one.
-
-    Attributes:
-      shape: [M, H, W, 3]; [M, frames, H, W, 3] for clips; [M, tokens, width] for precomputed tokens.
-    """
+    """Images in an order, indexed as an array is, and read when they are asked for; an array is one."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """[M, H, W, 3]; [M, frames, H, W, 3] for clips; [M, tokens, width] for precomputed tokens."""
+        ...
 
     @property
     def dtype(self) -> np.dtype: ...
@@ -119,14 +117,15 @@ class EvaluationDataset:
 class PendingDataset:
     """An evaluation dataset of which no record was read yet: of many, one at a time need be open.
 
-    Attributes:
-      name, config: as the dataset's own.
-      open: reads the texts of its records; raises CocaError if they are not as the config has it.
+    `open` reads the texts of its records, and raises CocaError if they are not as the config has it.
     """
 
     name: str
     config: EvaluationDatasetConfig
     open: Callable[[], EvaluationDataset] = dataclasses.field(repr=False)
+
+
+AnyDataset = EvaluationDataset | PendingDataset
 
 
 class SelectedImages:
@@ -148,15 +147,13 @@ class SelectedImages:
 
 
 class StoredImages:
-    """The images of some records of a store, read and decoded when they are asked for: they need not fit into memory.
+    """The images of some records of a split, read and decoded as inputs of the model when they are asked for.
 
     Attributes:
-      shape, dtype: of the array that all images would make.
       unreadable: the cause for each row that turned out to be unreadable in this process.
     """
 
     def __init__(self, store: RecordStore, indices: np.ndarray, model: ModelConfig, dataset: DatasetConfig):
-        """Takes the records `indices` of `store`, a split of `dataset`, as inputs of the model."""
         self.shape, self.dtype = (len(indices), *input_shape(model, dataset.frames)), input_dtype(model)
         self.unreadable: dict[int, str] = {}
         self._store, self._indices, self._model, self._dataset = store, indices, model, dataset

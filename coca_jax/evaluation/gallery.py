@@ -17,13 +17,10 @@ def galleries(
 ) -> list[Block]:
     """`count` images spread evenly over the dataset, the same in every report, and mistakes among the others.
 
-    Args:
-      dataset, predictions: as for `Task.compute`.
-      texts: of the tasks; the first is shown first, and the first that can be wrong decides about mistakes.
-      count: of examples; 0 gives no examples.
+    Of the tasks' `texts` the first is shown first, and the first that can be wrong decides about mistakes.
     """
     images = len(predictions.rows)
-    examples = sorted({int(i) for i in np.linspace(0, images - 1, min(images, count))}) if count > 0 else []
+    examples = sorted({int(i) for i in np.linspace(0, images - 1, min(images, count))})
     judged = next((one for one in texts if one.right is not None), None)
     wrong: list[int] = []
     if judged is not None and judged.right is not None:

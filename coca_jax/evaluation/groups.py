@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+from coca_jax.evaluation.dataset import AnyDataset
 from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
 from coca_jax.pages.blocks import Table, Text
 from coca_jax.presets.imagenet import ALEXNET_ERRORS, SEVERITIES
@@ -13,13 +13,8 @@ _COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreada
 _ACCURACY = "zero_shot_class"  # of which the corruption error is
 
 
-def group_results(
-    datasets: Sequence[EvaluationDataset | PendingDataset], results: Sequence[DatasetResult]
-) -> list[DatasetResult]:
-    """For each group the mean of every metric that all its datasets have, and those of the group as a whole.
-
-    A group has no result if one of its datasets failed: the mean of the others would pass for that of all.
-    """
+def group_results(datasets: Sequence[AnyDataset], results: Sequence[DatasetResult]) -> list[DatasetResult]:
+    """For each group the means of the metrics that all its datasets have; none if one of them failed."""
     groups: dict[str, list[DatasetResult]] = {}
     for dataset, result in zip(datasets, results, strict=True):
         if dataset.config.group:

@@ -51,11 +51,7 @@ def classifications(
 
 
 def record_labels(value: Any) -> tuple[str, ...]:
-    """The labels that a metadata value holds: a name, a number, or several of them; none if it is empty.
-
-    >>> record_labels([3, "cat", None])
-    ('3', 'cat')
-    """
+    """The labels that a metadata value holds: a name, a number, or several of them; none if it is empty."""
     if isinstance(value, (list, tuple, np.ndarray)):
         return tuple(label for one in value for label in record_labels(one))
     if isinstance(value, bytes):
@@ -88,14 +84,13 @@ def classification(
     distinct = sorted({label for own in labels for label in own})
     if not distinct:
         raise CocaError(f"no record has a class for {name!r}: change dataset.label_field or classification.fields")
+    shown = ", ".join(distinct[:3])
     names, numbers = _classes(distinct, config, known, others)
     targets = [sorted({number for label in own for number in numbers.get(label, ())}) for own in labels]
     indices = np.flatnonzero([bool(own) for own in targets])
     if not len(indices):
-        raise CocaError(
-            f"none of the labels ({', '.join(distinct[:3])} …) is a class of "
-            f"{config.dataset.class_names or 'the dataset'}: change dataset.class_names or classification.class_ids"
-        )
+        none = f"none of the labels ({shown} …) is a class of {config.dataset.class_names or 'the dataset'}"
+        raise CocaError(f"{none}: change dataset.class_names or classification.class_ids")
     if len(indices) < len(labels):
         _log.info("%s: %d of %d records have one of the classes", name, len(indices), len(labels))
     table = np.full((len(indices), max(len(targets[i]) for i in indices)), -1, np.int64)
@@ -161,8 +156,8 @@ def _classes(
 
 
 def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str) -> dict[str, tuple[int, ...]]:
-    if ids:
-        numbers = class_files.class_numbers(ids)
+    if ids:  # a negative number stands for no class
+        numbers = {label: tuple(i for i in own if i >= 0) for label, own in class_files.class_numbers(ids).items()}
     elif all(label.isdecimal() for label in distinct):
         numbers = {label: (int(label),) for label in distinct}
     elif set(distinct) <= {name for own in names for name in own}:
@@ -181,9 +176,8 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
         )
     highest = max((number for own in numbers.values() for number in own), default=0)
     if highest >= len(names):
-        raise CocaError(
-            f"a label has the class number {highest}, but {source} names {len(names)} classes: set dataset.class_names"
-        )
+        problem = f"a label has the class number {highest}, but {source} names {len(names)} classes"
+        raise CocaError(f"{problem}: set dataset.class_names to the dataset's own list")
     return numbers
 
 
@@ -209,10 +203,8 @@ def _members(name: str, config: EvaluationDatasetConfig, classified: Sequence[st
             for label in record_labels(fields.lookup(row, field)) if values else ():
                 own.setdefault(label, set()).update(values)
     if not any(members.values()):
-        raise CocaError(
-            f"{name}: no training record of {config.dataset.path} has both {described_by!r} and a class: change "
-            "classification.described_by"
-        )
+        problem = f"no training record of {config.dataset.path} has both {described_by!r} and a class"
+        raise CocaError(f"{name}: {problem}: change classification.described_by")
     return {field: {label: tuple(sorted(values)) for label, values in own.items()} for field, own in members.items()}
 
 

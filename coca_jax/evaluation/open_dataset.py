@@ -50,20 +50,16 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
             _log.info("%s is not evaluated: all of its records train, since its holdout is 0", name)
             continue
         try:
-            dataset = _open(name, _own_config(config, source.dataset), config.model, own=True)
-        except EmptySplit as error:
-            if source.dataset.evaluation_files:
-                raise
-            # A share of few records may hold out none of them.
-            _log.warning("%s is trained on and not evaluated: %s", name, error)
-            continue
+            opened.append(_open(name, _own_config(config, source.dataset), config.model, own=True))
         except CocaError as error:
-            if not config.data.mixture or isinstance(error, DataError):  # an outage, not a dataset without records
+            if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
+                fatal = bool(source.dataset.evaluation_files)
+            else:  # a DataError is an outage, not a dataset without records
+                fatal = not config.data.mixture or isinstance(error, DataError)
+                errors.append(error)
+            if fatal:
                 raise
-            errors.append(error)
             _log.warning("%s is trained on and not evaluated: %s", name, error)
-            continue
-        opened.append(dataset)
     if errors and not opened:
         raise errors[0]
     opened += [one.open() for one in named_datasets(config.evaluation, config.model, "evaluation.datasets")]

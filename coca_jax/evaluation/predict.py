@@ -25,21 +25,13 @@ _LOG_SECONDS = 30  # between two lines of progress, where there is no terminal
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """The predictions that tasks read.
+    """The predictions that tasks read."""
 
-    Attributes:
-      embeddings: whether those of the images.
-      texts: to embed.
-      classifiers: classifications whose text classifiers are needed.
-      captions: whether one is generated for each image.
-      likelihoods: classifications whose classes' captions are scored.
-    """
-
-    embeddings: bool = False
-    texts: tuple[str, ...] = ()
-    classifiers: tuple[Classification, ...] = ()
+    embeddings: bool = False  # of the images
+    texts: tuple[str, ...] = ()  # to embed
+    classifiers: tuple[Classification, ...] = ()  # whose text classifiers are needed
     captions: bool = False
-    likelihoods: tuple[Classification, ...] = ()
+    likelihoods: tuple[Classification, ...] = ()  # whose classes' captions are scored
 
     def __or__(self, other: Self) -> "Needs":
         return Needs(
@@ -115,13 +107,7 @@ class TextClassifiers:
 
 
 def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: TextClassifiers) -> Predictions:
-    """Shows the model each image of the dataset once, for everything that is needed.
-
-    Args:
-      coca: the model, a `coca_jax.inference.model.Coca`; it batches by itself.
-      dataset: at least one example.
-      needs: of all tasks.
-      classifiers: the model's.
+    """Shows the model, a `coca_jax.inference.model.Coca`, each image of the dataset once, for all `needs`.
 
     Raises:
       CocaError: not one image can be read, or a text is too long.

@@ -23,7 +23,7 @@ _EVALUATIONS = [  # keys of a history row below `<dataset>/`
 
 
 def write_report(
-    path: str | os.PathLike,
+    path: os.PathLike,
     *,
     title: str,
     results: Sequence[DatasetResult],
@@ -33,12 +33,10 @@ def write_report(
     """Writes the page, atomically.
 
     Args:
-      path: of the HTML file.
-      title: its heading.
+      path, title: of the HTML file.
       results: of each evaluated dataset; any part of them may be empty.
-      history: the rows of metrics.jsonl; of two rows of one step the later counts
-        (a run that went back to its checkpoint).
-      facts: further facts of the model and the run, by label.
+      history: the rows of metrics.jsonl; of two rows of one step the later counts.
+      facts: of the model and the run, by label.
     """
     rows = _by_step(history)
     results = sorted(results, key=lambda result: not result.is_group)
@@ -82,9 +80,12 @@ def _training(rows: Sequence[Mapping], names: Sequence[str]) -> list[Block]:
         lines = [Line(line.name, f"{name}/{line.key}", line.style) for line in _EVALUATIONS]
         charts += line_chart(rows, lines, f"Evaluations while training: {name.replace('_', ' ')}", percent)
     small = [
-        line_chart(rows, [Line("pairs a second", "pairs_per_second")], "Pairs a second", small=True),
-        line_chart(rows, [Line("waiting for data", "data_wait")], "Waiting for data", percent, small=True),
-        line_chart(rows, [Line("learning rate", "learning_rate")], "Learning rate", small=True),
-        line_chart(rows, [Line("temperature", "temperature")], "Temperature", small=True),
+        line_chart(rows, [Line(title.lower(), key)], title, form, small=True)
+        for title, key, form in (
+            ("Pairs a second", "pairs_per_second", number),
+            ("Waiting for data", "data_wait", percent),
+            ("Learning rate", "learning_rate", number),
+            ("Temperature", "temperature", number),
+        )
     ]
     return [Facts(facts, large=True), *charts, Columns([chart for chart in small if chart], 210)]

@@ -8,7 +8,7 @@ from typing import Any
 from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset, PendingDataset
 from coca_jax.evaluation.gallery import galleries
 from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.metrics.captions import java_metrics, scores
@@ -22,11 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunEvaluation:
-    """Evaluates a run's models on its held-out records and on the datasets of `config.evaluation`.
-
-    Raises:
-      CocaError: see `run_datasets`.
-    """
+    """Evaluates a run's models on its held-out records and the datasets of `config.evaluation`; errors as `run_datasets`."""
 
     def __init__(self, config: Config):
         self._gallery = config.evaluation.gallery
@@ -42,16 +38,14 @@ class RunEvaluation:
             return None
 
 
-def evaluate_datasets(
-    coca: Any, datasets: Sequence[EvaluationDataset | PendingDataset], gallery: int
-) -> list[DatasetResult]:
+def evaluate_datasets(coca: Any, datasets: Sequence[AnyDataset], gallery: int) -> list[DatasetResult]:
     """The results on each dataset with a task that the model can do, then the means of the datasets' groups.
 
     A dataset that fails among several has a result with the reason (`failed`), which is logged, too.
 
     Args:
       coca: the model, a `coca_jax.inference.model.Coca`.
-      datasets: evaluated in their order; pending ones are open only while it is their turn.
+      datasets: pending ones are open only while it is their turn.
       gallery: how many images of each the report shows.
 
     Raises:
@@ -73,7 +67,7 @@ def evaluate_datasets(
                 _log.error("%s is not evaluated: %s", one.name, error)
         for note in results[-1].notes if hosts.is_first() else ():
             _warn_once(note)
-        if results[-1].unreadable and hosts.is_first():
+        if results[-1].unreadable:
             _log.info("%s: records left out: %s", one.name, _counted(results[-1].unreadable))
     return results + group_results(datasets, results)
 
@@ -81,20 +75,15 @@ def evaluate_datasets(
 def evaluate_dataset(
     coca: Any, dataset: EvaluationDataset, gallery: int, classifiers: TextClassifiers
 ) -> DatasetResult:
-    """The results of every task of the dataset that the model can do.
-
-    Raises:
-      CocaError: no image can be read, or the model can do no task.
-    """
+    """The results of every task that the model can do; CocaError if there is none, or no image can be read."""
     tasks, notes = _possible_tasks(coca, dataset.config)
     needs = functools.reduce(Needs.__or__, (task.needs(dataset) for task in tasks), Needs())
     if needs == Needs():
         raise CocaError(f"{dataset.name}: {notes[0] if notes else 'no example has a class'}")
     predictions = predict(coca, dataset, needs, classifiers)
     results = [task.compute(dataset, predictions) for task in tasks]
-    metrics: dict[str, float] = {"images": len(predictions.rows)}
-    if predictions.unreadable:
-        metrics["unreadable"] = sum(predictions.unreadable.values())
+    lost = sum(predictions.unreadable.values())
+    metrics: dict[str, float] = {"images": len(predictions.rows)} | ({"unreadable": lost} if lost else {})
     baselines: dict[str, float] = {}
     for result in results:
         metrics |= result.metrics
@@ -135,10 +124,9 @@ def _counted(unreadable: Mapping[str, int]) -> str:
     return "; ".join(f"{count:,} {cause}" for cause, count in unreadable.items())
 
 
-def _opened(one: EvaluationDataset | PendingDataset, place: str) -> EvaluationDataset:
+def _opened(one: AnyDataset, place: str) -> EvaluationDataset:
     dataset = _open_on_all(one) if isinstance(one, PendingDataset) else one
-    if hosts.is_first():
-        _log.info("evaluating %s (%s): %s images", one.name, place, f"{len(dataset.images):,}")
+    _log.info("evaluating %s (%s): %s images", one.name, place, f"{len(dataset.images):,}")
     return dataset
 
 
@@ -171,14 +159,8 @@ def _possible_tasks(coca: Any, config: EvaluationDatasetConfig) -> tuple[list[Ta
     return tasks, notes
 
 
-def _possible(
-    coca: Any, datasets: Sequence[EvaluationDataset | PendingDataset]
-) -> list[EvaluationDataset | PendingDataset]:
-    """The datasets without those of whose tasks the model can do none; decided before the first one's hours.
-
-    Raises:
-      CocaError: none remains.
-    """
+def _possible(coca: Any, datasets: Sequence[AnyDataset]) -> list[AnyDataset]:
+    """The datasets with a task that the model can do, decided before the first one's hours; CocaError if none remains."""
     possible, reasons = [], []
     for one in datasets:
         tasks, notes = _possible_tasks(coca, one.config)
@@ -193,7 +175,7 @@ def _possible(
     return possible
 
 
-def _warn_of_missing_java(datasets: Sequence[EvaluationDataset | PendingDataset]) -> None:
+def _warn_of_missing_java(datasets: Sequence[AnyDataset]) -> None:
     """Warns of caption scores that this machine cannot compute, before hours of captions are generated."""
     wanted = {name for one in datasets if "captioning" in one.config.tasks for name in one.config.captioning.scores}
     for name in scores.JAVA if hosts.is_first() else ():

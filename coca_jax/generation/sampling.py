@@ -11,11 +11,7 @@ from coca_jax.generation.options import GenerationOptions
 
 
 def penalize_repetition(logits_BKV: jax.Array, tokens_BKT: jax.Array, penalty: float) -> jax.Array:
-    """Logits with those of earlier tokens penalised; see `GenerationOptions.repetition_penalty`.
-
-    Args:
-      tokens_BKT: the generated tokens, and pads after them, whose logit may change too.
-    """
+    """Logits with those of the generated tokens penalised; the pads after them may change too."""
     if penalty == 1:
         return logits_BKV
     earlier_BKT = jnp.take_along_axis(logits_BKV, tokens_BKT, axis=-1)

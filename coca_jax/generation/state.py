@@ -14,19 +14,12 @@ from coca_jax.models.cache import DecoderCache
 
 @struct.dataclass
 class Beams:
-    """The state of a beam search.
+    """The state of a beam search."""
 
-    Attributes:
-      live_BK: log probability of each stream's generated tokens; -inf for a stream that does not exist yet.
-      best_B: the highest score of an ended hypothesis; -inf before the first has ended.
-      best_tokens_BT: the tokens of that hypothesis.
-      ended_B: number of ended hypotheses.
-    """
-
-    live_BK: jax.Array
-    best_B: jax.Array
-    best_tokens_BT: jax.Array
-    ended_B: jax.Array
+    live_BK: jax.Array  # log probability of each stream's generated tokens; -inf for a stream that does not exist yet
+    best_B: jax.Array  # the highest score of an ended hypothesis; -inf before the first has ended
+    best_tokens_BT: jax.Array  # of that hypothesis
+    ended_B: jax.Array  # number of ended hypotheses
 
 
 @struct.dataclass

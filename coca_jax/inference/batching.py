@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,8 +69,6 @@ class Batcher:
         with jax.set_mesh(self._mesh):
             placed = sharding.batch_sharding(self._mesh)
             local = rows[hosts.local_rows(placed, len(rows))]
-            parts = [array[local] for array in arrays]
-            spread = [
-                jax.make_array_from_process_local_data(placed, part, (len(rows), *part.shape[1:])) for part in parts
-            ]
+            place = functools.partial(jax.make_array_from_process_local_data, placed)
+            spread = [place(array[local], (len(rows), *array.shape[1:])) for array in arrays]
             return multihost_utils.process_allgather(function(self._params, *spread), tiled=True)

@@ -1,8 +1,7 @@
 """Ranks among scored candidates, where ties never flatter the model.
 
-A right answer's rank is the number of wrong candidates that score at least as high as it does. Ties thus count
-against the model: embeddings that are all equal reach 0 %, not 100 %, whatever the order of the candidates; and a
-score that is not a number never counts as a hit.
+A right answer's rank is the number of wrong candidates that score at least as high as it does: embeddings that are all
+equal reach 0 %, not 100 %, whatever the order of the candidates. A score that is not a number never counts as a hit.
 """
 
 from collections.abc import Iterator
@@ -38,11 +37,7 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def hit_rate(query_ranks: np.ndarray, k: int) -> float:
-    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries.
-
-    >>> hit_rate(np.array([0, 4, 5, 0]), 5)
-    0.75
-    """
+    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries."""
     return float(np.mean(query_ranks < k)) if len(query_ranks) else float("nan")
 
 
@@ -50,9 +45,6 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
 
     It is the mean over queries of 1 - C(N - r, k) / C(N, k), for r right ones among N candidates; NaN without queries.
-
-    >>> chance_hit_rate(np.array([1, 3]), 4, 1)
-    0.5
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))
@@ -83,11 +75,6 @@ def label_ranks(
     queries: np.ndarray, candidates: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks by dot product, where a candidate is right for a query iff they share a label.
-
-    >>> axes = np.eye(3, dtype=np.float32)
-    >>> query_ranks, counts = label_ranks(axes, axes[[0, 2, 2]], np.array([[0], [1], [2]]), np.array([[0], [1], [2]]))
-    >>> query_ranks.tolist(), counts.tolist()
-    ([0, 2, 1], [1, 1, 1])
 
     Args:
       queries, candidates: float32 [Q, E] and [N, E].

@@ -17,17 +17,11 @@ _SHARE = re.compile(r"(zero_shot_|likelihood_|caption_(equivalent|exact|parsed)|
 
 @dataclasses.dataclass(frozen=True)
 class ImageTexts:
-    """A text that the model gave each of the M images, and whether it is right; shown below the images in the report.
+    """A text that the model gave each of the M images, and whether it is right; shown below the images in the report."""
 
-    Attributes:
-      label: "generated", "retrieved".
-      texts: M of them.
-      right: bool [M]; None: unknown.
-    """
-
-    label: str
+    label: str  # "generated", "retrieved"
     texts: Sequence[str]
-    right: np.ndarray | None
+    right: np.ndarray | None  # bool [M]; None: unknown
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -100,11 +94,7 @@ def caption_counts(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray)
 
 
 def metric_text(key: str, value: float) -> str:
-    """A metric's value for people: shares in percent.
-
-    >>> metric_text("coco/image_to_text_r1", 0.5), metric_text("coco/images", 5000)
-    ('50.00 %', '5,000')
-    """
+    """A metric's value for people: shares in percent."""
     metric = key.rpartition("/")[2]
     if not math.isfinite(value):
         return "n/a"

@@ -1,4 +1,4 @@
-"""Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): the class whose texts are most similar to the image."""
+"""Zero-shot classification: by embeddings, as in CLIP (arXiv 2103.00020, §3.1.4), and by the likelihood of captions."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -21,7 +21,7 @@ _ENDS = 25  # classes at either end of a long list
 
 
 class ZeroShotClassification:
-    """The task, by the contrastive embeddings."""
+    """The task, by the contrastive embeddings: the class whose texts are most similar to the image."""
 
     branch: ClassVar[str] = "contrastive"
 
@@ -31,6 +31,24 @@ class ZeroShotClassification:
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         answers = [most_similar(task, predictions) for task in dataset.classifications]
         return classification_result(dataset, predictions, answers, "zero_shot", "zero-shot")
+
+
+class LikelihoodClassification:
+    """The task, by the likelihood of captions: the class whose caption is most probable, given the image."""
+
+    branch: ClassVar[str] = "captioning"
+
+    def needs(self, dataset: EvaluationDataset) -> Needs:
+        return Needs(likelihoods=tuple(dataset.classifications))
+
+    def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
+        answers = []
+        for task in dataset.classifications:
+            candidates, (_, targets) = task.candidate_classes, predictions.part(task)
+            first = classes.first_equal((task.labels[number],) for number in candidates)
+            scores = predictions.log_likelihoods[task.name]
+            answers.append(classes.predict_classes(scores, targets, candidates, first))
+        return classification_result(dataset, predictions, answers, "likelihood", "by caption likelihood")
 
 
 def most_similar(task: Classification, predictions: Predictions) -> ClassPredictions:

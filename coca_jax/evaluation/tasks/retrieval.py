@@ -122,10 +122,8 @@ def retrieval_metrics(
     """
     metrics, baselines = {}, {}
     images, texts = (embeddings, labels), (text_embeddings, text_labels[:, None])
-    for way, (queries, own), (candidates, other) in (
-        (f"{kind}_to_text", images, texts),
-        (f"text_to_{kind}", texts, images),
-    ):
+    ways = ((f"{kind}_to_text", images, texts), (f"text_to_{kind}", texts, images))
+    for way, (queries, own), (candidates, other) in ways:
         ranks, right_counts = ranking.label_ranks(queries, candidates, own, other)
         for k in RECALL_AT:
             metrics[f"{way}_r{k}"] = ranking.hit_rate(ranks, k)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.metrics.captions import java_metrics
-from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, bleu, bleu_counts
+from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, Words, bleu, bleu_counts
 from coca_jax.evaluation.metrics.captions.cider import cider, document_frequencies
 from coca_jax.evaluation.metrics.captions.ptb_tokenizer import tokenize
 from coca_jax.evaluation.metrics.captions.rouge import rouge_l
@@ -58,27 +58,26 @@ def score(
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    counts = [
-        bleu_counts(candidate.split(), [reference.split() for reference in own])
-        for candidate, own in zip(candidates, references, strict=True)
-    ]
+    counts = [bleu_counts(*pair) for pair in _words(candidates, references)]
     return dict(zip(BLEU_NAMES, bleu(counts), strict=True))
 
 
 def _rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     # COCO splits at single spaces here, which leaves numbers such as "1\u00a01/2" whole and takes "" for a word.
-    each = [
-        rouge_l(candidate.split(" "), [reference.split(" ") for reference in own])
-        for candidate, own in zip(candidates, references, strict=True)
-    ]
-    return statistics.fmean(each)
+    return statistics.fmean([rouge_l(*pair) for pair in _words(candidates, references, " ")])
 
 
 def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    words = [[caption.split() for caption in own] for own in references]
-    frequencies = document_frequencies(words)
-    each = [cider(candidate.split(), own, frequencies) for candidate, own in zip(candidates, words, strict=True)]
-    return statistics.fmean(each)
+    pairs = _words(candidates, references)
+    frequencies = document_frequencies(own for _, own in pairs)
+    return statistics.fmean([cider(*pair, frequencies) for pair in pairs])
+
+
+def _words(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], separator: str | None = None
+) -> list[tuple[Words, list[Words]]]:
+    pairs = zip(candidates, references, strict=True)
+    return [(candidate.split(separator), [text.split(separator) for text in own]) for candidate, own in pairs]
 
 
 METRICS: Mapping[str, _Scorer] = {
