@@ -9,11 +9,11 @@ from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset, PendingDataset
-from coca_jax.evaluation.gallery import galleries
 from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.metrics.captions import java_metrics, scores
 from coca_jax.evaluation.open_dataset import check_same_datasets, run_datasets
 from coca_jax.evaluation.predict import Needs, TextClassifiers, predict
+from coca_jax.evaluation.report import galleries
 from coca_jax.evaluation.tasks import TASKS
 from coca_jax.evaluation.tasks.base import DatasetResult, Task
 from coca_jax.pages.blocks import Text, Tiles
