@@ -34,19 +34,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class StoredIndex:
-    """The contents of an index's folder.
+    """The contents of an index's folder."""
 
-    Attributes:
-      digest, step: of the model that made the embeddings.
-      folder: that the entries' names are relative to, "" if they are not files of a folder.
-      entries, embeddings: N images, and float [N, E], memory-mapped.
-    """
-
-    digest: str
-    step: int
-    folder: str
+    digest: str  # of the model that made the embeddings
+    step: int  # of that model
+    folder: str  # that the entries' names are relative to, "" if they are not files of a folder
     entries: list[Entry]
-    embeddings: np.ndarray
+    embeddings: np.ndarray  # float [N, E], memory-mapped
 
 
 class Rows:

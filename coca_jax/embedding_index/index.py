@@ -55,13 +55,6 @@ class Index:
         self.model, self._parts = model, list(parts)
 
     @classmethod
-    def of(cls, model: Model, images: Iterable[Any], names: Iterable[str] | None = None) -> "Index":
-        """An index of images; arguments and errors as `add`."""
-        index = cls(model, [], [])
-        index.add(images, names)
-        return index
-
-    @classmethod
     def load(cls, model: Model, place: str | os.PathLike) -> "Index":
         """The index in a folder, its embeddings memory-mapped.
 

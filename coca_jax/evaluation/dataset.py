@@ -37,27 +37,17 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Classification:
-    """A zero-shot classification of some of the dataset's images.
+    """A zero-shot classification of some of the dataset's images."""
 
-    Attributes:
-      name: "digit", "color": the metric is `<dataset>/zero_shot_<name>`.
-      labels: the class names, put into the templates.
-      templates: prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble).
-      indices: which images of the dataset take part, [M].
-      targets: the right class of each of them, [M]; or the right ones, [M, K], filled up with -1.
-      synonyms: for each class several names, of which `labels` shows the first; empty if each has but one.
-      candidates: the classes that can be answered, ascending; None: all.
-      members: for each class the names of the several things that it comprises, whose probabilities are added up;
-        empty: each class is one thing, by its label or its synonyms.
-    """
-
-    name: str
-    labels: Sequence[str]
-    templates: Sequence[str]
-    indices: np.ndarray
-    targets: np.ndarray
-    synonyms: Sequence[Sequence[str]] = ()
-    candidates: np.ndarray | None = None
+    name: str  # "digit", "color": the metric is `<dataset>/zero_shot_<name>`
+    labels: Sequence[str]  # the class names, put into the templates
+    templates: Sequence[str]  # prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble)
+    indices: np.ndarray  # which images of the dataset take part, [M]
+    targets: np.ndarray  # the right class of each of them, [M]; or the right ones, [M, K], filled up with -1
+    synonyms: Sequence[Sequence[str]] = ()  # of each class, `labels` shows the first; empty if each has but one name
+    candidates: np.ndarray | None = None  # the classes that can be answered, ascending; None: all
+    # For each class the names of the several things that it comprises, whose probabilities are added up; empty: each
+    # class is one thing, by its label or its synonyms.
     members: Sequence[Sequence[str]] = ()
 
     @property
@@ -81,30 +71,17 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class EvaluationDataset:
-    """Held-out examples with ground truth.
+    """Held-out examples with ground truth."""
 
-    Attributes:
-      name: the prefix of the metrics' keys.
-      config: the tasks, and how each is measured.
-      images: [M, …] at the model's resolution, without augmentation; or what reads them.
-      captions: for each image its true captions; the first is shown beside the image. Empty strings: there are none.
-      grammar: parses a caption to its meaning, None for a text outside of the dataset's language; None: free text.
-      classifications: zero-shot classifications of these images.
-      queries: a few texts whose top retrieved images the report shows.
-      image_ids: the images' numbers on COCO's and NoCaps' servers; empty: they have none.
-      unreadable: records that were left out before, counted by cause; those that fail while they are read are counted
-        on top.
-    """
-
-    name: str
+    name: str  # the prefix of the metrics' keys
     config: EvaluationDatasetConfig
-    images: Images
-    captions: Sequence[Sequence[str]]
-    grammar: Callable[[str], Hashable | None] | None = None
+    images: Images  # [M, …] at the model's resolution, without augmentation
+    captions: Sequence[Sequence[str]]  # of each image, the first is shown beside it; empty strings: there are none
+    grammar: Callable[[str], Hashable | None] | None = None  # a caption's meaning, None if it has none; None: free text
     classifications: Sequence[Classification] = ()
-    queries: Sequence[str] = ()
-    image_ids: Sequence[int] = ()
-    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    queries: Sequence[str] = ()  # texts whose top retrieved images the report shows
+    image_ids: Sequence[int] = ()  # the images' numbers on COCO's and NoCaps' servers; empty: they have none
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records left out before, by cause
 
     def meaning(self, text: str) -> Hashable:
         """A key that two texts share iff they are equivalent: the same parse, or free texts but for case and spaces."""

@@ -78,16 +78,12 @@ def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "d
     Raises:
       CocaError: the place of a dataset's records or a file of its classes is missing.
     """
-    class_files_read: set[tuple[str, ...]] = set()
     pending = []
     for name, one in config.datasets.items():
         if one.dataset.format != "digit_scenes":
             with _named_errors(name, one, where):
                 check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
-            files = (one.dataset.class_names, one.classification.class_ids, *one.dataset.prompts)
-            if files not in class_files_read:  # of 75 datasets with the same files, once
-                labels.check_class_files(one)
-            class_files_read.add(files)
+            labels.check_class_files(one)
         pending.append(PendingDataset(name, one, functools.partial(_open, name, one, model, where=where)))
     return pending
 
@@ -101,9 +97,8 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
         for task in dataset.classifications:
             digest.update(json.dumps([task.name, list(task.labels)]).encode())
             digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
-    hosts.check_same(
-        digest.hexdigest(), "the hosts see different held-out records: give all of them the same evaluation files"
-    )
+    problem = "the hosts see different held-out records: give all of them the same evaluation files"
+    hosts.check_same(digest.hexdigest(), problem)
 
 
 def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConfig:

@@ -47,24 +47,16 @@ class Needs:
 class Predictions:
     """The model's predictions on the M images that could be read; a part that was not needed is empty.
 
-    Attributes:
-      rows: int64 [M], which of the dataset's images those are.
-      unreadable: the dataset's other records, counted by cause.
-      image_embeddings: float32 [M, E], L2-normalised.
-      text_embeddings: float32 [E] for each text, L2-normalised.
-      classifiers: float32 [N, E] for each classification, L2-normalised: its `prompted_names`.
-      temperature: that similarities are divided by in training; 1 without embeddings.
-      captions: M generated captions.
-      log_likelihoods: float32 [m, C] for each classification: of the captions of its C candidate classes, for those of
-        its images that could be read.
+    Embeddings are float32 and L2-normalised: [M, E] of the images, [E] of each text, and for each classification [N, E] of
+    its `prompted_names`. Log likelihoods, [m, C], are those of the captions of its C candidate classes.
     """
 
-    rows: np.ndarray
-    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rows: np.ndarray  # int64 [M], which of the dataset's images those are
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # the other records, counted by cause
     image_embeddings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
     text_embeddings: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     classifiers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    temperature: float = 1.0
+    temperature: float = 1.0  # that similarities are divided by in training
     captions: Sequence[str] = ()
     log_likelihoods: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 

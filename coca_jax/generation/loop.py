@@ -75,7 +75,7 @@ def generate(
 
     # The prompt is read with image tokens, later tokens with their cached keys and values: two traces, one loop.
     state = _start(model, prompts_BP, lengths_B, options, special)
-    state, logits_BKV = _read_prompt(model, decoder, state, prompts_BP, lengths_B, pad_id, tokens_BQD)
+    state, logits_BKV = _read_prompt(model, decoder, state, prompts_BP, pad_id, tokens_BQD)
     state = _choose(state, logits_BKV, options, special, keys_B)
     state = jax.lax.while_loop(lambda state: ~jnp.all(state.done_B), step, state)
     tokens_BT = state.tokens_BKT[:, 0] if state.beams is None else state.beams.best_tokens_BT
@@ -103,22 +103,18 @@ def _start(
 
 
 def _read_prompt(
-    model: Coca,
-    decoder: Any,
-    state: State,
-    prompts_BP: jax.Array,
-    lengths_B: jax.Array,
-    pad_id: int,
-    tokens_BQD: jax.Array,
+    model: Coca, decoder: Any, state: State, prompts_BP: jax.Array, pad_id: int, tokens_BQD: jax.Array
 ) -> tuple[State, jax.Array]:
     """The state with image and prompt in its cache, and the first token's logits [B, K, V], equal for all streams."""
     batch, prompt_slots = prompts_BP.shape
     streams, slots = state.visible_BKS.shape[1:]
-    mask_BPP = causal_mask(prompts_BP != pad_id)[:, 0]
+    visible_BP = prompts_BP != pad_id
+    mask_BPP = causal_mask(visible_BP)[:, 0]
     mask_BPS = jnp.pad(mask_BPP, ((0, 0), (0, 0), (0, slots - prompt_slots)))
     positions_BP = jnp.broadcast_to(jnp.arange(prompt_slots), prompts_BP.shape)
     output = model.apply(decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend")
-    last_B1D = jnp.take_along_axis(output.hidden_BLD, (lengths_B - 1)[:, None, None], axis=1)
+    last_B = jnp.sum(visible_BP, axis=1) - 1
+    last_B1D = jnp.take_along_axis(output.hidden_BLD, last_B[:, None, None], axis=1)
     logits_B1V = model.apply(decoder, last_B1D, method="next_logits")
     logits_BKV = jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
     return dataclasses.replace(state, cache=output.cache), logits_BKV

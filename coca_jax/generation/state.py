@@ -26,22 +26,15 @@ class Beams:
 class State:
     """The state of generation.
 
-    Attributes:
-      count: number of tokens that each stream has generated, int32 scalar.
-      limit_B: the maximum of that number.
-      tokens_BKT: those tokens, then pads; pads after EOS.
-      done_B: whether the image's text is complete.
-      visible_BKS: the slots that hold a stream's past. Beams share slots: one that continues another's past sees that
-        one's slots, and no cache is ever moved.
-      cache: keys and values; slots 0 to P - 1 hold the prompt, each later token of all K streams takes K slots.
-      beams: of a beam search; None otherwise.
+    Slots 0 to P - 1 of the cache hold the prompt, each later token of all K streams takes K slots. Beams share slots: one
+    that continues another's past sees that one's slots, and no cache is ever moved.
     """
 
-    count: jax.Array
-    limit_B: jax.Array
-    tokens_BKT: jax.Array
-    done_B: jax.Array
-    visible_BKS: jax.Array
+    count: jax.Array  # number of tokens that each stream has generated, int32 scalar
+    limit_B: jax.Array  # the maximum of that number
+    tokens_BKT: jax.Array  # those tokens, then pads; pads after EOS
+    done_B: jax.Array  # whether the image's text is complete
+    visible_BKS: jax.Array  # the slots that hold a stream's past
     cache: DecoderCache | None
     beams: Beams | None = None
 

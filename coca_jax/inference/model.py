@@ -74,12 +74,8 @@ class Coca:
         self._params = params
         self._model = objectives.build(config).model
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
+        self.batch_size = self._batcher.size
         self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
-
-    @property
-    def batch_size(self) -> int:
-        """The number of images or texts in a batch."""
-        return self._batcher.size
 
     @property
     def parameter_count(self) -> int:
@@ -119,7 +115,9 @@ class Coca:
 
     def index(self, images: Iterable[Any], names: Iterable[str] | None = None) -> Index:
         """An index of images to search and to save; an iterable is processed in parts. See `Index.add`."""
-        return Index.of(self, images, names)
+        index = Index(self, [], [])
+        index.add(images, names)
+        return index
 
     def load_index(self, folder: str | os.PathLike) -> Index:
         """The index that was saved in a folder; errors as `Index.load`."""

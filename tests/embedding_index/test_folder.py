@@ -9,7 +9,7 @@ from PIL import Image
 from coca_jax.embedding_index import folder
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
-from tests.embedding_index.fakes import FakeModel, random_images
+from tests.embedding_index.fakes import FakeModel, index_of, random_images
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_only_what_is_new_or_has_changed_is_embedded(photos, update, caplog):
     assert counts == (3, 5, 2) and model.embedded == 10 and "left out" not in caplog.text
     # The same as an index made at once, but for the order.
     names = [entry.name for entry in changed.entries]
-    anew = Index.of(model, [photos / name for name in names], names)
+    anew = index_of(model, [photos / name for name in names], names)
     assert changed.search(["a", "bb"], 9) == anew.search(["a", "bb"], 9)
     assert changed.search(["a"], 9) == Index.load(model, photos / folder.PLACE).search(["a"], 9)
 

@@ -284,7 +284,7 @@ def test_no_record_is_read_and_no_store_opened_before_a_dataset_s_turn(prepared,
     monkeypatch.setattr(tfds_records.TfdsRecords, "__init__", opened)
     monkeypatch.setattr(class_files, "class_names", lambda spec: named.append(spec) or read(spec))
     datasets = named_datasets(EvaluationConfig(datasets={"a": config, "b": config}), model(16))
-    assert [(one.name, one.config) for one in datasets] == [("a", config), ("b", config)] and len(named) == 1
+    assert [(one.name, one.config) for one in datasets] == [("a", config), ("b", config)] and len(named) == 2
     with pytest.raises(CocaError, match="a: opened label"):
         datasets[0].open()
 

@@ -10,17 +10,12 @@ from coca_jax.evaluation.metrics import ranking
 
 
 class ClassPredictions(NamedTuple):
-    """A classifier's answers on M images.
+    """A classifier's answers on M images."""
 
-    Attributes:
-      predicted: int64 [M], the class with the highest score; of equal ones the first.
-      margins: float32 [M], by how much that score exceeds the right class's.
-      ranks: int64 [M], how many other classes score at least as high as the right one (see `ranking`). Classes after
-        it with the same texts are the same question, and do not count.
-    """
-
-    predicted: np.ndarray
-    margins: np.ndarray
+    predicted: np.ndarray  # int64 [M], the class with the highest score; of equal ones the first
+    margins: np.ndarray  # float32 [M], by how much that score exceeds the right class's
+    # int64 [M], how many other classes score at least as high as the right one (see `ranking`). Classes after it with the
+    # same texts are the same question, and do not count.
     ranks: np.ndarray
 
 

@@ -19,17 +19,11 @@ _similarities = jax.jit(similarities)
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank of each query's best right candidate, 0 the best.
-
-    >>> ranks(np.array([[0.9, 0.5, 0.1], [0.5, 0.5, 0.1]]), np.array([[True, False, False]] * 2)).tolist()
-    [0, 1]
+    """The rank of each query's best right candidate, int64 [Q]: 0 the best, N where no candidate is right.
 
     Args:
       scores: [Q, N] of each query and candidate, higher is better.
       right: bool [Q, N], which candidates answer the query; several may, and only wrong ones can stand above.
-
-    Returns:
-      int64 [Q]; N where no candidate is right.
     """
     best = np.max(scores, axis=1, keepdims=True, where=right, initial=-np.inf)  # a NaN among them stays NaN
     above = np.sum(~right & ~(scores < best), axis=1)  # not (a < b) rather than a >= b: NaN counts as above

@@ -28,44 +28,31 @@ class ImageTexts:
 class TaskResult:
     """The result of a task on a dataset.
 
-    Attributes:
-      metrics: by keys such as `image_to_text_r1`; shares as fractions.
-      baselines: for some of the same keys, the value that a model reaches without a look at the image.
-      tiles, blocks: the headline metrics and the further content of the report's section.
-      notes: sentences on requests that could not be met.
-      image_texts: None: the task gives none.
-      server_captions: a caption by image number, for COCO's and NoCaps' servers.
+    Metrics have keys such as `image_to_text_r1`, and are fractions where they are shares. Baselines are, for some of the
+    same keys, the value that a model reaches without a look at the image.
     """
 
     metrics: Mapping[str, float]
     baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    tiles: Sequence[Tile] = ()
-    blocks: Sequence[Block] = ()
-    notes: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()  # the headline metrics of the report's section
+    blocks: Sequence[Block] = ()  # its further content
+    notes: Sequence[str] = ()  # sentences on requests that could not be met
     image_texts: ImageTexts | None = None
-    server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image number, for COCO's servers
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DatasetResult:
-    """The results of all tasks on a dataset, or the means of a group of datasets; see also `TaskResult`.
-
-    Attributes:
-      name: of the dataset or group, the prefix of the keys below.
-      metrics, baselines: of all tasks, by keys such as `<name>/image_to_text_r1`; and the numbers of images.
-      unreadable: records that could not be used, counted by cause.
-      failed: why there is nothing of all this; empty otherwise.
-      is_group: whether these are the means of a group.
-    """
+    """The results of all tasks on a dataset, or the means of a group of datasets; keys begin with the name and a /."""
 
     name: str
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
     blocks: Sequence[Block] = ()
     notes: Sequence[str] = ()
-    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records that were left out, by cause
     server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    failed: str = ""
+    failed: str = ""  # why there is nothing of all this
     is_group: bool = False
 
 

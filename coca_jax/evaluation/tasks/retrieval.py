@@ -26,18 +26,11 @@ _SEARCH_RESULTS = 8
 
 @dataclasses.dataclass(frozen=True)
 class CaptionPool:
-    """The texts that images are retrieved from and by, and the labels that decide which are right.
-
-    Attributes:
-      texts: the T captions.
-      text_labels: int64 [T], at least 0.
-      image_labels: int64 [M, K], filled up with NO_LABEL; an image and a text are right for each other iff the text's
-        label is among the image's.
-    """
+    """The T texts that images are retrieved from and by; right are those whose label is among the image's."""
 
     texts: list[str]
-    text_labels: np.ndarray
-    image_labels: np.ndarray
+    text_labels: np.ndarray  # int64 [T], at least 0
+    image_labels: np.ndarray  # int64 [M, K], filled up with NO_LABEL
 
     @classmethod
     def by_meaning(cls, dataset: EvaluationDataset, captions: Sequence[Sequence[str]]) -> "CaptionPool":

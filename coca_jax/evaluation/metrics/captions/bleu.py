@@ -21,18 +21,12 @@ def ngram_counts(words: Words) -> list[Counter[NGram]]:
 
 
 class BleuCounts(NamedTuple):
-    """The counts of a caption that BLEU is a function of.
+    """The counts of a caption that BLEU is a function of."""
 
-    Attributes:
-      length, reference_length: words in the candidate, and in the reference closest in length.
-      candidates: the candidate's n-grams, for each order.
-      matches: those of them that a reference has, each as often as the reference that has it most often.
-    """
-
-    length: int
-    reference_length: int
-    candidates: tuple[int, ...]
-    matches: tuple[int, ...]
+    length: int  # words
+    reference_length: int  # of the reference closest in length
+    candidates: tuple[int, ...]  # n-grams, for each order
+    matches: tuple[int, ...]  # those that a reference has, each as often as the reference that has it most often
 
 
 def bleu_counts(candidate: Words, references: Sequence[Words]) -> BleuCounts:
