@@ -60,7 +60,7 @@ class Rows:
 
 def exists(place: str | os.PathLike) -> bool:
     """Whether a folder holds an index."""
-    return (Path(place) / _INFO).is_file()
+    return (_local(place) / _INFO).is_file()
 
 
 def check_writable(place: str | os.PathLike) -> None:

@@ -71,9 +71,9 @@ def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.P
     changes = (len(index), len(index) - len(rows), len(rows), before - len(rows))
     _log.info("%s images in the index: %s new, %s as before, %s gone or changed", *(f"{n:,}" for n in changes))
     if unreadable:
-        shown = [*unreadable[:_NAMED], *(["…"] if len(unreadable) > _NAMED else [])]
-        plural = "" if len(unreadable) == 1 else "s"
-        _log.warning("left out %s file%s: %s", f"{len(unreadable):,}", plural, "; ".join(shown))
+        more = "; …" if len(unreadable) > _NAMED else ""
+        count = f"{len(unreadable):,} of {len(images):,}"
+        _log.warning("left out %s images: %s%s", count, "; ".join(unreadable[:_NAMED]), more)
     return index
 
 

@@ -18,21 +18,20 @@ _KEPT_BYTES = 256 * 1024 * 1024  # of the images of a dataset that is evaluated 
 
 
 class Images(Protocol):
-    """Images in an order, indexed as an array is, and read when they are asked for; an array is one."""
+    """An array [M, H, W, 3], [M, frames, H, W, 3] of clips, or [M, tokens, width]; or what reads its rows when indexed.
+
+    An unreadable image is zeros, and from then on its row is in `unreadable`, if there.
+    """
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """[M, H, W, 3]; [M, frames, H, W, 3] for clips; [M, tokens, width] for precomputed tokens."""
-        ...
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
     def dtype(self) -> np.dtype: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The images, [n, …]; an unreadable one is zeros, and from then on its row is in `unreadable`, if there."""
-        ...
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -13,30 +13,23 @@ class GenerationOptions:
 
     Options are constants of the compiled program: a change of one compiles anew.
 
-    Attributes:
-      min_tokens: number of generated tokens before EOS may come.
-      max_tokens: maximum number of generated tokens with EOS; 0: as many as there are positions after the prompt.
-      repetition_penalty: logits of tokens that were generated before (not those of the prompt) are divided by it if
-        positive, multiplied by it if negative (CTRL, arXiv 1909.05858, §4.1, as in transformers); 1: off.
-      temperature: of sampling from softmax(logits / temperature); 0: no sampling.
-      top_k: samples from this many of the most likely tokens; 0: from all.
-      top_p: samples from the fewest most likely tokens whose probabilities, after temperature and top_k, sum to
-        top_p or more (nucleus sampling, arXiv 1904.09751); 1: from all.
-      beams: number of hypotheses an image in beam search; 0: no search. One beam is equal to greedy decoding.
-      length_penalty: exponent of `beams.length_divisor`: 0 prefers short captions, 1 nearly the mean log probability.
-
     Raises:
       CocaError: a value is impossible, or options contradict each other.
     """
 
-    min_tokens: int = 0
-    max_tokens: int = 0
+    min_tokens: int = 0  # generated before EOS may come
+    max_tokens: int = 0  # generated with EOS; 0: as many as there are positions after the prompt
+    # Logits of tokens that were generated before (not those of the prompt) are divided by it if positive, multiplied by it
+    # if negative (CTRL, arXiv 1909.05858, §4.1, as in transformers); 1: off.
     repetition_penalty: float = 1.0
-    temperature: float = 0.0
-    top_k: int = 0
+    temperature: float = 0.0  # of sampling from softmax(logits / temperature); 0: no sampling
+    top_k: int = 0  # samples from this many of the most likely tokens; 0: from all
+    # Samples from the fewest most likely tokens whose probabilities, after temperature and top_k, sum to top_p or more
+    # (nucleus sampling, arXiv 1904.09751); 1: from all.
     top_p: float = 1.0
-    beams: int = 0
-    length_penalty: float = 0.6  # Vaswani et al., §6.1
+    beams: int = 0  # hypotheses an image in beam search; 0: no search. One beam is equal to greedy decoding
+    # Exponent of `beams.length_divisor`: 0 prefers short captions, 1 nearly the mean log probability (Vaswani et al., §6.1).
+    length_penalty: float = 0.6
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -46,7 +46,7 @@ def test_only_what_is_new_or_has_changed_is_embedded(photos, update, caplog):
     assert counts == (7, 0, 0) and model.embedded == 7
     names = [entry.name for entry in first.entries]
     assert names == ["0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "more/3.png"]
-    assert "left out 1 file: " in caplog.text and "broken.jpg cannot be read as an image" in caplog.text
+    assert "left out 1 of 8 images: " in caplog.text and "broken.jpg cannot be read as an image" in caplog.text
     assert update(model, photos)[1] == (0, 7, 0) and model.embedded == 7
     (photos / "1.png").unlink()
     os.utime(photos / "2.png", ns=(0, 1))

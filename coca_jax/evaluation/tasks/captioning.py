@@ -16,10 +16,6 @@ from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, caption_count
 from coca_jax.pages.blocks import Block, Heading, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
-_TITLES = {"rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": "SPICE"} | {
-    name: name.upper().replace("_", "-") for name in scores.BLEU_NAMES
-}
-
 
 class Captioning:
     """The task."""
@@ -78,24 +74,20 @@ def reference_scores(
     """The scores `caption_bleu_4`, `caption_cider`, … of these `names`, and a sentence for each that fails here."""
     java, notes = [name for name in names if name in scores.JAVA], []
     values = scores.score(generated, captions, [name for name in names if name not in java])
+
+    def of_java() -> bytes:
+        found, failures = {}, []
+        for name in java:
+            try:
+                found |= scores.score(generated, captions, [name])
+            except CocaError as error:  # a failure of Java must not cost the other scores
+                failures.append(str(error))
+        return json.dumps([found, failures]).encode()
+
     if java:  # on one host alone, for it takes long and much memory; hosts need not all have it
-        more, notes = json.loads(hosts.from_first(lambda: json.dumps(_java_scores(generated, captions, java)).encode()))
+        more, notes = json.loads(hosts.from_first(of_java))
         values |= more
     return {f"caption_{name}": value for name, value in values.items()}, notes
-
-
-def _java_scores(
-    generated: Sequence[str], captions: Sequence[Sequence[str]], names: Sequence[str]
-) -> tuple[dict[str, float], list[str]]:
-    """The scores, and a sentence for each that failed: a failure of Java must not cost the other scores."""
-    values: dict[str, float] = {}
-    notes = []
-    for name in names:
-        try:
-            values |= scores.score(generated, captions, [name])
-        except CocaError as error:
-            notes.append(str(error))
-    return values, notes
 
 
 def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[Block]:
@@ -103,7 +95,8 @@ def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[B
     shares = [f"{label}: {percent(metrics[key])}" for key, label in labels.items() if key in metrics]
     blocks: list[Block] = [Text(f"Generated captions {', '.join(shares)}.")]
     if by_reference:
-        head = [_TITLES[key.removeprefix("caption_")] for key in by_reference]
+        names = [key.removeprefix("caption_").replace("_", "-").upper() for key in by_reference]
+        head = ["CIDEr" if name == "CIDER" else name for name in names]
         row = ["Score", *(f"{100 * value:.1f}" for value in by_reference.values())]
         blocks.append(Heading("Generated captions against the references", "Times 100, as papers print them."))
         blocks.append(Table(("", *head), [row], "Caption scores"))

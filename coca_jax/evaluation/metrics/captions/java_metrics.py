@@ -58,12 +58,10 @@ def check_available(name: str) -> tuple[str, pathlib.Path]:
 
 
 def _check_spice(java: str, lib: pathlib.Path) -> None:
-    version = _java_version(java)
-    if version > _NEWEST_FOR_SPICE:
+    if (version := _java_version(java)) > _NEWEST_FOR_SPICE:
         needed = f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {java} is {version}"
         raise _unusable("spice", f"{needed}: install 11 and name its folder with JAVA_HOME")
-    missing = " and ".join(jar for jar in _PARSER if not (lib / jar).is_file())
-    if missing:
+    if missing := " and ".join(jar for jar in _PARSER if not (lib / jar).is_file()):
         source = f"{_PARSER_ARCHIVE} (400 MB)"
         raise _unusable("spice", f"SPICE needs Stanford's parser: put {missing} from {source} into {lib}")
 
