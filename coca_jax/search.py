@@ -28,7 +28,8 @@ _PAGE = command_line.define_path("page", "Writes the results as a page to look a
 def main(arguments: list[str]) -> None:
     checkpoint = command_line.required(_CHECKPOINT)
     queries: list[str | Path] = [*arguments[1:], *map(Path, _IMAGE.value)]
-    if not _IMAGES.value and not _INDEX.value:
+    images, place = _IMAGES.value, _INDEX.value or ""
+    if not images and not place:
         raise CocaError("--images is missing: name the folder of images, or with --index an index that is there")
     if not queries:
         raise CocaError("there is nothing to look for: write a sentence after the flags, or give an image as --image")
@@ -36,10 +37,10 @@ def main(arguments: list[str]) -> None:
     from coca_jax.embedding_index import folder, search_page
 
     coca = coca_jax.load(checkpoint)
-    if _IMAGES.value:
-        index = folder.update(coca, coca.config.model.image.size, _IMAGES.value, _INDEX.value)
+    if images:
+        index = folder.update(coca, coca.config.model.image.size, images, place)
     else:
-        index = coca.load_index(_INDEX.value)
+        index = coca.load_index(place)
     results = index.search(queries, _K.value)
     for query, hits in zip(queries, results, strict=True):
         print(query)

@@ -25,7 +25,7 @@ _SAVE_EVERY = 4_096  # new images at least; later a quarter of the index, so tha
 _log = logging.getLogger(__name__)
 
 
-def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.PathLike | None = None) -> Index:
+def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.PathLike = "") -> Index:
     """Brings the index of the images below a folder up to date, or makes it; logs the changes and unreadable files.
 
     Hidden files and folders are left out, symbolic links are followed (`storage.files.list_files`). A file is unchanged

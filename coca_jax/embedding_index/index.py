@@ -85,8 +85,8 @@ class Index:
         for batch in _batches(images):
             parts.append(self.model.embed_images(batch))
             for image in batch if isinstance(batch, list) else [None] * len(parts[-1]):
-                is_path = isinstance(image, (str, os.PathLike))
-                entries.append(Entry(os.fspath(image) if is_path else str(len(self) + len(entries))))
+                place = str(len(self) + len(entries))
+                entries.append(Entry(os.fspath(image) if isinstance(image, (str, os.PathLike)) else place))
             if given is not None and len(given) < len(entries):
                 raise CocaError(f"there are only {len(given)} names for more images: give one for each image")
         if given is not None and len(given) != len(entries):
@@ -148,8 +148,8 @@ class Index:
         Raises:
           CocaError: the folder cannot be written to.
         """
-        made_by = {"digest": self.model.digest, "step": self.model.step}
-        files.write(place, self._parts, self.entries, **made_by, folder=self.folder, dtype=dtype)
+        digest, step = self.model.digest, self.model.step
+        files.write(place, self._parts, self.entries, digest=digest, step=step, folder=self.folder, dtype=dtype)
 
     @property
     def dtype(self) -> str:

@@ -83,7 +83,7 @@ def evaluate_dataset(
     predictions = predict(coca, dataset, needs, classifiers)
     results = [task.compute(dataset, predictions) for task in tasks]
     lost = sum(predictions.unreadable.values())
-    metrics: dict[str, float] = {"images": len(predictions.rows)} | ({"unreadable": lost} if lost else {})
+    metrics: dict[str, float] = {"images": len(predictions.rows), **({"unreadable": lost} if lost else {})}
     baselines: dict[str, float] = {}
     for result in results:
         metrics |= result.metrics

@@ -30,7 +30,7 @@ def photos(tmp_path):
 def update(caplog):
     """Updates an index; returns it, and the numbers of new, kept and removed images that the log has."""
 
-    def updated(model, photos, place=None):
+    def updated(model, photos, place=""):
         caplog.clear()
         with caplog.at_level("INFO", "coca_jax"):
             index = folder.update(model, 8, photos, place)

@@ -76,7 +76,8 @@ def reference_scores(
     values = scores.score(generated, captions, [name for name in names if name not in java])
 
     def of_java() -> bytes:
-        found, failures = {}, []
+        found: dict[str, float] = {}
+        failures = []
         for name in java:
             try:
                 found |= scores.score(generated, captions, [name])

@@ -175,8 +175,8 @@ def _run(name: str, arguments: Sequence[str], captions: int, text: str = "") -> 
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
             given.write(text.encode("utf-8", "replace"))
             given.seek(0)
-            streams = {"stdin": given, "stdout": printed, "stderr": errors}
-            status = subprocess.run([java, *arguments], cwd=folder, timeout=seconds, **streams).returncode
+            command = [java, *arguments]
+            done = subprocess.run(command, cwd=folder, stdin=given, stdout=printed, stderr=errors, timeout=seconds)
             printed.seek(0)
             errors.seek(0)
             lines, messages = (file.read().decode("utf-8", "replace").splitlines() for file in (printed, errors))
@@ -185,9 +185,9 @@ def _run(name: str, arguments: Sequence[str], captions: int, text: str = "") -> 
         raise _unusable(name, f"{ended}: see that the machine is not busy with something else") from None
     except OSError as error:
         raise _unusable(name, f"{title} could not be run ({error}): put that right") from error
-    if status:
-        cause = _cause(status, messages)
-        lacks_memory = status == -9 or re.search(r"heap|memory", cause, re.IGNORECASE)
+    if done.returncode:
+        cause = _cause(done.returncode, messages)
+        lacks_memory = done.returncode == -9 or re.search(r"heap|memory", cause, re.IGNORECASE)
         advice = "give it more memory (_JAVA_OPTIONS=-Xmx… sets its bound)" if lacks_memory else "put that right"
         raise _unusable(name, f"{title} failed ({cause}): {advice}")
     return lines
