@@ -37,10 +37,8 @@ def main(arguments: list[str]) -> None:
     from coca_jax.embedding_index import folder, search_page
 
     coca = coca_jax.load(checkpoint)
-    if images:
-        index = folder.update(coca, coca.config.model.image.size, images, place)
-    else:
-        index = coca.load_index(place)
+    size = coca.config.model.image.size
+    index = folder.update(coca, size, images, place) if images else coca.load_index(place)
     results = index.search(queries, _K.value)
     for query, hits in zip(queries, results, strict=True):
         print(query)
