@@ -45,7 +45,6 @@ def evaluate(
     """Evaluates a run's folder or checkpoint and writes the results into the folder `output`.
 
     Args:
-      data_path: where the run's data lies now.
       config: the datasets to evaluate instead of the run's own.
       name: of that config, for the files' names.
       names: of the run's own datasets to evaluate; empty: all.

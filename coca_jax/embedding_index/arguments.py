@@ -11,11 +11,7 @@ from coca_jax.errors import CocaError
 
 
 def as_list(values: Iterable[Any], name: str, kind: str = "text") -> list[Any]:
-    """The values of any ordered iterable: a list, tuple, array, generator, …
-
-    Args:
-      name: of the argument.
-      kind: of one value.
+    """The values of any ordered iterable; `name` is the argument's, and `kind` that of one value.
 
     Raises:
       CocaError: `values` is a single text or function, has no order, or is not iterable.

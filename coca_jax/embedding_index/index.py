@@ -116,13 +116,9 @@ class Index:
         self.entries, self._parts = [self.entries[row] for row in rows], parts
 
     def search(self, query: Any, k: int = 10) -> list:
-        """The k most similar images, the best first; of equal ones the earlier comes first.
+        """The k most similar images as `Hit`s, the best first; of equal ones the earlier comes first.
 
-        Args:
-          query: a text, an image (an array, a PIL image, a `pathlib.Path`), or an iterable of these.
-
-        Returns:
-          `Hit`s; for an iterable a list of them for each query.
+        A query is a text or an image (an array, a PIL image, a `pathlib.Path`); for an iterable of these, a list for each.
 
         Raises:
           CocaError: a text exceeds the model's positions, or an image cannot be read (the error names it).

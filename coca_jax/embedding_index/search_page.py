@@ -24,14 +24,9 @@ def write_search_page(
     queries: Sequence[str | os.PathLike],
     results: Sequence[Sequence[Hit]],
 ) -> None:
-    """Writes the page, atomically.
+    """Writes the page, atomically, with the hits of each query, a sentence or the path of an image.
 
-    Args:
-      path: of the HTML file.
-      folder: of the images, which the hits' names are relative to.
-      count: how many images were searched.
-      queries: sentences, and paths of images.
-      results: for each query its hits, the best first.
+    The hits' names are relative to `folder`; `count` images were searched.
     """
     sections = [
         _section(f"query-{number}", query, hits, Path(folder))

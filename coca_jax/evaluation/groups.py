@@ -45,10 +45,7 @@ def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult
 def mean_corruption_error(errors: Mapping[str, float]) -> float:
     """mCE: over ImageNet-C's corruptions the mean of the model's error, divided by AlexNet's, which thus has 1.
 
-    Args:
-      errors: share of wrong answers by corruption and severity, such as "fog_3".
-
-    Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, Section 4.1.
+    Errors are shares of wrong answers by corruption and severity, such as "fog_3" (arXiv 1903.12261, §4.1).
     """
     own = {kind: np.mean([errors[f"{kind}_{severity}"] for severity in SEVERITIES]) for kind in ALEXNET_ERRORS}
     return float(np.mean([own[kind] / error for kind, error in ALEXNET_ERRORS.items()]))

@@ -23,11 +23,7 @@ _log = logging.getLogger(__name__)
 def classifications(
     name: str, config: EvaluationDatasetConfig, store: RecordStore, metadata: Sequence[Mapping[str, Any]]
 ) -> tuple[Classification, ...]:
-    """One classification for each of `classification.fields`, or that by `label_field`; none if no task needs one.
-
-    Args:
-      name, config, store: of the dataset.
-      metadata: of the records that are evaluated.
+    """For the records with this metadata, one by each of `classification.fields`, or that by `label_field`, if needed.
 
     Raises:
       CocaError: see `classification`; or no record describes the classes.

@@ -68,12 +68,7 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
 
 
 def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
-    """The datasets of an `EvaluationConfig`, of which no record is read yet.
-
-    Args:
-      config: the evaluations.
-      model: whose inputs the images become.
-      where: the place of the datasets in the config.
+    """The datasets of an `EvaluationConfig`, of which no record is read yet; `where` is their place in the config.
 
     Raises:
       CocaError: the place of a dataset's records or a file of its classes is missing.
@@ -119,7 +114,7 @@ def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConf
 def _open(
     name: str, config: EvaluationDatasetConfig, model: ModelConfig, *, where: str = "datasets", own: bool = False
 ) -> EvaluationDataset:
-    """Reads the texts of the held-out records; arguments as of `named_datasets`.
+    """Reads the texts of the held-out records.
 
     If they are a training run's `own`, the texts of classes are training's prompts, records with names are classified by
     them, and the images are read now if they fit into memory.

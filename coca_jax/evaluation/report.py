@@ -36,7 +36,6 @@ def write_report(
     """Writes the page, atomically.
 
     Args:
-      path, title: of the HTML file.
       results: of each evaluated dataset; any part of them may be empty.
       history: the rows of metrics.jsonl; of two rows of one step the later counts.
       facts: of the model and the run, by label.

@@ -33,9 +33,6 @@ def write_results(
     Metrics of the same model that an earlier evaluation left in the file are kept, unless they are measured anew.
 
     Args:
-      folder: of the files.
-      coca: the model that was evaluated.
-      results: of each dataset.
       title: of the report.
       name: empty for the run's own evaluation, `evaluation.json` and `report.html`; or else for `evaluation_<name>.json` …
       checkpoint: the folder of the run that the model comes from; with step and digest it identifies the model, and the

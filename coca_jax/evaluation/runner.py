@@ -41,12 +41,8 @@ class RunEvaluation:
 def evaluate_datasets(coca: Any, datasets: Sequence[AnyDataset], gallery: int) -> list[DatasetResult]:
     """The results on each dataset with a task that the model can do, then the means of the datasets' groups.
 
-    A dataset that fails among several has a result with the reason (`failed`), which is logged, too.
-
-    Args:
-      coca: the model, a `coca_jax.inference.model.Coca`.
-      datasets: pending ones are open only while it is their turn.
-      gallery: how many images of each the report shows.
+    A dataset that fails among several has a result with the reason (`failed`), which is logged, too. Pending ones are open
+    only while it is their turn. The report shows `gallery` images of each.
 
     Raises:
       CocaError: no dataset has a task that the model can do, or all of them failed.

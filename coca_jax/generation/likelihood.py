@@ -20,10 +20,8 @@ def log_likelihoods(model: Coca, params: Any, images: jax.Array, ids_CL: jax.Arr
     laid behind one another, each with its own positions, and a mask keeps them apart.
 
     Args:
-      model, params: with the captioning branch.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
       ids_CL: int32, the C texts: BOS, tokens, EOS, pads.
-      pad_id: of the vocabulary.
 
     Returns:
       float32 [B, C].

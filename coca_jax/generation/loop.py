@@ -40,9 +40,7 @@ def generate(
     """A text for each image; to be compiled with `model`, `options` and the ids as constants.
 
     Args:
-      model, params: with the captioning branch.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
-      options: the decoding method.
       bos_id, eos_id, pad_id: of the vocabulary. BOS and pad are never generated.
       prompts_BP: int32, the texts to continue, of different lengths: BOS, tokens, pads; by default BOS alone. One that
         fills the model's positions is returned unchanged.

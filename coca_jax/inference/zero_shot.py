@@ -17,8 +17,7 @@ def text_classifier(
 
     Args:
       embed_texts: N texts to their L2-normalised embeddings, float32 [N, E].
-      labels: the names of the C classes.
-      templates: prompts with `{}` in the place of the name, or functions of the name (open_clip's form).
+      templates: prompts with `{}` in the place of the class's name, or functions of the name (open_clip's form).
 
     Raises:
       CocaError: there is no template or no label, a template has no `{}`, or either argument is not a list of texts.

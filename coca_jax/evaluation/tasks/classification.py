@@ -69,17 +69,10 @@ def most_similar(task: Classification, predictions: Predictions) -> ClassPredict
 def classification_result(
     dataset: EvaluationDataset, predictions: Predictions, answers: Sequence[ClassPredictions], prefix: str, way: str
 ) -> TaskResult:
-    """The result of a task that classifies images.
+    """The result of a task that classifies images, with the answers to each of the dataset's classifications.
 
-    Args:
-      dataset, predictions: as for `Task.compute`.
-      answers: the predicted classes for each of the dataset's classifications.
-      prefix: of the metrics' keys, before the classification's name.
-      way: how it is classified, in words.
-
-    Returns:
-      Metrics `<prefix>_<name>` (accuracy; ties count as wrong, but of classes with the same texts the first is right),
-      `…_top5`, `…_top10` and `…_mean_per_class`.
+    Metrics are `<prefix>_<name>` (accuracy; ties count as wrong, but of classes with the same texts the first is right),
+    `…_top5`, `…_top10` and `…_mean_per_class`; `way` tells in words how the images were classified.
     """
     metrics: dict[str, float] = {}
     baselines: dict[str, float] = {}

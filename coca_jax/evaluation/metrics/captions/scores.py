@@ -28,7 +28,7 @@ def score(
 
     Args:
       candidates: a caption for each image. An empty one is right about nothing: 0 everywhere.
-      references: for each image at least one caption; images may have different numbers of them.
+      references: for each image at least one caption.
       metrics: names of METRICS.
       tokenizer: makes a caption words separated by spaces; `str` for captions that are tokenised already.
 
