@@ -44,7 +44,6 @@ class Index:
     """Embeddings of images, searched exactly with the model that made them.
 
     Args:
-      model: the model that made the embeddings.
       entries: the images, in the order of the embeddings.
       parts: the embeddings, arrays [n, E] with one row an entry in all.
       folder: the folder that the entries' names are relative to, "" if they are not files of a folder.

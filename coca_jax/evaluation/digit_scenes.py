@@ -39,16 +39,12 @@ def open_digit_scenes(name: str, config: EvaluationDatasetConfig, size: int) -> 
         name=name,
         config=config,
         images=np.stack([scene.image for scene in pool]),
-        captions=[_captions(scene) for scene in pool],
+        # The one chosen by the scene's index first.
+        captions=[list(dict.fromkeys([scene.caption, *language.phrasings(scene.form)])) for scene in pool],
         grammar=language.meaning,
         classifications=classifications if len(singles) else (),
         queries=_QUERIES,
     )
-
-
-def _captions(scene: Scene) -> list[str]:
-    """All true captions of the scene, the one chosen by its index first."""
-    return [scene.caption, *(text for text in language.phrasings(scene.form) if text != scene.caption)]
 
 
 def _distinct_scenes(examples: int, size: int) -> list[Scene]:

@@ -19,8 +19,7 @@ def group_results(datasets: Sequence[AnyDataset], results: Sequence[DatasetResul
     for dataset, result in zip(datasets, results, strict=True):
         if dataset.config.group:
             groups.setdefault(dataset.config.group, []).append(result)
-    whole = {group: members for group, members in groups.items() if not any(one.failed for one in members)}
-    return [_group_result(group, members) for group, members in whole.items()]
+    return [_group_result(name, members) for name, members in groups.items() if not any(one.failed for one in members)]
 
 
 def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult:

@@ -67,7 +67,6 @@ def classification(
     """A zero-shot classification of the records that have a class.
 
     Args:
-      name: the classification's.
       labels: of each of the M records, as `record_labels` gives them.
       config: where names, numbers and prompts come from.
       known: the class names by number, if the store has them.

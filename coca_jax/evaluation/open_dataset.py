@@ -98,16 +98,14 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
 
 def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConfig:
     """The evaluation of a run's own source: every task, with scores by references unless its captions have a grammar."""
-    # The numbers of images are for servers, which know none of a run's own images.
-    captioning = CaptioningConfig(image_id="")
-    if dataset.format == "digit_scenes":  # its grammar tells right captions from wrong ones
-        captioning = dataclasses.replace(captioning, scores=())
+    # The grammar of digit scenes tells right captions from wrong ones.
+    scores = () if dataset.format == "digit_scenes" else CaptioningConfig().scores
     return EvaluationDatasetConfig(
         dataset=dataset,
         tasks=("video_retrieval",) if dataset.frames else ("retrieval", "classification", "captioning"),
         examples=config.evaluation.examples,
         long_text=config.data.long_text,
-        captioning=captioning,
+        captioning=CaptioningConfig(scores=scores, image_id=""),  # servers know none of a run's own images
     )
 
 
@@ -155,7 +153,7 @@ def _open(
         images=images,
         captions=captions,
         classifications=classifications,
-        queries=_spread(captions) if ranked else (),
+        queries=[captions[i][0] for i in _spread(len(captions), _QUERIES)] if ranked else (),
         image_ids=image_ids,
         unreadable=unreadable,
     )
@@ -193,10 +191,9 @@ def _read_texts(
 
     Without a reader the captions are the records' labels.
     """
-    wanted = min(examples, len(store)) if examples else len(store)
-    chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
+    chosen = _spread(len(store), examples or len(store))
     indices, captions, metadata = [], [], []
-    for index, text in each_text(store, chosen.tolist()):
+    for index, text in each_text(store, chosen):
         try:
             if isinstance(text, BadRecord):
                 raise text
@@ -263,6 +260,6 @@ def _image_ids(
     return []
 
 
-def _spread(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    chosen = np.unique(np.linspace(0, len(captions) - 1, _QUERIES).round().astype(int))
-    return tuple(captions[i][0] for i in chosen)
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` indices, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)).tolist()

@@ -45,8 +45,7 @@ def write_results(
         if result.server_captions:
             path = folder / f"captions_{result.name}_results.json"
             _write_captions(path, result.server_captions)
-            if result.unreadable:
-                lost = sum(result.unreadable.values())
+            if lost := sum(result.unreadable.values()):
                 _log.warning("%s lacks %d images that could not be read: servers refuse it so", path, lost)
             _log.info("captions for COCO's or NoCaps' server: %s", path)
     report = folder / f"report{suffix}.html"

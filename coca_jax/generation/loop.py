@@ -18,7 +18,7 @@ from coca_jax.distributed.sharding import Axis, mesh_axes, spec, ways
 from coca_jax.errors import CocaError
 from coca_jax.generation import beams
 from coca_jax.generation.options import GREEDY, GenerationOptions
-from coca_jax.generation.sampling import forbid, penalize_repetition, sample
+from coca_jax.generation.sampling import penalize_repetition, sample
 from coca_jax.generation.state import Special, State
 from coca_jax.models.cache import empty_cache
 from coca_jax.models.coca import Coca, generation_parameters
@@ -155,8 +155,9 @@ def _choose_locally(
     state: State, logits_BKV: jax.Array, keys_B: jax.Array | None, options: GenerationOptions, special: Special
 ) -> State:
     logits_BKV = penalize_repetition(logits_BKV, state.tokens_BKT, options.repetition_penalty)
-    forbidden = jnp.array([special.bos_id, special.pad_id])
-    logits_BKV = forbid(logits_BKV, forbidden, special.eos_id, state.count >= options.min_tokens)
+    logits_BKV = logits_BKV.at[..., jnp.array([special.bos_id, special.pad_id])].set(-jnp.inf)
+    eos_BK = jnp.where(state.count >= options.min_tokens, logits_BKV[..., special.eos_id], -jnp.inf)
+    logits_BKV = logits_BKV.at[..., special.eos_id].set(eos_BK)
     if options.beams:
         return beams.search(state, logits_BKV, special, options.length_penalty)
     logits_BV = logits_BKV[:, 0]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 
 import jax
 from absl import logging as absl_logging
@@ -26,21 +25,12 @@ def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int 
       CocaError: there is no checkpoint, or it is damaged.
     """
     path = os.path.expanduser(path)
-    with _errors_of_absl_alone():
+    with contextlib.ExitStack() as stack:
+        stack.callback(absl_logging.set_verbosity, absl_logging.get_verbosity())
+        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of copies without their _CHECKPOINT_METADATA
         mesh = None
         if all_devices and jax.device_count() > 1:
             mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
         restored = checkpoint.load(path, mesh)
     vocabulary = Vocabulary(restored.record.vocabulary)
     return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size)
-
-
-@contextlib.contextmanager
-def _errors_of_absl_alone() -> Iterator[None]:
-    """Keeps warnings of Orbax from the user, such as that of a copied checkpoint without its _CHECKPOINT_METADATA."""
-    before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        yield
-    finally:
-        absl_logging.set_verbosity(before)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from coca_jax import generation, objectives
 from coca_jax.config import Config
@@ -144,10 +145,7 @@ class Coca:
     ) -> np.ndarray:
         """Zero-shot probabilities, float32 [N, C]: softmax(similarities / temperature)."""
         classifier = self.text_classifier(labels, templates)
-        scores = self.embed_images(images) @ classifier.T
-        scores /= self.temperature
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return scores / scores.sum(axis=1, keepdims=True)
+        return scipy.special.softmax(self.embed_images(images) @ classifier.T / self.temperature, axis=1)
 
     def classify(self, images: Any, labels: Iterable[str], templates: Iterable[Template] = ("{}",)) -> list[str]:
         """The most likely label of each image, by the contrastive embeddings alone (paper §4.2.2); labels may be a set."""

@@ -22,10 +22,9 @@ from coca_jax.errors import CocaError
 from coca_jax.storage.files import cache_folder, is_remote
 
 _log = logging.getLogger(__name__)
-
 _METEOR = ("-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
 _SPICE = ("-Xmx8G", "-jar", "spice-1.0.jar")
-_JARS = {"meteor": ("meteor-1.5.jar",), "spice": ("spice-1.0.jar",)}
+_JARS = {"meteor": "meteor-1.5.jar", "spice": "spice-1.0.jar"}
 _DEBIAN = {"meteor": "default-jre-headless", "spice": "openjdk-11-jre-headless"}
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _PARSER_ARCHIVE = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
@@ -49,21 +48,17 @@ def check_available(name: str) -> tuple[str, pathlib.Path]:
         lacking = " and ".join(filter(None, (runtime, programs)))
         raise _unusable(name, f"{name.upper()} needs {lacking}: install that")
     folder = package / name
-    for jar in _JARS[name]:
-        if not (folder / jar).is_file():
-            raise _unusable(name, f"{folder} lacks {jar}: install pycocoevalcap anew")
+    if not (folder / _JARS[name]).is_file():
+        raise _unusable(name, f"{folder} lacks {_JARS[name]}: install pycocoevalcap anew")
     if name == "spice":
-        _check_spice(java, folder / "lib")
+        lib = folder / "lib"
+        if (version := _java_version(java)) > _NEWEST_FOR_SPICE:
+            needed = f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {java} is {version}"
+            raise _unusable("spice", f"{needed}: install 11 and name its folder with JAVA_HOME")
+        if missing := " and ".join(jar for jar in _PARSER if not (lib / jar).is_file()):
+            source = f"{_PARSER_ARCHIVE} (400 MB)"
+            raise _unusable("spice", f"SPICE needs Stanford's parser: put {missing} from {source} into {lib}")
     return java, folder
-
-
-def _check_spice(java: str, lib: pathlib.Path) -> None:
-    if (version := _java_version(java)) > _NEWEST_FOR_SPICE:
-        needed = f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {java} is {version}"
-        raise _unusable("spice", f"{needed}: install 11 and name its folder with JAVA_HOME")
-    if missing := " and ".join(jar for jar in _PARSER if not (lib / jar).is_file()):
-        source = f"{_PARSER_ARCHIVE} (400 MB)"
-        raise _unusable("spice", f"SPICE needs Stanford's parser: put {missing} from {source} into {lib}")
 
 
 def _unusable(name: str, problem: str) -> CocaError:

@@ -43,11 +43,7 @@ BRACKETS = {**PARENTHESES, "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-
 FRACTIONS = {"\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3"}
 CURRENCIES = {"\u00a2": "cents", "\u00a3": "#", **dict.fromkeys("\u0080\u00a4\u20a0\u20ac", "$")}
 
-Writer = Callable[[str], str]  # how a token is written, given its characters
-
-
-def _as_it_is(token: str) -> str:
-    return token
+Writer = Callable[[str], str]  # how a token is written, given its characters; str: as it is
 
 
 def _no_soft_hyphens(token: str) -> str:
@@ -62,7 +58,7 @@ def _hard_spaces(token: str) -> str:
     return token.replace(" ", "\u00a0")
 
 
-def _mapped(table: dict[str, str], then: Writer = _as_it_is) -> Writer:
+def _mapped(table: dict[str, str], then: Writer = str) -> Writer:
     return lambda token: then("".join(table.get(character, character) for character in token))
 
 
@@ -80,7 +76,7 @@ class Rule:
 
     pattern: str
     ahead: str = ""
-    write: Writer = _as_it_is
+    write: Writer = str
 
     @functools.cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -96,7 +92,7 @@ _SPACE_OR_BREAK = f"[{p.SPACE}{p.BREAK}]"
 _WEAK_ABBREVIATION = f"(?:{p.ACRONYM}|[a-z]|{p.ABBREVIATION})"  # the longest first
 
 
-def _before_punctuation(pattern: str, write: Writer = _as_it_is) -> tuple[Rule, Rule]:
+def _before_punctuation(pattern: str, write: Writer = str) -> tuple[Rule, Rule]:
     """A pattern, and the same with a full stop before a comma, which makes it an abbreviation."""
     return Rule(pattern, write=write), Rule(rf"{pattern}\.", _PUNCTUATION, write)
 
