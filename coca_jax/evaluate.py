@@ -9,6 +9,7 @@ TensorBoard; both print a table. On several devices the model is spread over all
 --distributed, once each.
 """
 
+import os
 import typing
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -20,13 +21,13 @@ from coca_jax.cli import app as command_line
 from coca_jax.config import Config, EvaluationConfig
 
 if typing.TYPE_CHECKING:
-    from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+    from etils import epath
+
+    from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset
 
 _CHECKPOINT = command_line.define_checkpoint()
 _CONFIG = command_line.define_config("configs/eval")
-_DATASETS = flags.DEFINE_list(
-    "datasets", [], "Names of the datasets to evaluate on, with commas between them; by default all."
-)
+_DATASETS = flags.DEFINE_list("datasets", [], "Names of the datasets, with commas between them; by default all.")
 _OUTPUT = command_line.define_path("output", "Folder of the results; by default the run's own.")
 _DATA_PATH = command_line.define_path("data_path", "Where the data lies now, if not where it lay in training.")
 _DISTRIBUTED = command_line.define_distributed()
@@ -34,19 +35,16 @@ _DISTRIBUTED = command_line.define_distributed()
 
 def evaluate(
     checkpoint: str,
-    output: str,
+    output: str | os.PathLike,
     data_path: str | None = None,
     *,
     config: EvaluationConfig | None = None,
     name: str = "",
     names: tuple[str, ...] = (),
 ) -> None:
-    """Evaluates `checkpoint` and writes the results into the folder `output`.
+    """Evaluates a run's folder or checkpoint and writes the results into the folder `output`.
 
     Args:
-      checkpoint: a run's folder or one of its checkpoints.
-      output: created if there is none.
-      data_path: where the run's data lies now.
       config: the datasets to evaluate instead of the run's own.
       name: of that config, for the files' names.
       names: of the run's own datasets to evaluate; empty: all.
@@ -65,17 +63,17 @@ def evaluate(
 
     # The datasets first: what is missing must not show after a large model was loaded.
     own, folder = load_record(checkpoint).config, as_path(output)
-    datasets: Sequence[EvaluationDataset | PendingDataset]
+    datasets: Sequence[AnyDataset]
     if config is None:
         datasets, batch_size, gallery = _own_datasets(own, data_path, names), 0, own.evaluation.gallery
     else:
         datasets, batch_size, gallery = named_datasets(config, own.model), config.batch_size, config.gallery
     coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
-    results = evaluate_datasets(coca, datasets, gallery, folder)
+    results = evaluate_datasets(coca, datasets, gallery)
     _ = coca.digest  # computed by all processes together, for the first to write it
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        run = as_path(_run_folder(checkpoint))
+        run = _run_folder(checkpoint)
         files.write_results(folder, coca, results, run.name, name=name, checkpoint=str(run))
         if config is not None:
             files.write_tensorboard(folder, coca.step, files.flat_metrics(results))
@@ -83,13 +81,12 @@ def evaluate(
     failed = [one for one in results if one.failed]
     if failed:
         hosts.check_same("written", "the hosts do not agree")  # the first is done: none leaves before
-        raise CocaError(
-            f"{', '.join(one.name for one in failed)} could not be evaluated, the rest is written: {failed[0].failed}"
-        )
+        lost = ", ".join(one.name for one in failed)
+        raise CocaError(f"{lost} could not be evaluated, the rest is written: {failed[0].failed}")
 
 
 def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...]) -> "list[EvaluationDataset]":
-    """The evaluation datasets of a run's own config; those of the names, or all."""
+    """The evaluation datasets of a run's own config: those of the names, or all."""
     import dataclasses
 
     from coca_jax.errors import CocaError
@@ -100,27 +97,26 @@ def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...])
     if data_path:
         dataset = dataclasses.replace(config.data.dataset, path=data_path)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))
-    datasets = run_datasets(config)
-    known = ", ".join(dataset.name for dataset in datasets)
+    datasets = {dataset.name: dataset for dataset in run_datasets(config)}
     if not datasets:
-        raise CocaError(
-            "all records of the run train, and none is held out: name datasets with --config=configs/eval/…"
-        )
+        raise CocaError("all records of the run train, none is held out: name datasets with --config=configs/eval/…")
     for name in names:
-        if name not in {dataset.name for dataset in datasets}:
+        if name not in datasets:
+            known = ", ".join(datasets)
             raise CocaError(f"the run has no evaluation dataset {name!r}: it has {known}; --config names others")
-    return [dataset for dataset in datasets if not names or dataset.name in names]
+    return [datasets[name] for name in datasets if not names or name in names]
 
 
-def _run_folder(checkpoint: str) -> str:
+def _run_folder(checkpoint: str) -> "epath.Path":
     """The run's folder, of which one checkpoint may be named: results do not belong into that."""
+    from coca_jax.storage.files import as_path
     from coca_jax.trainer.checkpoint import FOLDER
 
-    parts = checkpoint.rstrip("/").split("/")
-    for depth in (1, 2):  # RUN/checkpoints, RUN/checkpoints/600
-        if len(parts) >= depth and parts[-depth] == FOLDER:
-            return "/".join(parts[:-depth]) or ("/" if checkpoint.startswith("/") else ".")
-    return checkpoint
+    path = as_path(checkpoint)
+    for folder in (path, path.parent):  # RUN/checkpoints, RUN/checkpoints/600
+        if folder.name == FOLDER:
+            return folder.parent
+    return path
 
 
 def main(arguments: list[str]) -> None:

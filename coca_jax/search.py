@@ -10,10 +10,7 @@ changed. With --index alone the index is searched as it is. What cannot be read 
 named. The results of a query are lines of a cosine similarity, a tab and a file.
 """
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -26,56 +23,29 @@ _INDEX = command_line.define_path("index", "Where the index is kept; by default 
 _IMAGE = command_line.define_paths("image", "An image to look for others like it; may be given several times.")
 _K = flags.DEFINE_integer("k", 10, "How many images to find for each query.", lower_bound=1)
 _PAGE = command_line.define_path("page", "Writes the results as a page to look at into this HTML file.")
-_NAMED = 5  # unreadable files
-
-_log = logging.getLogger("coca_jax.search")  # __name__ is __main__ where this file is run
-
-
-def open_index(coca: Any, images: str | None, place: str | None) -> Any:
-    """The index, brought up to date if the folder of its images is given."""
-    from coca_jax.embedding_index import folder
-
-    if not images:
-        return coca.load_index(place)
-    update = folder.update(coca, coca.config.model.image.size, images, place or Path(images, folder.PLACE))
-    _log.info(
-        "%s images in the index: %s new, %s as before, %s gone or changed",
-        f"{len(update.index):,}",
-        f"{update.added:,}",
-        f"{update.kept:,}",
-        f"{update.removed:,}",
-    )
-    if update.unreadable:
-        files = "1 file" if len(update.unreadable) == 1 else f"{len(update.unreadable):,} files"
-        more = "; …" if len(update.unreadable) > _NAMED else ""
-        _log.warning("left out %s: %s%s", files, "; ".join(update.unreadable[:_NAMED]), more)
-    return update.index
-
-
-def search(index: Any, queries: Sequence[str | Path], k: int, page: str | None) -> None:
-    """Prints the `k` best images for each query, and writes them into the HTML file `page` if one is named."""
-    results = index.search(list(queries), k)
-    for query, hits in zip(queries, results, strict=True):
-        print(query)
-        for hit in hits:
-            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
-    if page:
-        from coca_jax.embedding_index.search_page import write_search_page
-
-        write_search_page(page, index.folder, len(index), queries, results)
-        _log.info("the page is %s", page)
 
 
 def main(arguments: list[str]) -> None:
     checkpoint = command_line.required(_CHECKPOINT)
     queries: list[str | Path] = [*arguments[1:], *map(Path, _IMAGE.value)]
-    if not _IMAGES.value and not _INDEX.value:
+    images, place = _IMAGES.value, _INDEX.value or ""
+    if not images and not place:
         raise CocaError("--images is missing: name the folder of images, or with --index an index that is there")
     if not queries:
         raise CocaError("there is nothing to look for: write a sentence after the flags, or give an image as --image")
     import coca_jax
+    from coca_jax.embedding_index import folder, search_page
 
-    search(open_index(coca_jax.load(checkpoint), _IMAGES.value, _INDEX.value), queries, _K.value, _PAGE.value)
+    coca = coca_jax.load(checkpoint)
+    size = coca.config.model.image.size
+    index = folder.update(coca, size, images, place) if images else coca.load_index(place)
+    results = index.search(queries, _K.value)
+    for query, hits in zip(queries, results, strict=True):
+        print(query)
+        for hit in hits:
+            print(f"{hit.score:.4f}\t{Path(index.folder, hit.name)}")
+    if _PAGE.value:
+        search_page.write_search_page(_PAGE.value, index.folder, len(index), queries, results)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,7 @@ from coca_jax.errors import CocaError
 
 
 def as_list(values: Iterable[Any], name: str, kind: str = "text") -> list[Any]:
-    """The values of any ordered iterable.
-
-    Args:
-      values: a list, tuple, array, generator, …
-      name: of the argument.
-      kind: of one value.
+    """The values of any ordered iterable; `name` is the argument's, and `kind` that of one value.
 
     Raises:
       CocaError: `values` is a single text or function, has no order, or is not iterable.
@@ -32,11 +27,7 @@ def as_list(values: Iterable[Any], name: str, kind: str = "text") -> list[Any]:
 
 
 def as_texts(values: Iterable[Any], name: str) -> list[str]:
-    """`as_list` of texts alone.
-
-    Raises:
-      CocaError: as there; or an entry is not a text.
-    """
+    """`as_list` of texts alone; raises CocaError also if an entry is not a text."""
     texts = as_list(values, name)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
@@ -45,11 +36,7 @@ def as_texts(values: Iterable[Any], name: str) -> list[str]:
 
 
 def whole_number(value: Any, name: str, minimum: int, bound: int | None = None) -> int:
-    """The value of a whole number.
-
-    Raises:
-      CocaError: it is not one, or lies outside [minimum, bound).
-    """
+    """The value, or CocaError if it is no whole number in [minimum, bound)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise CocaError(f"{name} is {_shown(value)}: give a whole number")
     if value < minimum or (bound is not None and value >= bound):

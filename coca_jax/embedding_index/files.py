@@ -1,7 +1,7 @@
 """An index on a disk: `index.json` lists its entries, `embeddings-<number>.npy` holds their embeddings.
 
 `index.json` is written last and replaced atomically, and refers to the embeddings by a number that no earlier index
-had: a reader sees an old index or a new one, never parts of both. Nothing is unpickled.
+had: a reader sees an old index or a new one, never parts of both.
 """
 
 import dataclasses
@@ -26,33 +26,21 @@ DTYPES = ("float32", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An image of an index.
+    """An image of an index."""
 
-    Attributes:
-      name: its name in results; in the index of a folder the file's path relative to the folder.
-      version: of the file, changes with its contents; "" if the image is not a file of the index's folder.
-    """
-
-    name: str
-    version: str = ""
+    name: str  # in results; in the index of a folder the file's path relative to the folder
+    version: str = ""  # of the file, changes with its contents; "" if the image is not a file of the index's folder
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredIndex:
-    """The contents of an index's folder.
+    """The contents of an index's folder."""
 
-    Attributes:
-      digest, step: of the model that made the embeddings.
-      folder: the folder that the entries' names are relative to, "" if they are not files of a folder.
-      entries: N of them.
-      embeddings: [N, E], memory-mapped.
-    """
-
-    digest: str
-    step: int
-    folder: str
+    digest: str  # of the model that made the embeddings
+    step: int  # of that model
+    folder: str  # that the entries' names are relative to, "" if they are not files of a folder
     entries: list[Entry]
-    embeddings: np.ndarray
+    embeddings: np.ndarray  # float [N, E], memory-mapped
 
 
 class Rows:
@@ -72,7 +60,7 @@ class Rows:
 
 def exists(place: str | os.PathLike) -> bool:
     """Whether a folder holds an index."""
-    return (Path(place) / _INFO).is_file()
+    return (_local(place) / _INFO).is_file()
 
 
 def check_writable(place: str | os.PathLike) -> None:
@@ -97,12 +85,13 @@ def read(place: str | os.PathLike) -> StoredIndex:
         info = json.loads((place / _INFO).read_text("utf-8"))
         if info["format"] != _FORMAT:
             raise CocaError(f"the index in {place} has the unknown format {info['format']!r}: {remedy}")
-        entries = [Entry(_text(name), _text(version)) for name, version in info["entries"]]
-        file = _embeddings(_count(info["number"]))
+        entries = [Entry(_checked(name, str), _checked(version, str)) for name, version in info["entries"]]
+        file = _embeddings(_checked(info["number"], int))
         embeddings = np.load(place / file, mmap_mode="r" if entries else None, allow_pickle=False)
         if embeddings.ndim != 2 or len(embeddings) != len(entries) or embeddings.dtype.name not in DTYPES:
             raise ValueError(f"{file} holds {embeddings.dtype} {embeddings.shape} for {len(entries)} images")
-        return StoredIndex(_text(info["digest"]), _count(info["step"]), _text(info["folder"]), entries, embeddings)
+        digest, step, folder = _checked(info["digest"], str), _checked(info["step"], int), _checked(info["folder"], str)
+        return StoredIndex(digest, step, folder, entries, embeddings)
     except KeyError as error:
         raise CocaError(f"the index in {place} is damaged ({error} is missing): {remedy}") from error
     except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
@@ -119,13 +108,12 @@ def write(
     folder: str,
     dtype: str = "float32",
 ) -> None:
-    """Writes an index, and its folder if missing, or replaces the index in it.
+    """Writes an index into its own folder `place`, or replaces the index in it.
 
     Args:
-      place: the index's own folder.
       parts: arrays [n, E] that together are the embeddings.
       entries, digest, step, folder: see `StoredIndex`.
-      dtype: "float16" takes half of the space; see `Index.save`.
+      dtype: one of DTYPES; see `Index.save`.
 
     Raises:
       CocaError: the folder cannot be written to, or the dtype is unknown.
@@ -168,13 +156,7 @@ def _numbers(place: Path) -> set[int]:
     return {int(match[1]) for match in matches if match}
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is not of type {kind.__name__}")
     return value

@@ -1,7 +1,6 @@
 """The index of a folder of images, kept up to date: only new and changed images are embedded."""
 
 import concurrent.futures
-import dataclasses
 import logging
 import os
 from collections.abc import Sequence
@@ -20,55 +19,38 @@ from coca_jax.storage.files import LARGEST, File, list_files
 PLACE = ".coca_index"  # the index's default folder, below the images
 _SUFFIXES = (*fields.IMAGE_SUFFIXES, *fields.UNREAD_SUFFIXES)  # the latter are reported as unreadable
 _BATCH = 1_024  # images decoded at a time
+_NAMED = 5  # unreadable files
 _SAVE_EVERY = 4_096  # new images at least; later a quarter of the index, so that few saves write its whole size
 
 _log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Update:
-    """An index that was brought up to date, and the changes.
-
-    Attributes:
-      added, kept, removed: numbers of images; a changed one was removed and added.
-      unreadable: a sentence with the reason for each file that is not an image.
-    """
-
-    index: Index
-    added: int
-    kept: int
-    removed: int
-    unreadable: Sequence[str]
-
-
-def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.PathLike) -> Update:
-    """Brings the index in the folder `place` up to date with the images below another folder, or makes it.
+def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.PathLike = "") -> Index:
+    """Brings the index of the images below a folder up to date, or makes it; logs the changes and unreadable files.
 
     Hidden files and folders are left out, symbolic links are followed (`storage.files.list_files`). A file is unchanged
     if its name, size and modification time are. Intermediate saves let an interrupted update continue where it was.
 
     Args:
-      model: for an existing index, the model that made it.
-      size: of the model's images, pixels a side.
+      model: for an existing index, the model that made it; with images of `size` pixels a side.
       folder: of the images.
-      place: of the index.
+      place: of the index; by default `.coca_index` in the folder.
 
     Raises:
       CocaError: the folder does not exist or holds no image, or the index is damaged, of another model or of another
         folder, or cannot be written.
     """
     folder = Path(folder).expanduser().absolute()
-    images = _images(folder)
+    images, place = _images(folder), place or folder / PLACE
     files.check_writable(place)  # before hours of work
     index = _open(model, folder, place)
     before = len(index)
-    rows = [
-        row for row, entry in enumerate(index.entries) if entry.name in images and _entry(images[entry.name]) == entry
-    ]
+    current = {_entry(file) for file in images.values()}
+    rows = [row for row, entry in enumerate(index.entries) if entry in current]
     if len(rows) < before:
         index.keep(np.array(rows, np.int64))
-    known = {entry.name for entry in index.entries}
-    new = [file for file in images.values() if file.name not in known]
+    known = set(index.entries)
+    new = [file for file in images.values() if _entry(file) not in known]
     unreadable: list[str] = []
     unsaved = before - len(rows)
     for start in range(0, len(new), _BATCH):
@@ -79,14 +61,20 @@ def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.P
             index.append([_entry(file) for file in readable], [model.embed_images(np.stack(list(readable.values())))])
             unsaved += len(readable)
         counts = (len(index) - len(rows), len(new), len(unreadable))
-        _log.info("%s of %s new images indexed, %s unreadable", *(f"{count:,}" for count in counts))
+        _log.info("%s of %s new images indexed, %s unreadable", *(f"{n:,}" for n in counts))
         if unsaved >= max(_SAVE_EVERY, len(index) // 4):
             index, unsaved = _save(index, place), 0
     if not len(index):
         raise CocaError(f"none of the {len(images)} images below {folder} can be read: {unreadable[0]}")
     if unsaved:
         index = _save(index, place)
-    return Update(index, len(index) - len(rows), len(rows), before - len(rows), unreadable)
+    changes = (len(index), len(index) - len(rows), len(rows), before - len(rows))
+    _log.info("%s images in the index: %s new, %s as before, %s gone or changed", *(f"{n:,}" for n in changes))
+    if unreadable:
+        more = "; …" if len(unreadable) > _NAMED else ""
+        count = f"{len(unreadable):,} of {len(images):,}"
+        _log.warning("left out %s images: %s%s", count, "; ".join(unreadable[:_NAMED]), more)
+    return index
 
 
 def _images(folder: Path) -> dict[str, File]:

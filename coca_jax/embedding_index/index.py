@@ -25,14 +25,11 @@ class Model(Protocol):
     step: int
 
     @property
-    def digest(self) -> str:
-        """Identifies parameters and vocabulary."""
+    def digest(self) -> str: ...
 
-    def embed_images(self, images: Any) -> np.ndarray:
-        """N images -> float32 [N, E], L2-normalised."""
+    def embed_images(self, images: Any) -> np.ndarray: ...
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts -> float32 [N, E], L2-normalised."""
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +43,15 @@ class Hit:
 class Index:
     """Embeddings of images, searched exactly with the model that made them.
 
-    Attributes:
-      model: the model that made the embeddings.
+    Args:
       entries: the images, in the order of the embeddings.
-      folder: the folder that their names are relative to, "" if they are not files of a folder.
+      parts: the embeddings, arrays [n, E] with one row an entry in all.
+      folder: the folder that the entries' names are relative to, "" if they are not files of a folder.
     """
 
     def __init__(self, model: Model, entries: Sequence[Entry], parts: Sequence[np.ndarray | Rows], folder: str = ""):
-        """Wraps embeddings: arrays [n, E] with one row an entry in all."""
         self.entries, self.folder = list(entries), folder
         self.model, self._parts = model, list(parts)
-
-    @classmethod
-    def of(cls, model: Model, images: Iterable[Any], names: Iterable[str] | None = None) -> "Index":
-        """An index of images; arguments and errors as `add`."""
-        index = cls(model, [], [])
-        index.add(images, names)
-        return index
 
     @classmethod
     def load(cls, model: Model, place: str | os.PathLike) -> "Index":
@@ -73,35 +62,30 @@ class Index:
         """
         stored = files.read(place)
         if stored.digest != model.digest:
-            raise CocaError(
-                f"the index in {place} was made by another checkpoint (step {stored.step:,}) than this one (step "
-                f"{model.step:,}): load that one, or remove the folder and index the images again"
-            )
+            steps = f"another checkpoint (step {stored.step:,}) than this one (step {model.step:,})"
+            remedy = "load that one, or remove the folder and index the images again"
+            raise CocaError(f"the index in {place} was made by {steps}: {remedy}")
         return cls(model, stored.entries, [stored.embeddings], stored.folder)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def add(self, images: Iterable[Any], names: Iterable[str] | None = None) -> None:
-        """Appends images.
+        """Appends images, in any form that `Coca.embed_images` takes; an iterable is processed in parts.
 
-        Args:
-          images: as `Coca.embed_images` takes them; an iterable is processed in parts.
-          names: one for each; by default a path's text, and for other images their position in the index.
+        Names are by default a path's text, and for other images their position in the index.
 
         Raises:
-          CocaError: an image cannot be read (the error names it), or the numbers of names and images differ. Nothing is
-            added then.
+          CocaError: an image cannot be read, or the numbers of names and images differ. Nothing is added then.
         """
         given = None if names is None else [str(name) for name in as_list(names, "names", "name")]
         parts: list[np.ndarray] = []
         entries: list[Entry] = []
         for batch in _batches(images):
             parts.append(self.model.embed_images(batch))
-            for row in range(len(parts[-1])):
-                is_path = isinstance(batch, list) and isinstance(batch[row], (str, os.PathLike))
-                name = os.fspath(batch[row]) if is_path else str(len(self) + len(entries))
-                entries.append(Entry(name))
+            for image in batch if isinstance(batch, list) else [None] * len(parts[-1]):
+                place = str(len(self) + len(entries))
+                entries.append(Entry(os.fspath(image) if isinstance(image, (str, os.PathLike)) else place))
             if given is not None and len(given) < len(entries):
                 raise CocaError(f"there are only {len(given)} names for more images: give one for each image")
         if given is not None and len(given) != len(entries):
@@ -109,11 +93,7 @@ class Index:
         self.append(entries if given is None else [Entry(name) for name in given], parts)
 
     def append(self, entries: Sequence[Entry], parts: Sequence[np.ndarray]) -> None:
-        """Adds images with their embeddings, [n, E] in parts.
-
-        Raises:
-          CocaError: an embedding is not finite.
-        """
+        """Adds images with their embeddings, [n, E] in parts; raises CocaError if one is not finite."""
         parts = list(parts) or [self.model.embed_images([])]
         chex.assert_rank(parts, 2)
         if not all(np.isfinite(part).all() for part in parts):
@@ -135,14 +115,9 @@ class Index:
         self.entries, self._parts = [self.entries[row] for row in rows], parts
 
     def search(self, query: Any, k: int = 10) -> list:
-        """The k most similar images, the best first; of equal ones the earlier comes first.
+        """The k most similar images as `Hit`s, the best first; of equal ones the earlier comes first.
 
-        Args:
-          query: a text, an image (an array, a PIL image, a `pathlib.Path`), or an iterable of these.
-          k: number of results.
-
-        Returns:
-          `Hit`s; for an iterable a list of them for each query.
+        A query is a text or an image (an array, a PIL image, a `pathlib.Path`); for an iterable of these, a list for each.
 
         Raises:
           CocaError: a text exceeds the model's positions, or an image cannot be read (the error names it).
@@ -160,20 +135,16 @@ class Index:
         return results[0] if one else results
 
     def save(self, place: str | os.PathLike, dtype: str = "float32") -> None:
-        """Writes the index into a folder, or replaces the index there. Of several processes one must call it.
+        """Writes the index into a folder on a disk, or replaces the index there. Of several processes one must call it.
 
-        Args:
-          place: a folder on a disk.
-          dtype: "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
-            0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
+        The `dtype` "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
+        0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
 
         Raises:
           CocaError: the folder cannot be written to.
         """
-        model = self.model
-        files.write(
-            place, self._parts, self.entries, digest=model.digest, step=model.step, folder=self.folder, dtype=dtype
-        )
+        digest, step = self.model.digest, self.model.step
+        files.write(place, self._parts, self.entries, digest=digest, step=step, folder=self.folder, dtype=dtype)
 
     @property
     def dtype(self) -> str:

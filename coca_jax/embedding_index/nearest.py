@@ -17,8 +17,8 @@ _LOWEST = float(np.finfo(np.float32).min)
 def nearest(queries: np.ndarray, parts: Sequence[Any], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k vectors most similar to each query, the best first; of equal ones the earlier comes first.
 
-    Scores are dot products in full float32, whatever the accelerator's default precision. All blocks are padded to one
-    shape, so that a vector's score does not depend on its position, and copies of it tie. A score that is NaN comes last.
+    Scores are dot products in full float32; NaN comes last. All blocks are padded to one shape, so that a vector's score
+    does not depend on its position, and copies of it tie.
 
     Args:
       queries: [Q, E].
@@ -34,20 +34,19 @@ def nearest(queries: np.ndarray, parts: Sequence[Any], k: int) -> tuple[np.ndarr
     indices, scores = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
     if not k:
         return indices, scores
-    size = block_size(max(map(len, parts)), _VECTORS)
+    size, height = _block_size(max(map(len, parts)), _VECTORS), _block_size(len(queries), _QUERIES)
     for start in range(0, len(queries), _QUERIES):
         rows = slice(start, min(start + _QUERIES, len(queries)))
-        block = filled(queries[rows], block_size(len(queries), _QUERIES))
-        scores_QK, indices_QK = (jnp.full((len(block), k), -jnp.inf), jnp.zeros((len(block), k), jnp.int32))
+        block, real = filled(queries[rows], height), rows.stop - start
+        scores_QK, indices_QK = jnp.full((height, k), -jnp.inf), jnp.zeros((height, k), jnp.int32)
         for first, vectors in _blocks(parts):
             scores_QK.block_until_ready()  # reading runs at most one block ahead, or blocks would fill the memory
             scores_QK, indices_QK = _merge(block, filled(vectors, size), len(vectors), first, scores_QK, indices_QK)
-        real = rows.stop - rows.start
         scores[rows], indices[rows] = np.asarray(scores_QK)[:real], np.asarray(indices_QK)[:real]
     return indices, scores
 
 
-def block_size(rows: int, most: int) -> int:
+def _block_size(rows: int, most: int) -> int:
     """Rows of a block: `most`, or the next power of two if one smaller block holds all `rows`."""
     return min(most, max(_SMALLEST, 1 << (rows - 1).bit_length()))
 

@@ -1,5 +1,6 @@
 """The page of a search: for each query the most similar images."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from coca_jax.embedding_index.index import Hit
 from coca_jax.pages.blocks import Block, Card, CardLine, Gallery, Section
 from coca_jax.pages.page import write_page
 
+_log = logging.getLogger(__name__)
 _THUMBNAIL = 224  # pixels that a JPEG is decoded at, at least
 
 
@@ -22,28 +24,22 @@ def write_search_page(
     queries: Sequence[str | os.PathLike],
     results: Sequence[Sequence[Hit]],
 ) -> None:
-    """Writes the page, atomically.
+    """Writes the page, atomically, with the hits of each query, a sentence or the path of an image.
 
-    Args:
-      path: of the HTML file.
-      folder: the images' folder, which the hits' names are relative to.
-      count: how many images were searched.
-      queries: sentences, and paths of images.
-      results: for each query its hits, the best first.
-
-    Raises:
-      CocaError: the file cannot be written.
+    The hits' names are relative to `folder`; `count` images were searched.
     """
+    sections = [
+        _section(f"query-{number}", query, hits, Path(folder))
+        for number, (query, hits) in enumerate(zip(queries, results, strict=True))
+    ]
     write_page(
         path,
         kind="search",
         title=f"Images found in {Path(folder).name or 'an index'}",
         summary=f"The most similar of {count:,} images, the best first, with their cosine similarity.",
-        sections=[
-            _section(f"query-{number}", query, hits, Path(folder))
-            for number, (query, hits) in enumerate(zip(queries, results, strict=True))
-        ],
+        sections=sections,
     )
+    _log.info("the page is %s", path)
 
 
 def _section(anchor: str, query: str | os.PathLike, hits: Sequence[Hit], folder: Path) -> Section:

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,15 +14,13 @@ from coca_jax.data.images.inputs import decode_input, input_dtype, input_shape
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 
 _log = logging.getLogger(__name__)
-_CACHE_BYTES = 256 * 1024 * 1024  # of decoded images, so that a second task on the same rows reads nothing
-_SHOWN = 3  # items of a long field in a repr
+_KEPT_BYTES = 256 * 1024 * 1024  # of the images of a dataset that is evaluated many times
 
 
 class Images(Protocol):
-    """Images in an order, indexed as an array is, and read when they are asked for; an array is one.
+    """An array [M, H, W, 3], [M, frames, H, W, 3] of clips, or [M, tokens, width]; or what reads its rows when indexed.
 
-    Attributes:
-      shape: [M, H, W, 3]; [M, frames, H, W, 3] for clips; [M, tokens, width] for precomputed tokens.
+    An unreadable image is zeros, and from then on its row is in `unreadable`, if there.
     """
 
     @property
@@ -33,38 +31,23 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The images, [n, …]; an unreadable one is zeros, and from then on its row is in `unreadable`, if there."""
-        ...
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Classification:
-    """A zero-shot classification of some of the dataset's images.
+    """A zero-shot classification of some of the dataset's images."""
 
-    Attributes:
-      name: "digit", "color": the metric is `<dataset>/zero_shot_<name>`.
-      labels: the class names, put into the templates.
-      templates: prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble).
-      indices: which images of the dataset take part, [M].
-      targets: the right class of each of them, [M]; or the right ones, [M, K], filled up with -1.
-      synonyms: for each class several names, of which `labels` shows the first; empty if each has but one.
-      candidates: the classes that can be answered, ascending; None: all.
-      members: for each class the names of the several things that it comprises, whose probabilities are added up;
-        empty: each class is one thing, by its label or its synonyms.
-    """
-
-    name: str
-    labels: Sequence[str]
-    templates: Sequence[str]
-    indices: np.ndarray
-    targets: np.ndarray
-    synonyms: Sequence[Sequence[str]] = ()
-    candidates: np.ndarray | None = None
+    name: str  # "digit", "color": the metric is `<dataset>/zero_shot_<name>`
+    labels: Sequence[str]  # the class names, put into the templates
+    templates: Sequence[str]  # prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble)
+    indices: np.ndarray  # which images of the dataset take part, [M]
+    targets: np.ndarray  # the right class of each of them, [M]; or the right ones, [M, K], filled up with -1
+    synonyms: Sequence[Sequence[str]] = ()  # of each class, `labels` shows the first; empty if each has but one name
+    candidates: np.ndarray | None = None  # the classes that can be answered, ascending; None: all
+    # For each class the names of the several things that it comprises, whose probabilities are added up; empty: each
+    # class is one thing, by its label or its synonyms.
     members: Sequence[Sequence[str]] = ()
-
-    def __repr__(self) -> str:
-        return short_repr(self)
 
     @property
     def candidate_classes(self) -> np.ndarray:
@@ -87,33 +70,17 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class EvaluationDataset:
-    """Held-out examples with ground truth.
+    """Held-out examples with ground truth."""
 
-    Attributes:
-      name: the prefix of the metrics' keys.
-      config: the tasks, and how each is measured.
-      images: [M, …] at the model's resolution, without augmentation; or what reads them.
-      captions: for each image its true captions; the first is shown beside the image. Empty strings: there are none.
-      grammar: parses a caption to its meaning, None for a text outside of the dataset's language; None: free text.
-      classifications: zero-shot classifications of these images.
-      queries: a few texts whose top retrieved images the report shows.
-      image_ids: the images' numbers on COCO's and NoCaps' servers; empty: they have none.
-      unreadable: records that were left out before, counted by cause; those that fail while they are read are counted
-        on top.
-    """
-
-    name: str
+    name: str  # the prefix of the metrics' keys
     config: EvaluationDatasetConfig
-    images: Images
-    captions: Sequence[Sequence[str]]
-    grammar: Callable[[str], Hashable | None] | None = None
+    images: Images  # [M, …] at the model's resolution, without augmentation
+    captions: Sequence[Sequence[str]]  # of each image, the first is shown beside it; empty strings: there are none
+    grammar: Callable[[str], Hashable | None] | None = None  # a caption's meaning, None if it has none; None: free text
     classifications: Sequence[Classification] = ()
-    queries: Sequence[str] = ()
-    image_ids: Sequence[int] = ()
-    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return short_repr(self)
+    queries: Sequence[str] = ()  # texts whose top retrieved images the report shows
+    image_ids: Sequence[int] = ()  # the images' numbers on COCO's and NoCaps' servers; empty: they have none
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records left out before, by cause
 
     def meaning(self, text: str) -> Hashable:
         """A key that two texts share iff they are equivalent: the same parse, or free texts but for case and spaces."""
@@ -126,9 +93,7 @@ class EvaluationDataset:
 class PendingDataset:
     """An evaluation dataset of which no record was read yet: of many, one at a time need be open.
 
-    Attributes:
-      name, config: as the dataset's own.
-      open: reads the texts of its records; raises CocaError if they are not as the config has it.
+    `open` reads the texts of its records, and raises CocaError if they are not as the config has it.
     """
 
     name: str
@@ -136,78 +101,52 @@ class PendingDataset:
     open: Callable[[], EvaluationDataset] = dataclasses.field(repr=False)
 
 
-def short_repr(value: Any) -> str:
-    """The repr of a dataclass with arrays as their shapes and the first items of long sequences."""
-
-    def short(item: Any) -> str:
-        if isinstance(item, np.ndarray):
-            return f"{item.dtype}{list(item.shape)}"
-        if isinstance(item, (list, tuple)):
-            more = f", … {len(item):,} items" if len(item) > _SHOWN else ""
-            return f"({', '.join(map(short, item[:_SHOWN]))}{more})"
-        return getattr(item, "__qualname__", None) or repr(item)
-
-    fields = (f"{field.name}={short(getattr(value, field.name))}" for field in dataclasses.fields(value))
-    return f"{type(value).__name__}({', '.join(fields)})"
+AnyDataset = EvaluationDataset | PendingDataset
 
 
 class SelectedImages:
-    """Some rows of images, as images of their own; nothing is read before it is asked for."""
+    """Some rows of images, as images of their own; each is read once, when it is first asked for, and kept."""
 
     def __init__(self, images: Images, rows: np.ndarray):
         self._images, self._rows = images, rows
+        self._read: dict[int, np.ndarray] = {}
         self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self._images[self._rows[rows]]
+        wanted = self._rows[rows].tolist()
+        if missing := sorted(set(wanted) - self._read.keys()):
+            self._read |= zip(missing, self._images[np.array(missing)], strict=True)
+        return np.stack([self._read[row] for row in wanted])
 
 
 class StoredImages:
-    """The images of some records of a store, read and decoded when they are asked for: they need not fit into memory.
+    """The images of some records of a split, read and decoded as inputs of the model when they are asked for.
 
     Attributes:
-      shape, dtype: of the array that all images would make.
       unreadable: the cause for each row that turned out to be unreadable in this process.
     """
 
     def __init__(self, store: RecordStore, indices: np.ndarray, model: ModelConfig, dataset: DatasetConfig):
-        """Takes the records `indices` of `store`, a split of `dataset`, as inputs of the model."""
         self.shape, self.dtype = (len(indices), *input_shape(model, dataset.frames)), input_dtype(model)
         self.unreadable: dict[int, str] = {}
         self._store, self._indices, self._model, self._dataset = store, indices, model, dataset
-        self._cache: dict[int, np.ndarray] = {}
-        self._capacity = max(1, _CACHE_BYTES // max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize))
-        self._pinned = False
-
-    def __repr__(self) -> str:
-        return f"StoredImages({list(self.shape)} of {self._dataset.path})"
+        self._kept: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        wanted = np.asarray(rows).tolist()
-        images = {row: self._cache[row] for row in wanted if row in self._cache}
-        missing = sorted(set(wanted) - images.keys())
-        images |= zip(missing, self._read(missing), strict=True)
-        self._cache |= images
-        for row in list(self._cache)[: max(0, len(self._cache) - self._capacity)]:  # the oldest first
-            del self._cache[row]
-        return np.stack([images[row] for row in wanted]) if wanted else np.zeros((0, *self.shape[1:]), self.dtype)
+        if self._kept is not None:
+            return self._kept[rows]
+        return np.array(list(self._read(np.asarray(rows).tolist())), self.dtype).reshape(-1, *self.shape[1:])
 
     def preload(self) -> None:
-        """Reads all images and keeps them, if they fit into the cache: for a dataset that is evaluated many times."""
-        if len(self) <= self._capacity:
-            self._pinned = True
-            self[np.arange(len(self))]
-
-    def release(self) -> None:
-        """Gives back the cache's memory, unless the images were preloaded."""
-        if not self._pinned:
-            self._cache.clear()
+        """Reads all images and keeps them, unless they are too large: for a dataset that is evaluated many times."""
+        if np.prod(self.shape) * self.dtype.itemsize <= _KEPT_BYTES:
+            self._kept = self[np.arange(len(self))]
 
     def _read(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
         records = self._store.read([int(self._indices[row]) for row in rows])

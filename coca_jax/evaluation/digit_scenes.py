@@ -27,36 +27,24 @@ def open_digit_scenes(name: str, config: EvaluationDatasetConfig, size: int) -> 
     singles = np.array([i for i, scene in enumerate(pool) if scene.form.layout == "single"], np.int64)
     things = [pool[i].form.things[0] for i in singles]
     sizes, colors, digits, places = language.SIZES, language.COLORS, language.DIGITS, language.PLACES
+    by_digit = [f"a {s} {c} {{}} in the {p}" for s in sizes for c in colors for p in places]
+    by_color = [f"a {s} {{}} {d} in the {p}" for s in sizes for d in digits for p in places]
+    digit = np.array([digits.index(thing.digit) for thing in things], np.int64)
+    color = np.array([colors.index(thing.color) for thing in things], np.int64)
     classifications = (
-        Classification(
-            name="digit",
-            labels=digits,
-            templates=[f"a {s} {c} {{}} in the {p}" for s in sizes for c in colors for p in places],
-            indices=singles,
-            targets=np.array([digits.index(thing.digit) for thing in things], np.int64),
-        ),
-        Classification(
-            name="color",
-            labels=colors,
-            templates=[f"a {s} {{}} {d} in the {p}" for s in sizes for d in digits for p in places],
-            indices=singles,
-            targets=np.array([colors.index(thing.color) for thing in things], np.int64),
-        ),
+        Classification("digit", digits, by_digit, singles, digit),
+        Classification("color", colors, by_color, singles, color),
     )
     return EvaluationDataset(
         name=name,
         config=config,
         images=np.stack([scene.image for scene in pool]),
-        captions=[_captions(scene) for scene in pool],
+        # The one chosen by the scene's index first.
+        captions=[list(dict.fromkeys([scene.caption, *language.phrasings(scene.form)])) for scene in pool],
         grammar=language.meaning,
         classifications=classifications if len(singles) else (),
         queries=_QUERIES,
     )
-
-
-def _captions(scene: Scene) -> list[str]:
-    """All true captions of the scene, the one chosen by its index first."""
-    return [scene.caption, *(text for text in language.phrasings(scene.form) if text != scene.caption)]
 
 
 def _distinct_scenes(examples: int, size: int) -> list[Scene]:

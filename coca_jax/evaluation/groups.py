@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
+from coca_jax.evaluation.dataset import AnyDataset
 from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
 from coca_jax.pages.blocks import Table, Text
 from coca_jax.presets.imagenet import ALEXNET_ERRORS, SEVERITIES
@@ -13,19 +13,13 @@ _COUNTS = ("images", "texts", "distinct_captions", "distinct_meanings", "unreada
 _ACCURACY = "zero_shot_class"  # of which the corruption error is
 
 
-def group_results(
-    datasets: Sequence[EvaluationDataset | PendingDataset], results: Sequence[DatasetResult]
-) -> list[DatasetResult]:
-    """For each group the mean of every metric that all its datasets have, and those of the group as a whole.
-
-    A group has no result if one of its datasets failed: the mean of the others would pass for that of all.
-    """
+def group_results(datasets: Sequence[AnyDataset], results: Sequence[DatasetResult]) -> list[DatasetResult]:
+    """For each group the means of the metrics that all its datasets have; none if one of them failed."""
     groups: dict[str, list[DatasetResult]] = {}
     for dataset, result in zip(datasets, results, strict=True):
         if dataset.config.group:
             groups.setdefault(dataset.config.group, []).append(result)
-    whole = {group: members for group, members in groups.items() if not any(one.failed for one in members)}
-    return [_group_result(group, members) for group, members in whole.items()]
+    return [_group_result(name, members) for name, members in groups.items() if not any(one.failed for one in members)]
 
 
 def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult:
@@ -50,10 +44,7 @@ def _group_result(group: str, members: Sequence[DatasetResult]) -> DatasetResult
 def mean_corruption_error(errors: Mapping[str, float]) -> float:
     """mCE: over ImageNet-C's corruptions the mean of the model's error, divided by AlexNet's, which thus has 1.
 
-    Args:
-      errors: share of wrong answers by corruption and severity, such as "fog_3".
-
-    Reference: Hendrycks and Dietterich, 2019, arXiv:1903.12261, Section 4.1.
+    Errors are shares of wrong answers by corruption and severity, such as "fog_3" (arXiv 1903.12261, §4.1).
     """
     own = {kind: np.mean([errors[f"{kind}_{severity}"] for severity in SEVERITIES]) for kind in ALEXNET_ERRORS}
     return float(np.mean([own[kind] / error for kind, error in ALEXNET_ERRORS.items()]))

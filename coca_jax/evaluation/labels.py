@@ -23,13 +23,7 @@ _log = logging.getLogger(__name__)
 def classifications(
     name: str, config: EvaluationDatasetConfig, store: RecordStore, metadata: Sequence[Mapping[str, Any]]
 ) -> tuple[Classification, ...]:
-    """One classification for each of `classification.fields`, or that by `label_field`; none if no task needs one.
-
-    Args:
-      name: of the dataset, for errors.
-      config: of the dataset.
-      store: its records.
-      metadata: of those that are evaluated.
+    """For the records with this metadata, one by each of `classification.fields`, or that by `label_field`, if needed.
 
     Raises:
       CocaError: see `classification`; or no record describes the classes.
@@ -44,23 +38,16 @@ def classifications(
     for field, spoken in names.items():
         labels = [record_labels(fields.lookup(row, field)) for row in metadata]
         known = store.class_names if field == config.dataset.label_field else None
+        more, own = others.get(field, ()), members.get(field)
         try:
-            results.append(
-                classification(
-                    spoken, labels, config, known=known, others=others.get(field, ()), members=members.get(field)
-                )
-            )
+            results.append(classification(spoken, labels, config, known=known, others=more, members=own))
         except CocaError as error:
             raise CocaError(f"{name}: {error}") from None
     return tuple(results)
 
 
 def record_labels(value: Any) -> tuple[str, ...]:
-    """The labels that a metadata value holds: a name, a number, or several of them; none if it is empty.
-
-    >>> record_labels([3, "cat", None])
-    ('3', 'cat')
-    """
+    """The labels that a metadata value holds: a name, a number, or several of them; none if it is empty."""
     if isinstance(value, (list, tuple, np.ndarray)):
         return tuple(label for one in value for label in record_labels(one))
     if isinstance(value, bytes):
@@ -80,7 +67,6 @@ def classification(
     """A zero-shot classification of the records that have a class.
 
     Args:
-      name: of the classification.
       labels: of each of the M records, as `record_labels` gives them.
       config: where names, numbers and prompts come from.
       known: the class names by number, if the store has them.
@@ -93,14 +79,13 @@ def classification(
     distinct = sorted({label for own in labels for label in own})
     if not distinct:
         raise CocaError(f"no record has a class for {name!r}: change dataset.label_field or classification.fields")
+    shown = ", ".join(distinct[:3])
     names, numbers = _classes(distinct, config, known, others)
     targets = [sorted({number for label in own for number in numbers.get(label, ())}) for own in labels]
     indices = np.flatnonzero([bool(own) for own in targets])
     if not len(indices):
-        raise CocaError(
-            f"none of the labels ({', '.join(distinct[:3])} …) is a class of "
-            f"{config.dataset.class_names or 'the dataset'}: change dataset.class_names or classification.class_ids"
-        )
+        none = f"none of the labels ({shown} …) is a class of {config.dataset.class_names or 'the dataset'}"
+        raise CocaError(f"{none}: change dataset.class_names or classification.class_ids")
     if len(indices) < len(labels):
         _log.info("%s: %d of %d records have one of the classes", name, len(indices), len(labels))
     table = np.full((len(indices), max(len(targets[i]) for i in indices)), -1, np.int64)
@@ -119,17 +104,14 @@ def classification(
 
 
 def check_class_files(config: EvaluationDatasetConfig) -> None:
-    """Checks the files of a dataset's class names, class numbers and prompts.
-
-    Raises:
-      CocaError: one is missing, or of another form.
-    """
+    """Raises CocaError if a file of a dataset's class names, class numbers or prompts is missing or of another form."""
+    ids = config.classification.class_ids
     if config.dataset.class_names:
         names = class_files.class_names(config.dataset.class_names)
-        if config.classification.class_ids:
-            (class_files.keys if isinstance(names, dict) else class_files.class_numbers)(
-                config.classification.class_ids
-            )
+        if ids and isinstance(names, dict):
+            class_files.keys(ids)
+        elif ids:
+            class_files.class_numbers(ids)
     class_files.templates(config.dataset.prompts)
 
 
@@ -141,13 +123,10 @@ def _members_by_class(
     for label, own in members.items():
         for number in numbers.get(label, ()):
             table[number] = own
-    alone = [names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own]]
+    alone = sorted(names[i][0] for own in numbers.keys() - members.keys() for i in numbers[own])
     if alone:
-        _log.warning(
-            "%s: no training record names the members of %s: its own label stands for it",
-            name,
-            " or ".join(sorted(alone)[:3]),
-        )
+        which = " or ".join(alone[:3])
+        _log.warning("%s: no training record names the members of %s: its own label stands for it", name, which)
     return table
 
 
@@ -172,8 +151,8 @@ def _classes(
 
 
 def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str) -> dict[str, tuple[int, ...]]:
-    if ids:
-        numbers = class_files.class_numbers(ids)
+    if ids:  # a negative number stands for no class
+        numbers = {label: tuple(i for i in own if i >= 0) for label, own in class_files.class_numbers(ids).items()}
     elif all(label.isdecimal() for label in distinct):
         numbers = {label: (int(label),) for label in distinct}
     elif set(distinct) <= {name for own in names for name in own}:
@@ -182,12 +161,9 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
     elif len(distinct) == len(names):  # folders of all classes, whose order is that of their names
         numbers = {label: (i,) for i, label in enumerate(distinct)}
         if not all(re.fullmatch(r"n\d{8}", label) for label in distinct):  # ImageNet's own, whose lists have this order
-            _log.warning(
-                "the labels in their sorted order are taken for the classes of %s (%s, …): set "
-                "classification.class_ids if that is wrong",
-                source,
-                ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3])),
-            )
+            pairs = ", ".join(f"{label} = {names[i][0]}" for i, label in enumerate(distinct[:3]))
+            taken = "the labels in their sorted order are taken for the classes of %s (%s, …): "
+            _log.warning(taken + "set classification.class_ids if that is wrong", source, pairs)
     else:
         raise CocaError(
             f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s {len(names)} classes: "
@@ -195,10 +171,8 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
         )
     highest = max((number for own in numbers.values() for number in own), default=0)
     if highest >= len(names):
-        raise CocaError(
-            f"a label has the class number {highest}, but {source} names {len(names)} classes: set dataset.class_names to "
-            "the list that belongs to the dataset"
-        )
+        problem = f"a label has the class number {highest}, but {source} names {len(names)} classes"
+        raise CocaError(f"{problem}: set dataset.class_names to the dataset's own list")
     return numbers
 
 
@@ -224,10 +198,8 @@ def _members(name: str, config: EvaluationDatasetConfig, classified: Sequence[st
             for label in record_labels(fields.lookup(row, field)) if values else ():
                 own.setdefault(label, set()).update(values)
     if not any(members.values()):
-        raise CocaError(
-            f"{name}: no training record of {config.dataset.path} has both {described_by!r} and a class: change "
-            "classification.described_by"
-        )
+        problem = f"no training record of {config.dataset.path} has both {described_by!r} and a class"
+        raise CocaError(f"{name}: {problem}: change classification.described_by")
     return {field: {label: tuple(sorted(values)) for label, values in own.items()} for field, own in members.items()}
 
 

@@ -50,20 +50,16 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
             _log.info("%s is not evaluated: all of its records train, since its holdout is 0", name)
             continue
         try:
-            dataset = _open(name, _own_config(config, source.dataset), config.model, own=True)
-        except EmptySplit as error:
-            if source.dataset.evaluation_files:
-                raise
-            # A share of few records may hold out none of them.
-            _log.warning("%s is trained on and not evaluated: %s", name, error)
-            continue
+            opened.append(_open(name, _own_config(config, source.dataset), config.model, own=True))
         except CocaError as error:
-            if not config.data.mixture or isinstance(error, DataError):  # an outage, not a dataset without records
+            if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
+                fatal = bool(source.dataset.evaluation_files)
+            else:  # a DataError is an outage, not a dataset without records
+                fatal = not config.data.mixture or isinstance(error, DataError)
+                errors.append(error)
+            if fatal:
                 raise
-            errors.append(error)
             _log.warning("%s is trained on and not evaluated: %s", name, error)
-            continue
-        opened.append(dataset)
     if errors and not opened:
         raise errors[0]
     opened += [one.open() for one in named_datasets(config.evaluation, config.model, "evaluation.datasets")]
@@ -72,26 +68,17 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
 
 
 def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
-    """The datasets of an `EvaluationConfig`, of which no record is read yet.
-
-    Args:
-      config: the evaluations.
-      model: whose inputs the images become.
-      where: the place of the datasets in the config.
+    """The datasets of an `EvaluationConfig`, of which no record is read yet; `where` is their place in the config.
 
     Raises:
       CocaError: the place of a dataset's records or a file of its classes is missing.
     """
-    class_files_read: set[tuple[str, ...]] = set()
     pending = []
     for name, one in config.datasets.items():
         if one.dataset.format != "digit_scenes":
             with _named_errors(name, one, where):
                 check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
-            files = (one.dataset.class_names, one.classification.class_ids, *one.dataset.prompts)
-            if files not in class_files_read:  # of 75 datasets with the same files, once
-                labels.check_class_files(one)
-            class_files_read.add(files)
+            labels.check_class_files(one)
         pending.append(PendingDataset(name, one, functools.partial(_open, name, one, model, where=where)))
     return pending
 
@@ -105,34 +92,21 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
         for task in dataset.classifications:
             digest.update(json.dumps([task.name, list(task.labels)]).encode())
             digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
-    hosts.check_same(
-        digest.hexdigest(), "the hosts see different held-out records: give all of them the same evaluation files"
-    )
+    problem = "the hosts see different held-out records: give all of them the same evaluation files"
+    hosts.check_same(digest.hexdigest(), problem)
 
 
 def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConfig:
     """The evaluation of a run's own source: every task, with scores by references unless its captions have a grammar."""
-    # The numbers of images are for servers, which know none of a run's own images.
-    captioning = CaptioningConfig(image_id="")
-    if dataset.format == "digit_scenes":  # its grammar tells right captions from wrong ones
-        captioning = dataclasses.replace(captioning, scores=())
+    # The grammar of digit scenes tells right captions from wrong ones.
+    scores = () if dataset.format == "digit_scenes" else CaptioningConfig().scores
     return EvaluationDatasetConfig(
         dataset=dataset,
         tasks=("video_retrieval",) if dataset.frames else ("retrieval", "classification", "captioning"),
         examples=config.evaluation.examples,
         long_text=config.data.long_text,
-        captioning=captioning,
+        captioning=CaptioningConfig(scores=scores, image_id=""),  # servers know none of a run's own images
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Texts:
-    """The chosen records without their images."""
-
-    indices: np.ndarray
-    captions: list[tuple[str, ...]]
-    metadata: list[Mapping[str, Any]]
-    unreadable: Counter[str]
 
 
 def _open(
@@ -140,41 +114,35 @@ def _open(
 ) -> EvaluationDataset:
     """Reads the texts of the held-out records.
 
-    Args:
-      name, config: of the dataset.
-      model: whose inputs the images become.
-      where: the place of the datasets in the config, for errors.
-      own: whether these are the held-out records of a training run: then the texts of classes are training's prompts,
-        records with names are classified by them, and the images are read now if they fit into memory.
+    If they are a training run's `own`, the texts of classes are training's prompts, records with names are classified by
+    them, and the images are read now if they fit into memory.
 
     Raises:
-      CocaError: the records or the files of their classes cannot be found or understood; if the config has a command
-        that gets the records, the error names it.
+      CocaError: the records or the files of their classes cannot be found or understood.
     """
     if config.dataset.format == "digit_scenes":
         return open_digit_scenes(name, config, model.image.size)
-    # Captions for a server need none of their own.
-    for_server = config.tasks == ("captioning",) and not config.captioning.scores
+    for_server = _is_for_server(config)
     label_field = config.captioning.image_id if for_server else config.dataset.label_field
     class_names = config.dataset.class_names if own else ""
     source = dataclasses.replace(config.dataset, label_field=label_field, class_names=class_names)
     with contextlib.nullcontext() if own else _named_errors(name, config, where):
         store = open_records(source, "evaluation")
     reader = Texts(source, store) if own or not source.label_field else None
-    texts = _read_texts(store, source, config.examples, reader)
-    image_ids = _image_ids(name, texts, config, required=for_server)
-    captions = texts.captions
+    unreadable: Counter[str] = Counter()
+    indices, captions, metadata = _read_texts(store, source, config.examples, reader, unreadable)
+    image_ids = _image_ids(name, metadata, config, unreadable["no label"] if for_server else 0)
     if own and reader is not None:
-        classifications = _own_classifications(config, texts.metadata, reader)
+        classifications = _own_classifications(config, metadata, reader)
     else:
-        texts.unreadable.update(store.census.damage)
-        classifications = labels.classifications(name, config, store, texts.metadata)
+        unreadable.update(store.census.damage)
+        classifications = labels.classifications(name, config, store, metadata)
     if for_server:
         captions = [("",)] * len(captions)
     elif source.label_field and classifications and not own:
         captions = _class_names(captions, classifications[0])
     ranked = "retrieval" in config.tasks and (own or not source.label_field)
-    images = StoredImages(store, texts.indices, model, source)
+    images = StoredImages(store, np.array(indices, np.int64), model, source)
     if own:
         images.preload()
         if len(images.unreadable) == len(images):
@@ -185,9 +153,9 @@ def _open(
         images=images,
         captions=captions,
         classifications=classifications,
-        queries=_spread(captions) if ranked else (),
+        queries=[captions[i][0] for i in _spread(len(captions), _QUERIES)] if ranked else (),
         image_ids=image_ids,
-        unreadable=texts.unreadable,
+        unreadable=unreadable,
     )
 
 
@@ -216,13 +184,16 @@ def _named_errors(name: str, config: EvaluationDatasetConfig, where: str) -> Ite
         raise CocaError(f"{name}: {message}{get}") from None
 
 
-def _read_texts(store: RecordStore, source: DatasetConfig, examples: int, reader: Texts | None) -> _Texts:
-    """The texts of records that are spread evenly over the store; without a reader these are their labels."""
-    wanted = min(examples, len(store)) if examples else len(store)
-    chosen = np.unique(np.linspace(0, len(store) - 1, wanted).round().astype(np.int64))
-    unreadable: Counter[str] = Counter()
+def _read_texts(
+    store: RecordStore, source: DatasetConfig, examples: int, reader: Texts | None, unreadable: Counter[str]
+) -> tuple[list[int], list[tuple[str, ...]], list[Mapping[str, Any]]]:
+    """Indices, captions and metadata of records that are spread evenly over the store; counts those that are unreadable.
+
+    Without a reader the captions are the records' labels.
+    """
+    chosen = _spread(len(store), examples or len(store))
     indices, captions, metadata = [], [], []
-    for index, text in each_text(store, chosen.tolist()):
+    for index, text in each_text(store, chosen):
         try:
             if isinstance(text, BadRecord):
                 raise text
@@ -236,7 +207,7 @@ def _read_texts(store: RecordStore, source: DatasetConfig, examples: int, reader
         metadata.append(text.metadata)
     if not indices:
         raise CocaError(_none_readable(len(chosen), source, unreadable))
-    return _Texts(np.array(indices, np.int64), captions, metadata, unreadable)
+    return indices, captions, metadata
 
 
 def _labels(text: RecordText, label_field: str) -> tuple[str, ...]:
@@ -259,17 +230,20 @@ def _class_names(captions: Sequence[tuple[str, ...]], task: Classification) -> l
     return named
 
 
-def _image_ids(name: str, texts: _Texts, config: EvaluationDatasetConfig, required: bool) -> list[int]:
-    """The images' numbers; empty if not every one has its own.
+def _is_for_server(config: EvaluationDatasetConfig) -> bool:
+    """Whether a file of captions for a server is all that the config asks for: then records need no captions."""
+    return config.tasks == ("captioning",) and not config.captioning.scores
 
-    Raises:
-      CocaError: they are `required`, since a file of captions is all that the config asks for.
-    """
+
+def _image_ids(
+    name: str, metadata: Sequence[Mapping[str, Any]], config: EvaluationDatasetConfig, left_out: int
+) -> list[int]:
+    """The images' numbers; empty if not every one has its own, or CocaError if a server needs them."""
     key = config.captioning.image_id
     if not key:
         return []
-    values = [fields.lookup(row, key) for row in texts.metadata]
-    missing = values.count(None) + (texts.unreadable["no label"] if required else 0)
+    values = [fields.lookup(row, key) for row in metadata]
+    missing = values.count(None) + left_out
     bad = [value for value in values if value is not None and not str(value).isdecimal()]
     twice = [value for value, count in Counter(map(str, values)).items() if count > 1]
     if not (missing or bad or twice):
@@ -278,16 +252,14 @@ def _image_ids(name: str, texts: _Texts, config: EvaluationDatasetConfig, requir
         why = f"{missing:,} records have no {key!r}"
     else:
         why = f"{bad[0]!r} is no whole number" if bad else f"{twice[0]} is the number of several images"
-    if required:
-        raise CocaError(
-            f"{name}: captions cannot be written for a server, for {why}: give each image its own number and name that "
-            "metadata as captioning.image_id"
-        )
+    if _is_for_server(config):
+        problem = f"{name}: captions cannot be written for a server, for {why}"
+        raise CocaError(f"{problem}: give each image its own number and name that metadata as captioning.image_id")
     if missing < len(values) and "captioning" in config.tasks:
         _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)
     return []
 
 
-def _spread(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    chosen = np.unique(np.linspace(0, len(captions) - 1, _QUERIES).round().astype(int))
-    return tuple(captions[i][0] for i in chosen)
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` indices, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)).tolist()

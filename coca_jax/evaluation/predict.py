@@ -11,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 import tqdm
 
+from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, SelectedImages, short_repr
-from coca_jax.evaluation.text_classifiers import TextClassifiers
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, SelectedImages
 from coca_jax.generation import GenerationOptions
+from coca_jax.inference.zero_shot import text_classifier
 
 _log = logging.getLogger(__name__)
 _BATCHES = 4  # of images in memory
@@ -24,21 +25,13 @@ _LOG_SECONDS = 30  # between two lines of progress, where there is no terminal
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """The predictions that tasks read.
+    """The predictions that tasks read."""
 
-    Attributes:
-      embeddings: whether those of the images.
-      texts: to embed.
-      classifiers: classifications whose text classifiers are needed.
-      captions: whether one is generated for each image.
-      likelihoods: classifications whose classes' captions are scored.
-    """
-
-    embeddings: bool = False
-    texts: tuple[str, ...] = ()
-    classifiers: tuple[Classification, ...] = ()
+    embeddings: bool = False  # of the images
+    texts: tuple[str, ...] = ()  # to embed
+    classifiers: tuple[Classification, ...] = ()  # whose text classifiers are needed
     captions: bool = False
-    likelihoods: tuple[Classification, ...] = ()
+    likelihoods: tuple[Classification, ...] = ()  # whose classes' captions are scored
 
     def __or__(self, other: Self) -> "Needs":
         return Needs(
@@ -54,29 +47,18 @@ class Needs:
 class Predictions:
     """The model's predictions on the M images that could be read; a part that was not needed is empty.
 
-    Attributes:
-      rows: int64 [M], which of the dataset's images those are.
-      unreadable: the dataset's other records, counted by cause.
-      image_embeddings: float32 [M, E], L2-normalised.
-      text_embeddings: float32 [E] for each text, L2-normalised.
-      classifiers: float32 [N, E] for each classification, L2-normalised: its `prompted_names`.
-      temperature: that similarities are divided by in training; 1 without embeddings.
-      captions: M generated captions.
-      log_likelihoods: float32 [m, C] for each classification: of the captions of its C candidate classes, for those of
-        its images that could be read.
+    Embeddings are float32 and L2-normalised: [M, E] of the images, [E] of each text, and for each classification [N, E] of
+    its `prompted_names`. Log likelihoods, [m, C], are those of the captions of its C candidate classes.
     """
 
-    rows: np.ndarray
-    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rows: np.ndarray  # int64 [M], which of the dataset's images those are
+    unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # the other records, counted by cause
     image_embeddings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
     text_embeddings: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     classifiers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    temperature: float = 1.0
+    temperature: float = 1.0  # that similarities are divided by in training
     captions: Sequence[str] = ()
     log_likelihoods: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return short_repr(self)
 
     def part(self, task: Classification) -> tuple[np.ndarray, np.ndarray]:
         """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
@@ -89,20 +71,41 @@ class Predictions:
         return np.stack([self.text_embeddings[text] for text in texts])
 
 
-def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: TextClassifiers) -> Predictions:
-    """Shows the model each image of the dataset once, for everything that is needed.
+class TextClassifiers:
+    """The zero-shot classifiers of a model (CLIP, arXiv 2103.00020, §3.1.4); datasets with the same texts share one."""
 
-    Args:
-      coca: the model, a `coca_jax.inference.model.Coca`; it batches by itself.
-      dataset: at least one example.
-      needs: of all tasks.
-      classifiers: the model's.
+    def __init__(self, coca: Any):
+        self._coca = coca
+        self._built: dict[Any, np.ndarray] = {}
+
+    def __call__(self, task: Classification, long_text: str) -> np.ndarray:
+        """One vector for each of the classification's prompted names, float32 [N, E], L2-normalised.
+
+        Raises:
+          CocaError: a prompt is too long, unless `long_text` is "truncate".
+        """
+        names, templates = task.prompted_names, tuple(task.templates)
+        key = (tuple(names), templates, long_text)
+        if key not in self._built:
+            each = [name for own in names for name in own]
+            place = {name: i for i, name in enumerate(dict.fromkeys(each))}  # equal names get one vector, bit for bit
+            distinct = text_classifier(lambda texts: self._coca.embed_texts(texts, long_text), list(place), templates)
+            vectors = distinct[[place[name] for name in each]]
+            if len(each) > len(names):  # synonyms count alike
+                vectors = np.add.reduceat(vectors, np.cumsum([0, *map(len, names)])[:-1], axis=0)
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            self._built[key] = vectors
+        return self._built[key]
+
+
+def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: TextClassifiers) -> Predictions:
+    """Shows the model, a `coca_jax.inference.model.Coca`, each image of the dataset once, for all `needs`.
 
     Raises:
       CocaError: not one image can be read, or a text is too long.
     """
-    images, long_text = dataset.images, dataset.config.long_text
-    frames = dataset.config.dataset.frames
+    images, config = dataset.images, dataset.config
+    frames, options = config.dataset.frames, GenerationOptions(beams=config.captioning.beams)
     # Whole batches, so that an image's batch is the same as if all images were given at once; or a batch of frames.
     size = max(1, coca.batch_size // frames) if frames else coca.batch_size * _BATCHES
     starts = range(0, len(images), size)
@@ -115,21 +118,21 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
         if needs.embeddings:
             embeddings.append(coca.embed_videos(some, frames) if frames else coca.embed_images(some))
         if needs.captions:
-            options = GenerationOptions(beams=dataset.config.captioning.beams)
-            captions += coca.caption(some, options, prompts=dataset.config.captioning.prompt)
+            captions += coca.caption(some, options, prompts=config.captioning.prompt)
         for task in needs.likelihoods:
-            likelihoods[task.name].append(_log_likelihoods(coca, dataset, task, rows))
+            chosen = SelectedImages(some, task.indices[np.isin(task.indices, rows)] - start)
+            likelihoods[task.name].append(_log_likelihoods(coca, config, task, chosen))
     lost = _unreadable_rows(dataset)
     readable = np.setdiff1d(np.arange(len(images)), list(lost))
     if not len(readable):
         raise CocaError(f"none of the {len(images)} held-out records of {dataset.name} can be read: replace them")
-    vectors = coca.embed_texts(list(needs.texts), long_text) if needs.texts else ()
+    vectors = coca.embed_texts(list(needs.texts), config.long_text) if needs.texts else ()
     return Predictions(
         rows=readable,
         unreadable=dict(Counter(dataset.unreadable) + Counter(lost.values())),
         **({"image_embeddings": np.concatenate(embeddings)[readable]} if needs.embeddings else {}),
         text_embeddings=dict(zip(needs.texts, vectors, strict=True)),
-        classifiers={task.name: classifiers(task, long_text) for task in needs.classifiers},
+        classifiers={task.name: classifiers(task, config.long_text) for task in needs.classifiers},
         temperature=coca.temperature if any(task.members for task in needs.classifiers) else 1.0,
         captions=[captions[row] for row in readable] if needs.captions else (),
         log_likelihoods={
@@ -139,14 +142,13 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
     )
 
 
-def _log_likelihoods(coca: Any, dataset: EvaluationDataset, task: Classification, rows: np.ndarray) -> np.ndarray:
-    """float32 [n, C]: of the candidates' captions, for those of the rows that take part in the classification."""
-    config = dataset.config.classification
-    texts = [config.likelihood_prompt.replace("{}", task.labels[number]) for number in task.candidate_classes]
-    some = SelectedImages(dataset.images, task.indices[np.isin(task.indices, rows)])
-    return coca.caption_log_likelihoods(
-        some, texts, per_token=config.likelihood_per_token, long_text=dataset.config.long_text
-    )
+def _log_likelihoods(
+    coca: Any, config: EvaluationDatasetConfig, task: Classification, images: SelectedImages
+) -> np.ndarray:
+    """float32 [n, C]: of the candidates' captions."""
+    prompt, per_token = config.classification.likelihood_prompt, config.classification.likelihood_per_token
+    texts = [prompt.replace("{}", task.labels[number]) for number in task.candidate_classes]
+    return coca.caption_log_likelihoods(images, texts, per_token=per_token, long_text=config.long_text)
 
 
 def _unreadable_rows(dataset: EvaluationDataset) -> dict[int, str]:
@@ -160,9 +162,8 @@ def _unreadable_rows(dataset: EvaluationDataset) -> dict[int, str]:
 
 def _with_progress(starts: range, name: str, total: int) -> Iterable[int]:
     """The starts, with a bar on a terminal and a line now and then elsewhere."""
-    bar = tqdm.tqdm(
-        starts, desc=name, unit="batch", leave=False, disable=None if _log.isEnabledFor(logging.INFO) else True
-    )
+    quiet = None if _log.isEnabledFor(logging.INFO) else True  # None: quiet unless on a terminal
+    bar = tqdm.tqdm(starts, desc=name, unit="batch", leave=False, disable=quiet)
     last = time.monotonic()
     for start in bar:
         yield start

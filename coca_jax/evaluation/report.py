@@ -1,15 +1,18 @@
-"""Writes report.html: the results of evaluations and the course of the training."""
+"""Writes report.html: the results of evaluations, with galleries of images, and the course of the training."""
 
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coca_jax.evaluation.tasks.base import DatasetResult
-from coca_jax.pages.blocks import Block, Columns, Facts, Section, Text
+from coca_jax.evaluation.dataset import EvaluationDataset
+from coca_jax.evaluation.predict import Predictions
+from coca_jax.evaluation.tasks.base import DatasetResult, ImageTexts, shown_images
+from coca_jax.pages.blocks import Block, Card, CardLine, Columns, Facts, Gallery, Section, Text
 from coca_jax.pages.charts import Line, column, line_chart, number, percent
 from coca_jax.pages.page import write_page
 
+_MISTAKES = 6
 _LOSSES = [
     Line("contrastive", "contrastive_loss", "line-1"),
     Line("captioning", "captioning_loss", "line-2"),
@@ -23,7 +26,7 @@ _EVALUATIONS = [  # keys of a history row below `<dataset>/`
 
 
 def write_report(
-    path: str | os.PathLike,
+    path: os.PathLike,
     *,
     title: str,
     results: Sequence[DatasetResult],
@@ -33,12 +36,9 @@ def write_report(
     """Writes the page, atomically.
 
     Args:
-      path: of the HTML file.
-      title: its heading.
       results: of each evaluated dataset; any part of them may be empty.
-      history: the rows of metrics.jsonl; of two rows of one step the later counts
-        (a run that went back to its checkpoint).
-      facts: further facts of the model and the run, by label.
+      history: the rows of metrics.jsonl; of two rows of one step the later counts.
+      facts: of the model and the run, by label.
     """
     rows = _by_step(history)
     results = sorted(results, key=lambda result: not result.is_group)
@@ -82,9 +82,58 @@ def _training(rows: Sequence[Mapping], names: Sequence[str]) -> list[Block]:
         lines = [Line(line.name, f"{name}/{line.key}", line.style) for line in _EVALUATIONS]
         charts += line_chart(rows, lines, f"Evaluations while training: {name.replace('_', ' ')}", percent)
     small = [
-        line_chart(rows, [Line("pairs a second", "pairs_per_second")], "Pairs a second", small=True),
-        line_chart(rows, [Line("waiting for data", "data_wait")], "Waiting for data", percent, small=True),
-        line_chart(rows, [Line("learning rate", "learning_rate")], "Learning rate", small=True),
-        line_chart(rows, [Line("temperature", "temperature")], "Temperature", small=True),
+        line_chart(rows, [Line(title.lower(), key)], title, form, small=True)
+        for title, key, form in (
+            ("Pairs a second", "pairs_per_second", number),
+            ("Waiting for data", "data_wait", percent),
+            ("Learning rate", "learning_rate", number),
+            ("Temperature", "temperature", number),
+        )
     ]
     return [Facts(facts, large=True), *charts, Columns([chart for chart in small if chart], 210)]
+
+
+def galleries(
+    dataset: EvaluationDataset, predictions: Predictions, texts: Sequence[ImageTexts], count: int
+) -> list[Block]:
+    """`count` images spread evenly over the dataset, the same in every report, and mistakes among the others.
+
+    Of the tasks' `texts` the first is shown first, and the first that can be wrong decides about mistakes.
+    """
+    images = len(predictions.rows)
+    examples = sorted({int(i) for i in np.linspace(0, images - 1, min(images, count))})
+    judged = next((one for one in texts if one.right is not None), None)
+    wrong: list[int] = []
+    if judged is not None and judged.right is not None:
+        wrong = [place for place in sorted(set(range(images)).difference(examples)) if not judged.right[place]]
+        # The nearest misses first: a text with one wrong word shows more than a broken one.
+        truths = [dataset.captions[row][0] for row in predictions.rows]
+        wrong.sort(key=lambda place: -_shared_words(judged.texts[place], truths[place]))
+    blocks: list[Block] = []
+    for title, detail, places in (
+        ("Examples", "Held-out images, evenly spread over the dataset.", examples),
+        ("Mistakes", "The wrong answers that come closest to the truth.", wrong[:_MISTAKES]),
+    ):
+        rows = predictions.rows[places]
+        cards = [
+            _card(image, dataset.captions[row][0], place, texts)
+            for image, row, place in zip(shown_images(dataset, rows), rows, places, strict=True)
+        ]
+        blocks += [Gallery(title, cards, detail)] if cards else []
+    return blocks
+
+
+def _card(image: np.ndarray | None, truth: str, place: int, texts: Sequence[ImageTexts]) -> Card:
+    lines = [CardLine("truth", truth)]
+    for i, one in enumerate(texts):
+        mark = None if one.right is None else bool(one.right[place])
+        if i == 0:
+            lines.insert(0, CardLine(one.label, one.texts[place] or "(nothing)", mark=mark, quiet=False))
+        else:  # the truth stands above: a text that equals it need not be read twice
+            lines.append(CardLine(one.label, "" if one.texts[place] == truth else one.texts[place], mark=mark))
+    return Card(image, lines, truth)
+
+
+def _shared_words(a: str, b: str) -> float:
+    a_words, b_words = set(a.casefold().split()), set(b.casefold().split())
+    return len(a_words & b_words) / max(1, len(a_words | b_words))

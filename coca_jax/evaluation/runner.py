@@ -5,31 +5,24 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
-
 from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import EvaluationDataset, PendingDataset
-from coca_jax.evaluation.gallery import galleries
+from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset, PendingDataset
 from coca_jax.evaluation.groups import group_results
 from coca_jax.evaluation.metrics.captions import java_metrics, scores
 from coca_jax.evaluation.open_dataset import check_same_datasets, run_datasets
-from coca_jax.evaluation.predict import Needs, predict
+from coca_jax.evaluation.predict import Needs, TextClassifiers, predict
+from coca_jax.evaluation.report import galleries
 from coca_jax.evaluation.tasks import TASKS
 from coca_jax.evaluation.tasks.base import DatasetResult, Task
-from coca_jax.evaluation.text_classifiers import TextClassifiers
 from coca_jax.pages.blocks import Text, Tiles
 
 _log = logging.getLogger(__name__)
 
 
 class RunEvaluation:
-    """Evaluates a run's models on its held-out records and on the datasets of `config.evaluation`.
-
-    Raises:
-      CocaError: see `run_datasets`.
-    """
+    """Evaluates a run's models on its held-out records and the datasets of `config.evaluation`; errors as `run_datasets`."""
 
     def __init__(self, config: Config):
         self._gallery = config.evaluation.gallery
@@ -45,63 +38,55 @@ class RunEvaluation:
             return None
 
 
-def evaluate_datasets(
-    coca: Any, datasets: Sequence[EvaluationDataset | PendingDataset], gallery: int, folder: epath.Path | None = None
-) -> list[DatasetResult]:
+def evaluate_datasets(coca: Any, datasets: Sequence[AnyDataset], gallery: int) -> list[DatasetResult]:
     """The results on each dataset with a task that the model can do, then the means of the datasets' groups.
 
-    A dataset that fails among several has a result with the reason (`failed`), which is logged, too.
-
-    Args:
-      coca: the model, a `coca_jax.inference.model.Coca`.
-      datasets: evaluated in their order; pending ones are open only while it is their turn.
-      gallery: how many images of each the report shows.
-      folder: of large text classifiers, kept for another time; None: they are not kept.
+    A dataset that fails among several has a result with the reason (`failed`), which is logged, too. Pending ones are open
+    only while it is their turn. The report shows `gallery` images of each.
 
     Raises:
       CocaError: no dataset has a task that the model can do, or all of them failed.
     """
     datasets = _possible(coca, datasets)
     _warn_of_missing_java(datasets)
-    classifiers = TextClassifiers(coca, folder)
+    classifiers = TextClassifiers(coca)
     results: list[DatasetResult] = []
     for number, one in enumerate(datasets, 1):
+        place = f"{number} of {len(datasets)}"
         try:
-            results.append(_evaluate_one(coca, one, f"{number} of {len(datasets)}", gallery, classifiers))
+            results.append(evaluate_dataset(coca, _opened(one, place), gallery, classifiers))
         except CocaError as error:
             results.append(DatasetResult(one.name, failed=str(error)))
-            if number == len(datasets) and all(result.failed for result in results):
+            if len(datasets) == sum(bool(result.failed) for result in results):
                 raise
             if hosts.is_first():
                 _log.error("%s is not evaluated: %s", one.name, error)
         for note in results[-1].notes if hosts.is_first() else ():
             _warn_once(note)
+        if results[-1].unreadable:
+            _log.info("%s: records left out: %s", one.name, _counted(results[-1].unreadable))
     return results + group_results(datasets, results)
 
 
 def evaluate_dataset(
     coca: Any, dataset: EvaluationDataset, gallery: int, classifiers: TextClassifiers
 ) -> DatasetResult:
-    """The results of every task of the dataset that the model can do.
-
-    Raises:
-      CocaError: no image can be read, or the model can do no task.
-    """
+    """The results of every task that the model can do; CocaError if there is none, or no image can be read."""
     tasks, notes = _possible_tasks(coca, dataset.config)
     needs = functools.reduce(Needs.__or__, (task.needs(dataset) for task in tasks), Needs())
     if needs == Needs():
         raise CocaError(f"{dataset.name}: {notes[0] if notes else 'no example has a class'}")
     predictions = predict(coca, dataset, needs, classifiers)
     results = [task.compute(dataset, predictions) for task in tasks]
-    metrics: dict[str, float] = {"images": len(predictions.rows)}
-    if predictions.unreadable:
-        metrics["unreadable"] = sum(predictions.unreadable.values())
+    lost = sum(predictions.unreadable.values())
+    metrics: dict[str, float] = {"images": len(predictions.rows), **({"unreadable": lost} if lost else {})}
     baselines: dict[str, float] = {}
     for result in results:
         metrics |= result.metrics
         baselines |= result.baselines
         notes += [note for note in result.notes if note not in notes]
     tiles = [tile for result in results for tile in result.tiles]
+    headline = [Tiles(tiles)] if tiles else []
     # The last task first: of an image's texts its generated caption is the one to read.
     texts = [result.image_texts for result in reversed(results) if result.image_texts is not None]
     return DatasetResult(
@@ -111,7 +96,7 @@ def evaluate_dataset(
         blocks=[
             Text(_summary(metrics, predictions.unreadable), "lead"),
             *(Text(note, "lead") for note in notes),
-            *([Tiles(tiles)] if tiles else []),
+            *headline,
             *galleries(dataset, predictions, texts, gallery),
             *(block for result in results for block in result.blocks),
         ],
@@ -128,31 +113,21 @@ def _summary(metrics: Mapping[str, float], unreadable: Mapping[str, int]) -> str
     if captions is not None:
         words += f", {captions:,} distinct captions"
         words += f" with {meanings:,} distinct meanings" if meanings != captions else ""
-    causes = "; ".join(f"{count:,} {cause}" for cause, count in unreadable.items())
-    return words + (f". Records that could not be used: {causes}." if causes else ".")
+    return words + (f". Records that could not be used: {_counted(unreadable)}." if unreadable else ".")
 
 
-def _evaluate_one(
-    coca: Any, one: EvaluationDataset | PendingDataset, place: str, gallery: int, classifiers: TextClassifiers
-) -> DatasetResult:
-    dataset = _opened(one)
-    if hosts.is_first():
-        _log.info("evaluating %s (%s): %s images", dataset.name, place, f"{len(dataset.images):,}")
-    try:
-        result = evaluate_dataset(coca, dataset, gallery, classifiers)
-    finally:
-        if hasattr(dataset.images, "release"):
-            dataset.images.release()
-    if result.unreadable and hosts.is_first():
-        causes = ", ".join(f"{count:,} {cause}" for cause, count in result.unreadable.items())
-        _log.info("%s: records left out: %s", dataset.name, causes)
-    return result
+def _counted(unreadable: Mapping[str, int]) -> str:
+    return "; ".join(f"{count:,} {cause}" for cause, count in unreadable.items())
 
 
-def _opened(one: EvaluationDataset | PendingDataset) -> EvaluationDataset:
+def _opened(one: AnyDataset, place: str) -> EvaluationDataset:
+    dataset = _open_on_all(one) if isinstance(one, PendingDataset) else one
+    _log.info("evaluating %s (%s): %s images", one.name, place, f"{len(dataset.images):,}")
+    return dataset
+
+
+def _open_on_all(one: PendingDataset) -> EvaluationDataset:
     """The dataset, the same on all processes; a failure on one of them fails on all, or the others would wait for it."""
-    if isinstance(one, EvaluationDataset):
-        return one
     try:
         dataset = one.open()
     except CocaError as error:
@@ -171,36 +146,32 @@ def _opened(one: EvaluationDataset | PendingDataset) -> EvaluationDataset:
 def _possible_tasks(coca: Any, config: EvaluationDatasetConfig) -> tuple[list[Task], list[str]]:
     """The tasks that the model can do, in the order of TASKS, and a sentence for each that it cannot do."""
     able = {"contrastive": coca.can_embed, "captioning": coca.can_caption}
-    named = {name: task for name, task in TASKS.items() if name in config.tasks}
-    notes = [
-        f"{name} needs the {task.branch} loss, which the model was trained without"
-        for name, task in named.items()
-        if not able[task.branch]
-    ]
-    return [task for task in named.values() if able[task.branch]], notes
+    tasks, notes = [], []
+    for name, task in TASKS.items():
+        if name in config.tasks and able[task.branch]:
+            tasks.append(task)
+        elif name in config.tasks:
+            notes.append(f"{name} needs the {task.branch} loss, which the model was trained without")
+    return tasks, notes
 
 
-def _possible(
-    coca: Any, datasets: Sequence[EvaluationDataset | PendingDataset]
-) -> list[EvaluationDataset | PendingDataset]:
-    """The datasets without those of whose tasks the model can do none; decided before the first one's hours.
-
-    Raises:
-      CocaError: none remains.
-    """
-    possible = []
+def _possible(coca: Any, datasets: Sequence[AnyDataset]) -> list[AnyDataset]:
+    """The datasets with a task that the model can do, decided before the first one's hours; CocaError if none remains."""
+    possible, reasons = [], []
     for one in datasets:
         tasks, notes = _possible_tasks(coca, one.config)
         if tasks:
             possible.append(one)
-        elif hosts.is_first():
-            _log.warning("%s is left out: %s", one.name, notes[0])
+        else:
+            reasons.append((one.name, notes[0]))
     if datasets and not possible:
-        raise CocaError(f"{datasets[0].name}: {_possible_tasks(coca, datasets[0].config)[1][0]}")
+        raise CocaError(": ".join(reasons[0]))
+    for reason in reasons if hosts.is_first() else ():
+        _log.warning("%s is left out: %s", *reason)
     return possible
 
 
-def _warn_of_missing_java(datasets: Sequence[EvaluationDataset | PendingDataset]) -> None:
+def _warn_of_missing_java(datasets: Sequence[AnyDataset]) -> None:
     """Warns of caption scores that this machine cannot compute, before hours of captions are generated."""
     wanted = {name for one in datasets if "captioning" in one.config.tasks for name in one.config.captioning.scores}
     for name in scores.JAVA if hosts.is_first() else ():

@@ -13,11 +13,7 @@ from coca_jax.generation.state import Beams, Special, State
 
 
 def length_divisor(tokens: jax.Array | int, penalty: float) -> jax.Array:
-    """The divisor of log P that gives a hypothesis' score: ((5 + tokens) / 6) ** penalty (GNMT, Eq. 14).
-
-    Args:
-      tokens: number of generated tokens with EOS, without BOS and prompt.
-    """
+    """The divisor of log P that gives a hypothesis' score (GNMT, Eq. 14); `tokens` are the generated ones with EOS."""
     return ((5.0 + tokens) / 6.0) ** penalty
 
 
@@ -35,12 +31,7 @@ def search(state: State, logits_BKV: jax.Array, special: Special, penalty: float
     K end a hypothesis; the first K of the others are the new streams. An image is done when K hypotheses have ended
     (fairseq's rule; with one beam it makes the search greedy), or earlier when no live stream can score higher than the
     best ended hypothesis, or when the streams have the maximum length: then they compete with the ended ones. The best
-    hypothesis is kept.
-
-    Args:
-      state: of a beam search.
-      logits_BKV: of the next token; -inf for forbidden ones.
-      penalty: see `length_divisor`; not negative.
+    hypothesis is kept. Logits are -inf for forbidden tokens; `penalty` is that of `length_divisor`, not negative.
     """
     beams, count = state.beams, state.count + 1
     assert beams is not None

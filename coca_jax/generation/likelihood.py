@@ -19,11 +19,8 @@ def log_likelihoods(model: Coca, params: Any, images: jax.Array, ids_CL: jax.Arr
     laid behind one another, each with its own positions, and a mask keeps them apart.
 
     Args:
-      model: with the captioning branch.
-      params: its parameters.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
       ids_CL: int32, the C texts: BOS, tokens, EOS, pads.
-      pad_id: of the vocabulary.
 
     Returns:
       float32 [B, C].

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -17,7 +18,7 @@ from coca_jax.distributed.sharding import Axis, mesh_axes, spec, ways
 from coca_jax.errors import CocaError
 from coca_jax.generation import beams
 from coca_jax.generation.options import GREEDY, GenerationOptions
-from coca_jax.generation.sampling import forbid, penalize_repetition, sample
+from coca_jax.generation.sampling import penalize_repetition, sample
 from coca_jax.generation.state import Special, State
 from coca_jax.models.coca import Coca, generation_parameters
 from coca_jax.models.text_decoder import causal_mask, empty_cache
@@ -38,10 +39,7 @@ def generate(
     """A text for each image; to be compiled with `model`, `options` and the ids as constants.
 
     Args:
-      model: with the captioning branch.
-      params: its parameters.
       images: uint8 or float [B, S, S, 3], or precomputed tokens [B, N, D].
-      options: the decoding method.
       bos_id, eos_id, pad_id: of the vocabulary. BOS and pad are never generated.
       prompts_BP: int32, the texts to continue, of different lengths: BOS, tokens, pads; by default BOS alone. One that
         fills the model's positions is returned unchanged.
@@ -52,7 +50,7 @@ def generate(
       the positions was reached first.
 
     Raises:
-      CocaError: the model has no captioning branch, or options, prompts or keys do not fit it.
+      CocaError: the model has no captioning branch, or options or keys do not fit it.
     """
     special, config = Special(bos_id, eos_id, pad_id), model.config
     options.check(config)
@@ -62,10 +60,8 @@ def generate(
         raise CocaError("keys_B, one random key an image, is needed for sampling, and for sampling only")
     if prompts_BP is None:
         prompts_BP = jnp.full((images.shape[0], 1), bos_id, jnp.int32)
-    if len(prompts_BP) != len(images):
-        raise CocaError(f"there are {len(prompts_BP)} prompts for {len(images)} images: give one for each")
-    if prompts_BP.shape[1] > config.text.length:
-        raise CocaError(f"prompts of {prompts_BP.shape[1]} tokens exceed the model's {config.text.length} positions")
+    chex.assert_shape(prompts_BP, (images.shape[0], None))
+    chex.assert_axis_dimension_lteq(prompts_BP, 1, config.text.length)
     lengths_B = jnp.sum(prompts_BP != pad_id, axis=1)
     decoder = {"params": generation_parameters(params, config)}
     tokens_BQD = model.apply({"params": params}, images, method="encode_image").tokens_BQD
@@ -76,7 +72,7 @@ def generate(
 
     # The prompt is read with image tokens, later tokens with their cached keys and values: two traces, one loop.
     state = _start(model, prompts_BP, lengths_B, options, special)
-    state, logits_BKV = _read_prompt(model, decoder, state, prompts_BP, lengths_B, pad_id, tokens_BQD)
+    state, logits_BKV = _read_prompt(model, decoder, state, prompts_BP, pad_id, tokens_BQD)
     state = _choose(state, logits_BKV, options, special, keys_B)
     state = jax.lax.while_loop(lambda state: ~jnp.all(state.done_B), step, state)
     tokens_BT = state.tokens_BKT[:, 0] if state.beams is None else state.beams.best_tokens_BT
@@ -104,26 +100,21 @@ def _start(
 
 
 def _read_prompt(
-    model: Coca,
-    decoder: Any,
-    state: State,
-    prompts_BP: jax.Array,
-    lengths_B: jax.Array,
-    pad_id: int,
-    tokens_BQD: jax.Array,
+    model: Coca, decoder: Any, state: State, prompts_BP: jax.Array, pad_id: int, tokens_BQD: jax.Array
 ) -> tuple[State, jax.Array]:
     """The state with image and prompt in its cache, and the first token's logits [B, K, V], equal for all streams."""
     batch, prompt_slots = prompts_BP.shape
     streams, slots = state.visible_BKS.shape[1:]
-    mask_BPP = causal_mask(prompts_BP != pad_id)[:, 0]
+    visible_BP = prompts_BP != pad_id
+    mask_BPP = causal_mask(visible_BP)[:, 0]
     mask_BPS = jnp.pad(mask_BPP, ((0, 0), (0, 0), (0, slots - prompt_slots)))
     positions_BP = jnp.broadcast_to(jnp.arange(prompt_slots), prompts_BP.shape)
     output = model.apply(decoder, prompts_BP, positions_BP, mask_BPS, 0, state.cache, tokens_BQD, method="extend")
-    last_B1D = jnp.take_along_axis(output.hidden_BLD, (lengths_B - 1)[:, None, None], axis=1)
+    last_B = jnp.sum(visible_BP, axis=1) - 1
+    last_B1D = jnp.take_along_axis(output.hidden_BLD, last_B[:, None, None], axis=1)
     logits_B1V = model.apply(decoder, last_B1D, method="next_logits")
-    return dataclasses.replace(state, cache=output.cache), jnp.broadcast_to(
-        logits_B1V, (batch, streams, logits_B1V.shape[2])
-    )
+    logits_BKV = jnp.broadcast_to(logits_B1V, (batch, streams, logits_B1V.shape[2]))
+    return dataclasses.replace(state, cache=output.cache), logits_BKV
 
 
 def _read_tokens(
@@ -163,8 +154,9 @@ def _choose_locally(
     state: State, logits_BKV: jax.Array, keys_B: jax.Array | None, options: GenerationOptions, special: Special
 ) -> State:
     logits_BKV = penalize_repetition(logits_BKV, state.tokens_BKT, options.repetition_penalty)
-    forbidden = jnp.array([special.bos_id, special.pad_id])
-    logits_BKV = forbid(logits_BKV, forbidden, special.eos_id, state.count >= options.min_tokens)
+    logits_BKV = logits_BKV.at[..., jnp.array([special.bos_id, special.pad_id])].set(-jnp.inf)
+    eos_BK = jnp.where(state.count >= options.min_tokens, logits_BKV[..., special.eos_id], -jnp.inf)
+    logits_BKV = logits_BKV.at[..., special.eos_id].set(eos_BK)
     if options.beams:
         return beams.search(state, logits_BKV, special, options.length_penalty)
     logits_BV = logits_BKV[:, 0]
@@ -186,6 +178,8 @@ def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, le
     def padded(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
 
-    index_BL = jnp.arange(length) - lengths_B[:, None]  # of each position among the generated tokens; negative: prompt
+    index_BL = (
+        jnp.arange(length)[None] - lengths_B[:, None]
+    )  # of each position among the generated tokens; negative: prompt
     generated_BL = jnp.take_along_axis(padded(tokens_BT), jnp.maximum(index_BL, 0), axis=1)
     return jnp.where(index_BL < 0, padded(prompts_BP), generated_BL).astype(jnp.int32)

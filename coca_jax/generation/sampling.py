@@ -1,4 +1,4 @@
-"""From the model's logits to a token: repetition penalty, forbidden ids, and sampling.
+"""From the model's logits to a token: repetition penalty and sampling.
 
 Sources: repetition penalty, CTRL (arXiv 1909.05858, §4.1); top-k, Fan et al. (arXiv 1805.04833, §5.4); top-p, nucleus
 sampling (arXiv 1904.09751, §3.1).
@@ -11,23 +11,13 @@ from coca_jax.generation.options import GenerationOptions
 
 
 def penalize_repetition(logits_BKV: jax.Array, tokens_BKT: jax.Array, penalty: float) -> jax.Array:
-    """Logits with those of earlier tokens penalised; see `GenerationOptions.repetition_penalty`.
-
-    Args:
-      tokens_BKT: the generated tokens, and pads after them, whose logit may change too.
-    """
+    """Logits with those of the generated tokens penalised; the pads after them may change too."""
     if penalty == 1:
         return logits_BKV
     earlier_BKT = jnp.take_along_axis(logits_BKV, tokens_BKT, axis=-1)
     earlier_BKT = jnp.where(earlier_BKT > 0, earlier_BKT / penalty, earlier_BKT * penalty)
     # A token that was generated twice is written twice, with the same value.
     return jnp.put_along_axis(logits_BKV, tokens_BKT, earlier_BKT, axis=-1, inplace=False)
-
-
-def forbid(logits_BKV: jax.Array, ids: jax.Array, eos_id: int, may_end: jax.Array) -> jax.Array:
-    """Logits with -inf for `ids`, and for EOS unless `may_end` (bool, scalar)."""
-    logits_BKV = logits_BKV.at[..., ids].set(-jnp.inf)
-    return logits_BKV.at[..., eos_id].set(jnp.where(may_end, logits_BKV[..., eos_id], -jnp.inf))
 
 
 def sample(key: jax.Array, logits_V: jax.Array, options: GenerationOptions) -> jax.Array:

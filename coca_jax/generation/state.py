@@ -14,41 +14,27 @@ from coca_jax.models.text_decoder import DecoderCache
 
 @struct.dataclass
 class Beams:
-    """The state of a beam search.
+    """The state of a beam search."""
 
-    Attributes:
-      live_BK: log probability of each stream's generated tokens; -inf for a stream that does not exist yet.
-      best_B: the highest score of an ended hypothesis; -inf before the first has ended.
-      best_tokens_BT: the tokens of that hypothesis.
-      ended_B: number of ended hypotheses.
-    """
-
-    live_BK: jax.Array
-    best_B: jax.Array
-    best_tokens_BT: jax.Array
-    ended_B: jax.Array
+    live_BK: jax.Array  # log probability of each stream's generated tokens; -inf for a stream that does not exist yet
+    best_B: jax.Array  # the highest score of an ended hypothesis; -inf before the first has ended
+    best_tokens_BT: jax.Array  # of that hypothesis
+    ended_B: jax.Array  # number of ended hypotheses
 
 
 @struct.dataclass
 class State:
     """The state of generation.
 
-    Attributes:
-      count: number of tokens that each stream has generated, int32 scalar.
-      limit_B: the maximum of that number.
-      tokens_BKT: those tokens, then pads; pads after EOS.
-      done_B: whether the image's text is complete.
-      visible_BKS: the slots that hold a stream's past. Beams share slots: one that continues another's past sees that
-        one's slots, and no cache is ever moved.
-      cache: keys and values; slots 0 to P - 1 hold the prompt, each later token of all K streams takes K slots.
-      beams: of a beam search; None otherwise.
+    Slots 0 to P - 1 of the cache hold the prompt, each later token of all K streams takes K slots. Beams share slots: one
+    that continues another's past sees that one's slots, and no cache is ever moved.
     """
 
-    count: jax.Array
-    limit_B: jax.Array
-    tokens_BKT: jax.Array
-    done_B: jax.Array
-    visible_BKS: jax.Array
+    count: jax.Array  # number of tokens that each stream has generated, int32 scalar
+    limit_B: jax.Array  # the maximum of that number
+    tokens_BKT: jax.Array  # those tokens, then pads; pads after EOS
+    done_B: jax.Array  # whether the image's text is complete
+    visible_BKS: jax.Array  # the slots that hold a stream's past
     cache: DecoderCache | None
     beams: Beams | None = None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,21 +20,16 @@ class Batcher:
     On a mesh each batch is spread over the devices, and each process gets all results. Processes that share a mesh must
     make the same calls, in the same order.
 
-    Attributes:
-      size: rows of a batch.
+    Args:
+      params: the functions' first argument, placed on the mesh.
+      mesh: None: one device.
+      size: rows of a batch, rounded up to a multiple of the mesh's batch axes.
+      between: called before each batch; an exception that it raises ends the work.
     """
 
     def __init__(
         self, params: Any, mesh: jax.sharding.Mesh | None, size: int, between: Callable[[], None] = lambda: None
     ):
-        """Computes nothing yet.
-
-        Args:
-          params: the functions' first argument, placed on the mesh.
-          mesh: None: one device.
-          size: rows of a batch, rounded up to a multiple of the mesh's batch axes.
-          between: called before each batch; an exception that it raises ends the work.
-        """
         self._params, self._mesh, self._between = params, mesh, between
         # Every batch divides over the mesh, the last one too.
         self._multiple = 1 if mesh is None else sharding.ways(mesh, sharding.Axis.BATCH)
@@ -73,8 +69,6 @@ class Batcher:
         with jax.set_mesh(self._mesh):
             placed = sharding.batch_sharding(self._mesh)
             local = rows[hosts.local_rows(placed, len(rows))]
-            parts = [array[local] for array in arrays]
-            spread = [
-                jax.make_array_from_process_local_data(placed, part, (len(rows), *part.shape[1:])) for part in parts
-            ]
+            place = functools.partial(jax.make_array_from_process_local_data, placed)
+            spread = [place(array[local], (len(rows), *array.shape[1:])) for array in arrays]
             return multihost_utils.process_allgather(function(self._params, *spread), tiled=True)

@@ -1,8 +1,10 @@
 """A model from a checkpoint's folder alone."""
 
+import contextlib
 import os
 
 import jax
+from absl import logging as absl_logging
 
 from coca_jax.config import MeshConfig
 from coca_jax.data.text.vocabulary import Vocabulary
@@ -16,16 +18,19 @@ def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int 
 
     Args:
       path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket (gs://…).
-      all_devices: whether to spread the work, and a large model, over all devices (of all processes) instead of using
-        the first alone.
+      all_devices: whether to spread the work, and a large model, over all devices of all processes.
       batch_size: see `Coca`.
 
     Raises:
       CocaError: there is no checkpoint, or it is damaged.
     """
-    mesh = None
-    if all_devices and jax.device_count() > 1:
-        mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
-    restored = checkpoint.load(path, mesh)
+    path = os.path.expanduser(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(absl_logging.set_verbosity, absl_logging.get_verbosity())
+        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of copies without their _CHECKPOINT_METADATA
+        mesh = None
+        if all_devices and jax.device_count() > 1:
+            mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
+        restored = checkpoint.load(path, mesh)
     vocabulary = Vocabulary(restored.record.vocabulary)
     return Coca(restored.record.config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size)

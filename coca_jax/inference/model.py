@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
-from coca_jax import objectives
+from coca_jax import generation, objectives
 from coca_jax.config import Config
 from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
@@ -24,7 +26,6 @@ from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, 
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
 from coca_jax.generation import GREEDY, GenerationOptions
-from coca_jax.inference import functions
 from coca_jax.inference.batching import Batcher
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
@@ -43,16 +44,19 @@ class Coca:
 
     `texts` may be any ordered iterable of texts, but not a single text.
 
-    On a mesh (a training run's, or all devices) each batch is spread over the devices, and each process gets all
-    results. Processes that share a mesh must make the same calls, in the same order.
+    On a mesh each batch is spread over the devices, and each process gets all results. Processes that share a mesh must
+    make the same calls, in the same order.
 
     Every method raises CocaError if an image cannot be read (the error names it), a text exceeds the model's positions,
     an argument has an impossible form or value, or the model has no branch for it.
 
+    Args:
+      config, params, vocabulary, step: of the run; all but the parameters are attributes, too.
+      mesh: of the parameters; None: one device.
+      between_batches: called before each batch; an exception that it raises ends the work.
+      batch_size: rounded up to a multiple of the mesh's batch axes; 0: that of the run's evaluations.
+
     Attributes:
-      config: the run's configuration.
-      vocabulary: its vocabulary.
-      step: training steps taken.
       can_embed, can_caption: whether the model has the contrastive and the captioning branch.
     """
 
@@ -67,24 +71,12 @@ class Coca:
         between_batches: Callable[[], None] = lambda: None,
         batch_size: int = 0,
     ):
-        """Wraps parameters.
-
-        Args:
-          config, params, vocabulary, step: of the run.
-          mesh: the mesh of the parameters; None: one device.
-          between_batches: called before each batch; an exception that it raises ends the work.
-          batch_size: rounded up to a multiple of the mesh's batch axes; 0: that of the run's evaluations.
-        """
         self.config, self.vocabulary, self.step = config, vocabulary, step
         self._params = params
         self._model = objectives.build(config).model
         self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
+        self.batch_size = self._batcher.size
         self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
-
-    @property
-    def batch_size(self) -> int:
-        """The number of images or texts in a batch."""
-        return self._batcher.size
 
     @property
     def parameter_count(self) -> int:
@@ -95,12 +87,12 @@ class Coca:
     def temperature(self) -> float:
         """The trained temperature: similarities divided by it are the logits of probabilities."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return float(functions.apply(self._model, "bounded_temperature", self._params))
+        return float(_apply(self._model, "bounded_temperature", self._params))
 
     def embed_images(self, images: Any) -> np.ndarray:
         """L2-normalised embeddings, float32 [N, E]."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return self._over_images(functools.partial(functions.apply, self._model, "embed_images"), images)
+        return self._over_images(functools.partial(_apply, self._model, "embed_images"), images)
 
     def embed_videos(self, clips: Any, frames: int = 16) -> np.ndarray:
         """The normalised mean of the embeddings of each clip's frames (paper, MSR-VTT): float32 [N, E].
@@ -108,11 +100,11 @@ class Coca:
         Args:
           clips: an iterable of clips (paths, bytes of files, arrays [T, H, W, 3] and lists of images), one path, file or
             array, an array [N, T, H, W, 3], or an object that is indexed like one.
-          frames: number of frames of each clip, uniformly sampled.
+          frames: of each clip, uniformly sampled.
         """
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         frames = whole_number(frames, "frames", 1)
-        size, function = self.config.model.image.size, functools.partial(functions.embed_videos, self._model)
+        size, function = self.config.model.image.size, functools.partial(_embed_videos, self._model)
         if tuple(getattr(clips, "shape", ()))[1:] == (frames, size, size, 3) and clips.dtype == np.uint8:
             return self._batcher(function, clips)
         clips = [clips] if is_one_image(clips, axes=4) else as_list(clips, "clips", "clip")
@@ -124,7 +116,9 @@ class Coca:
 
     def index(self, images: Iterable[Any], names: Iterable[str] | None = None) -> Index:
         """An index of images to search and to save; an iterable is processed in parts. See `Index.add`."""
-        return Index.of(self, images, names)
+        index = Index(self, [], [])
+        index.add(images, names)
+        return index
 
     def load_index(self, folder: str | os.PathLike) -> Index:
         """The index that was saved in a folder; errors as `Index.load`."""
@@ -136,15 +130,10 @@ class Coca:
         return model_digest(self.config.model, self._params, self.vocabulary.model_bytes)
 
     def embed_texts(self, texts: Iterable[str], long_text: str = "error") -> np.ndarray:
-        """L2-normalised embeddings, float32 [N, E].
-
-        Args:
-          texts: as described above.
-          long_text: for texts that exceed the model's positions: "error", or "truncate" to cut them.
-        """
+        """L2-normalised embeddings, float32 [N, E]; texts that exceed the model's positions: "error", or "truncate"."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         ids = self._encode(texts, "texts", long_text)
-        function = functools.partial(functions.apply, self._model, "embed_texts")
+        function = functools.partial(_apply, self._model, "embed_texts")
         return self._batcher(function, ids, ids != self.vocabulary.pad_id)
 
     def text_classifier(self, labels: Iterable[str], templates: Iterable[Template]) -> np.ndarray:
@@ -156,10 +145,7 @@ class Coca:
     ) -> np.ndarray:
         """Zero-shot probabilities, float32 [N, C]: softmax(similarities / temperature)."""
         classifier = self.text_classifier(labels, templates)
-        scores = self.embed_images(images) @ classifier.T
-        scores /= self.temperature
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return scores / scores.sum(axis=1, keepdims=True)
+        return scipy.special.softmax(self.embed_images(images) @ classifier.T / self.temperature, axis=1)
 
     def classify(self, images: Any, labels: Iterable[str], templates: Iterable[Template] = ("{}",)) -> list[str]:
         """The most likely label of each image, by the contrastive embeddings alone (paper §4.2.2); labels may be a set."""
@@ -167,18 +153,11 @@ class Coca:
         return [labels[i] for i in self.class_probabilities(images, labels, templates).argmax(axis=1)]
 
     def caption(
-        self,
-        images: Any,
-        options: GenerationOptions = GREEDY,
-        *,
-        prompts: str | Iterable[str] = "",
-        seed: int = 0,
+        self, images: Any, options: GenerationOptions = GREEDY, *, prompts: str | Iterable[str] = "", seed: int = 0
     ) -> list[str]:
         """A caption for each image.
 
         Args:
-          images: as described above.
-          options: the decoding method; greedy by default.
           prompts: beginnings of the captions: one text for all images, or one for each.
           seed: for sampling. An image's draws depend on the seed and its position in the list alone.
         """
@@ -187,12 +166,9 @@ class Coca:
     def caption_log_likelihoods(
         self, images: Any, texts: Iterable[str], *, per_token: bool = False, long_text: str = "error"
     ) -> np.ndarray:
-        """log p(text | image) of each text for each image, float32 [N, C].
+        """log p(text | image) of each text for each image, float32 [N, C]; `long_text` as for `embed_texts`.
 
-        Args:
-          images, texts: as described above.
-          per_token: whether to give the mean over the text's tokens and EOS instead of the sum.
-          long_text: as for `embed_texts`.
+        With `per_token` the mean over the text's tokens and EOS instead of the sum.
         """
         self._require(self.can_caption, "captions", "captioning_weight")
         ids = self._encode(texts, "texts", long_text)
@@ -201,23 +177,17 @@ class Coca:
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         if not len(ids):
             return np.zeros((len(self._image_array_or_list(images)), 0), np.float32)
-        function = functools.partial(functions.log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
+        function = functools.partial(_log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
         return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
     def answer(
-        self,
-        images: Any,
-        questions: str | Iterable[str],
-        options: GenerationOptions = GREEDY,
-        *,
-        seed: int = 0,
+        self, images: Any, questions: str | Iterable[str], options: GenerationOptions = GREEDY, *, seed: int = 0
     ) -> list[str]:
         """The text that `caption` generates after the question, without it: one question for all images, or one each."""
         prompts, ids = self._generate(images, options, questions, seed)
-        prompts = np.pad(
-            prompts, ((0, 0), (0, ids.shape[1] - prompts.shape[1])), constant_values=self.vocabulary.pad_id
-        )
-        return self.vocabulary.decode(np.where(prompts == self.vocabulary.pad_id, ids, self.vocabulary.pad_id))
+        asked = prompts != self.vocabulary.pad_id
+        ids[:, : asked.shape[1]][asked] = self.vocabulary.pad_id
+        return self.vocabulary.decode(ids)
 
     def _generate(
         self, images: Any, options: GenerationOptions, prompts: str | Iterable[str], seed: int
@@ -236,7 +206,7 @@ class Coca:
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
-        function = functools.partial(functions.generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
+        function = functools.partial(_generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
         return ids, self._over_images(function, images, ids, draws, batcher=self._generation)
 
     @functools.cached_property
@@ -279,3 +249,40 @@ class Coca:
             parts.append(batcher(function, loaded, *[x[part] for x in beside]))
         empty = np.zeros((0, *input_shape(model)), input_dtype(model))
         return np.concatenate(parts) if parts else batcher(function, empty, *beside)
+
+
+# Compiled functions, as a `Batcher` calls them: static arguments first, then the parameters and arrays of rows.
+_log_likelihoods = functools.partial(jax.jit, static_argnames=("model", "pad_id"))(generation.log_likelihoods)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(model: models.Coca, method: str, params: Any, *arrays: jax.Array) -> Any:
+    return model.apply({"params": params}, *arrays, method=method)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_videos(model: models.Coca, params: Any, clips: jax.Array) -> jax.Array:
+    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E]; memory does not grow with T."""
+    frames = jax.lax.map(functools.partial(_apply, model, "embed_images", params), jnp.swapaxes(clips, 0, 1))
+    mean = frames.mean(axis=0)
+    return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _generate(
+    model: models.Coca,
+    options: GenerationOptions,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+    params: Any,
+    images: jax.Array,
+    prompts_BP: jax.Array,
+    draws_B2: jax.Array,
+) -> jax.Array:
+    """Texts [B, L] that continue the prompts [B, P]; `draws_B2` holds seed and number of each row's random key."""
+    special = {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}
+    keys_B = None
+    if options.temperature:
+        keys_B = jax.vmap(lambda draw: jax.random.fold_in(jax.random.key(draw[0]), draw[1]))(draws_B2)
+    return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)

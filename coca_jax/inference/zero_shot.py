@@ -13,15 +13,11 @@ Template = str | Callable[[str], str]
 def text_classifier(
     embed_texts: Callable[[Sequence[str]], np.ndarray], labels: Iterable[str], templates: Iterable[Template]
 ) -> np.ndarray:
-    """One vector per class: the mean of the embeddings of its prompts, normalised again.
+    """One vector per class, float32 [C, E]: the mean of the embeddings of its prompts, normalised again.
 
     Args:
       embed_texts: N texts to their L2-normalised embeddings, float32 [N, E].
-      labels: the names of the C classes.
-      templates: prompts with `{}` in the place of the name, or functions of the name (open_clip's form).
-
-    Returns:
-      float32 [C, E], L2-normalised.
+      templates: prompts with `{}` in the place of the class's name, or functions of the name (open_clip's form).
 
     Raises:
       CocaError: there is no template or no label, a template has no `{}`, or either argument is not a list of texts.

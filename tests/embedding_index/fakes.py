@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.data.images.decode import load_image
+from coca_jax.embedding_index.index import Index
 
 WIDTH = 4
 
@@ -27,6 +28,13 @@ class FakeModel:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = [[len(text) % 3 - 1, ord(text[0]) % 3 - 1, 1, 1] for text in texts]
         return np.array(rows, np.float32).reshape(-1, WIDTH)
+
+
+def index_of(model: FakeModel, images: Any, names: Any = None) -> Index:
+    """As `Coca.index`."""
+    index = Index(model, [], [])
+    index.add(images, names)
+    return index
 
 
 def random_images(count: int, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from coca_jax.embedding_index import files
 from coca_jax.embedding_index.files import Entry
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
-from tests.embedding_index.fakes import WIDTH, FakeModel, random_images
+from tests.embedding_index.fakes import WIDTH, FakeModel, index_of, random_images
 
 QUERIES = ["a red three", "blue", "three more"]
 
@@ -27,7 +27,7 @@ def _pairs(hits):
 
 def test_a_search_equals_brute_force_with_ties():
     model, images = FakeModel(), random_images(40)
-    index = Index.of(model, images)
+    index = index_of(model, images)
     assert len(index) == 40
     found = index.search(QUERIES, 12)
     for query, hits in zip(QUERIES, found, strict=True):
@@ -37,7 +37,7 @@ def test_a_search_equals_brute_force_with_ties():
 
 
 def test_images_are_queries_alone_and_among_texts(tmp_path):
-    index, path = Index.of(FakeModel(), random_images(20)), tmp_path / "query.png"
+    index, path = index_of(FakeModel(), random_images(20)), tmp_path / "query.png"
     picture = Image.fromarray(random_images(20)[6])
     picture.save(path)
     alone = index.search(picture, 4)
@@ -51,8 +51,8 @@ def test_names_and_images_may_come_from_generators(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
-    assert [entry.name for entry in Index.of(FakeModel(), iter(paths)).entries] == [str(path) for path in paths]
-    index = Index.of(FakeModel(), (image for image in images), (name for name in "abc"))
+    assert [entry.name for entry in index_of(FakeModel(), iter(paths)).entries] == [str(path) for path in paths]
+    index = index_of(FakeModel(), (image for image in images), (name for name in "abc"))
     index.add(images[0])  # one array [H, W, 3] is one picture
     assert [entry.name for entry in index.entries] == ["a", "b", "c", "3"]
     np.testing.assert_array_equal(index._parts[-1], FakeModel().embed_images(images[:1]))
@@ -65,13 +65,13 @@ def test_names_and_images_may_come_from_generators(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_save_load_add(dtype, tmp_path):
     model, images = FakeModel(), random_images(30)
-    Index.of(model, images[:20]).save(tmp_path / "index", dtype)
+    index_of(model, images[:20]).save(tmp_path / "index", dtype)
     index = Index.load(model, tmp_path / "index")
     (stored,) = index._parts
     assert isinstance(stored, np.memmap) and stored.dtype == index.dtype == dtype and len(stored) == 20
     for image in images[20:]:  # many small additions
         index.add([image])
-    whole = Index.of(model, images).search(QUERIES, 30)
+    whole = index_of(model, images).search(QUERIES, 30)
     assert index.search(QUERIES, 30) == whole
     index.save(tmp_path / "index", dtype)  # in the place of the one that it reads
     assert Index.load(model, tmp_path / "index").search(QUERIES, 30) == whole == index.search(QUERIES, 30)
@@ -83,12 +83,12 @@ def test_save_load_add(dtype, tmp_path):
 
 def test_some_rows_of_several_parts_are_kept():
     model, images = FakeModel(), random_images(12)
-    index = Index.of(model, images[:4])
+    index = index_of(model, images[:4])
     index.add(images[4:9])
     index.add(images[9:])
     rows = np.array([0, 3, 4, 6, 9, 10, 11])
     index.keep(rows)
-    assert index.search(QUERIES, 9) == Index.of(model, images[rows], rows).search(QUERIES, 9)
+    assert index.search(QUERIES, 9) == index_of(model, images[rows], rows).search(QUERIES, 9)
 
 
 def test_rows_of_an_index_on_a_disk_are_kept_without_reading_all(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_rows_of_an_index_on_a_disk_are_kept_without_reading_all(tmp_path, monke
 
 
 def test_an_empty_index_is_an_index(tmp_path):
-    Index.of(FakeModel(), []).save(tmp_path)
+    index_of(FakeModel(), []).save(tmp_path)
     index = Index.load(FakeModel(), tmp_path)
     assert len(index) == 0 and index.search(["a", "b"]) == [[], []]
     index.add(random_images(2))
@@ -117,7 +117,7 @@ def test_an_empty_index_is_an_index(tmp_path):
 
 
 def test_the_index_of_another_checkpoint_is_refused(tmp_path):
-    Index.of(FakeModel(), random_images(3)).save(tmp_path)
+    index_of(FakeModel(), random_images(3)).save(tmp_path)
     with pytest.raises(CocaError, match=r"made by another checkpoint \(step 7\) than this one \(step 1,000\)"):
         Index.load(FakeModel("another", 1_000), tmp_path)
 
@@ -162,7 +162,7 @@ def _as_json(change):
     ],
 )
 def test_a_damaged_index_is_named_in_one_sentence(file, damage, tmp_path):
-    Index.of(FakeModel(), random_images(3)).save(tmp_path)
+    index_of(FakeModel(), random_images(3)).save(tmp_path)
     damage(tmp_path / file)
     with pytest.raises(CocaError, match=r"(damaged|format).*remove that folder and index the images again") as caught:
         Index.load(FakeModel(), tmp_path)
@@ -170,7 +170,7 @@ def test_a_damaged_index_is_named_in_one_sentence(file, damage, tmp_path):
 
 
 def test_other_mistakes_are_named(tmp_path):
-    index = Index.of(FakeModel(), random_images(3))
+    index = index_of(FakeModel(), random_images(3))
     with pytest.raises(CocaError, match="there is no index in"):
         Index.load(FakeModel(), tmp_path / "absent")
     with pytest.raises(CocaError, match="at least 1"):

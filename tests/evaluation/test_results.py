@@ -1,43 +1,62 @@
+"""What an evaluation leaves behind: evaluation.json, captions for servers, a table."""
+
 import json
-import os
 
 import pytest
+from etils import epath
 
-from coca_jax.errors import CocaError
-from coca_jax.evaluation.results import read_evaluation, results_table, write_evaluation
+from coca_jax.evaluation.results import results_table, write_results
 from coca_jax.evaluation.tasks.base import DatasetResult
-from coca_jax.storage.files import write_atomically
+from tests.evaluation import tiny_coca
 
 
-def test_what_is_written_is_read(tmp_path):
-    path = tmp_path / "evaluation.json"
-    write_evaluation(path, {"squares/caption_equivalent": 0.5, "checkpoint_step": 700, "config": "x"})
-    assert read_evaluation(path) == {"squares/caption_equivalent": 0.5, "checkpoint_step": 700, "config": "x"}
-    assert os.listdir(tmp_path) == ["evaluation.json"]
+def written(folder, results, **names) -> dict:
+    """The values of evaluation.json."""
+    folder = epath.Path(folder)
+    write_results(folder, tiny_coca.coca(), results, "x", checkpoint="runs/x", **names)
+    name = f"evaluation_{names['name']}.json" if names.get("name") else "evaluation.json"
+    return json.loads((folder / name).read_text(), parse_constant=pytest.fail)
 
 
-def test_a_number_that_is_none_is_valid_json(tmp_path):
-    path = tmp_path / "evaluation.json"
-    write_evaluation(path, {"a": float("nan"), "b": float("inf")})
-    json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert read_evaluation(path) == {"a": None, "b": None}
+def test_the_metrics_are_flat_with_the_model_s_identity_and_valid_json(tmp_path):
+    metrics = {"a/images": 3, "a/caption_equivalent": 0.5, "a/zero_shot_x": float("nan"), "a/b": float("inf")}
+    assert written(tmp_path, [DatasetResult("a", metrics)]) == {
+        "a/images": 3,
+        "a/caption_equivalent": 0.5,
+        "a/zero_shot_x": None,
+        "a/b": None,
+        "checkpoint": "runs/x",
+        "checkpoint_step": 7,
+        "checkpoint_digest": tiny_coca.coca().digest,
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "report.html"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "evaluation.json"
-    write_evaluation(path, {"a": 1})
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "a lone surrogate: \ud800")
-    assert read_evaluation(path) == {"a": 1} and os.listdir(tmp_path) == ["evaluation.json"]
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_datasets_evaluated_one_after_the_other_stay_together_while_the_model_is_the_same(tmp_path, name):
+    results = {one: [DatasetResult(one, {f"{one}/images": 3})] for one in "abc"}
+    written(tmp_path, results["a"], name=name)
+    both = written(tmp_path, results["b"], name=name)
+    assert both["a/images"] == both["b/images"] == 3
+    file = tmp_path / f"evaluation{name and '_mine'}.json"
+    file.write_text(json.dumps({**both, "checkpoint_digest": "another"}))
+    assert "a/images" not in written(tmp_path, results["c"], name=name)
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[1]", b'{"a": {"b": 1}}'])
-def test_anything_else_is_refused_in_one_sentence(tmp_path, content):
-    path = tmp_path / "evaluation.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CocaError, match="evaluat"):
-        read_evaluation(path)
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b'"a"', b"3", b"{}"])
+def test_a_damaged_file_is_written_anew(tmp_path, content):
+    (tmp_path / "evaluation.json").write_bytes(content)
+    assert written(tmp_path, [DatasetResult("a", {"a/images": 3})])["a/images"] == 3
+
+
+def test_captions_are_the_list_that_the_servers_take(tmp_path):
+    captions = {42: "a dog", 7: " Zoë's\n two  cats ", 9: ""}
+    written(tmp_path, [DatasetResult("coco", server_captions=captions)])
+    assert json.loads((tmp_path / "captions_coco_results.json").read_text(encoding="utf-8")) == [
+        {"image_id": 7, "caption": "Zoë's two cats"},
+        {"image_id": 9, "caption": ""},
+        {"image_id": 42, "caption": "a dog"},
+    ]
 
 
 def test_the_table_is_for_people():

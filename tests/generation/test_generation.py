@@ -703,10 +703,9 @@ def test_what_the_model_cannot_do_is_refused():
     ):
         with pytest.raises(CocaError, match=sentence):
             generation.generate(_model()[0], _model()[1], _images(), options, **SPECIAL)
-    with pytest.raises(CocaError, match="there are 5 prompts for 6 images"):
-        generation.generate(_model()[0], _model()[1], _images(), prompts_BP=_prompts()[:5], **SPECIAL)
-    with pytest.raises(CocaError, match="prompts of 10 tokens"):
-        generation.generate(_model()[0], _model()[1], _images(), prompts_BP=np.full((B, L + 1), 5), **SPECIAL)
+    for prompts_BP in (_prompts()[:5], np.full((B, L + 1), 5)):  # too few, too long
+        with pytest.raises(AssertionError):
+            generation.generate(_model()[0], _model()[1], _images(), prompts_BP=prompts_BP, **SPECIAL)
     dual = dataclasses.replace(_model()[0], branches=coca.Branches(captioning=False))
     with pytest.raises(CocaError, match="no captioning branch"):
         generation.generate(dual, _model()[1], _images(), **SPECIAL)

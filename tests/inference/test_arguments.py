@@ -94,8 +94,8 @@ OTHERS = {
     "load_index.folder": (lambda coca, x: coca.load_index(x), ["gs://bucket/index", "absent"]),
     "load.place": (lambda coca, x: Index.load(coca, x), ["gs://bucket/index", "absent"]),
 }
-# Of Index, methods for callers that have embeddings and rows already; and `of`, which `Coca.index` calls.
-INTERNAL = {"append", "keep", "of"}
+# Of Index, methods for callers that have embeddings and rows already.
+INTERNAL = {"append", "keep"}
 
 
 def test_every_public_method_is_in_a_table():

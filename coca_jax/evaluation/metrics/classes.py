@@ -1,26 +1,21 @@
 """Scores of classes against the right ones: predictions, accuracy by class, confusions."""
 
-import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from coca_jax.evaluation.metrics import ranking
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassPredictions:
-    """A classifier's answers on M images.
+class ClassPredictions(NamedTuple):
+    """A classifier's answers on M images."""
 
-    Attributes:
-      predicted: int64 [M], the class with the highest score; of equal ones the first.
-      margins: float32 [M], by how much that score exceeds the right class's, 0 where it is the right class.
-      ranks: int64 [M], how many other classes score at least as high as the right one (see `ranking`). Classes after
-        it with the same texts are the same question, and do not count.
-    """
-
-    predicted: np.ndarray
-    margins: np.ndarray
+    predicted: np.ndarray  # int64 [M], the class with the highest score; of equal ones the first
+    margins: np.ndarray  # float32 [M], by how much that score exceeds the right class's
+    # int64 [M], how many other classes score at least as high as the right one (see `ranking`). Classes after it with the
+    # same texts are the same question, and do not count.
     ranks: np.ndarray
 
 
@@ -28,9 +23,6 @@ def predict_classes(
     scores: np.ndarray, targets: np.ndarray, candidates: np.ndarray, first: np.ndarray
 ) -> ClassPredictions:
     """Compares scores with the right classes.
-
-    >>> predict_classes(np.array([[0.1, 0.9]]), np.array([0]), np.arange(2), np.arange(2)).ranks
-    array([1])
 
     Args:
       scores: [M, C], higher is better.
@@ -58,16 +50,11 @@ def _later_copies(scores: np.ndarray, right: np.ndarray, first: np.ndarray) -> n
 
 def joined(parts: Sequence[ClassPredictions]) -> ClassPredictions:
     """The predictions of several lots of images as one."""
-    names = [field.name for field in dataclasses.fields(ClassPredictions)]
-    return ClassPredictions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return ClassPredictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def first_equal(texts: Iterable[Sequence[str]]) -> np.ndarray:
-    """int64 [C]: for each class' texts, the place of the first class with the same ones.
-
-    >>> first_equal([("crane",), ("dog",), ("crane",)])
-    array([0, 1, 0])
-    """
+    """int64 [C]: for each class' texts, the place of the first class with the same ones."""
     places: dict[tuple[str, ...], int] = {}
     return np.array([places.setdefault(tuple(own), i) for i, own in enumerate(texts)], np.int64)
 
@@ -86,11 +73,7 @@ def member_probabilities(similarities: np.ndarray, members: Sequence[Sequence[in
 
 
 def per_class_accuracy(targets: np.ndarray, right: np.ndarray, classes: int) -> np.ndarray:
-    """float64 [C]: of the images of each class the share that is right; NaN for a class without images.
-
-    >>> per_class_accuracy(np.array([0, 0, 2]), np.array([True, False, True]), 3)
-    array([0.5, nan, 1. ])
-    """
+    """float64 [C]: of the images of each class the share that is right; NaN for a class without images."""
     counts = np.bincount(targets, minlength=classes)
     hits = np.bincount(targets, weights=right, minlength=classes)
     return np.divide(hits, counts, out=np.full(classes, np.nan), where=counts > 0)
@@ -102,14 +85,7 @@ def confusion_matrix(targets: np.ndarray, predicted: np.ndarray, classes: int) -
 
 
 def confused_pairs(targets: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int, int]]:
-    """(right class, predicted class, count) of the mistakes, the most frequent first; memory does not grow with C².
-
-    >>> confused_pairs(np.array([0, 0, 1]), np.array([1, 1, 1]))
-    [(0, 1, 2)]
-    """
+    """(right class, predicted class, count) of the mistakes, the most frequent first; memory does not grow with C²."""
     wrong = np.flatnonzero(targets != predicted)
-    if not len(wrong):
-        return []
-    pairs, counts = np.unique(np.stack([targets[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
+    counts = Counter(zip(targets[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]

@@ -1,8 +1,7 @@
 """Ranks among scored candidates, where ties never flatter the model.
 
-A right answer's rank is the number of wrong candidates that score at least as high as it does. Ties thus count
-against the model: embeddings that are all equal reach 0 %, not 100 %, whatever the order of the candidates; and a
-score that is not a number never counts as a hit.
+A right answer's rank is the number of wrong candidates that score at least as high as it does: embeddings that are all
+equal reach 0 %, not 100 %, whatever the order of the candidates. A score that is not a number never counts as a hit.
 """
 
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coca_jax.embedding_index.nearest import similarities
+from coca_jax.embedding_index.nearest import filled, similarities
 
 NO_LABEL = -1  # fills the rows of a label table that have fewer labels than the widest one
 _SCORES = 4_000_000  # in memory at a time: 16 MB of float32
@@ -20,17 +19,11 @@ _similarities = jax.jit(similarities)
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank of each query's best right candidate, 0 the best.
-
-    >>> ranks(np.array([[0.9, 0.5, 0.1], [0.5, 0.5, 0.1]]), np.array([[True, False, False]] * 2)).tolist()
-    [0, 1]
+    """The rank of each query's best right candidate, int64 [Q]: 0 the best, N where no candidate is right.
 
     Args:
       scores: [Q, N] of each query and candidate, higher is better.
       right: bool [Q, N], which candidates answer the query; several may, and only wrong ones can stand above.
-
-    Returns:
-      int64 [Q]; N where no candidate is right.
     """
     best = np.max(scores, axis=1, keepdims=True, where=right, initial=-np.inf)  # a NaN among them stays NaN
     above = np.sum(~right & ~(scores < best), axis=1)  # not (a < b) rather than a >= b: NaN counts as above
@@ -38,27 +31,14 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def hit_rate(query_ranks: np.ndarray, k: int) -> float:
-    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries.
-
-    >>> hit_rate(np.array([0, 4, 5, 0]), 5)
-    0.75
-    """
+    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries."""
     return float(np.mean(query_ranks < k)) if len(query_ranks) else float("nan")
 
 
 def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
 
-    >>> chance_hit_rate(np.array([1, 3]), 4, 1)
-    0.5
-
-    Args:
-      right_counts: [Q], how many of the candidates are right for each query.
-      candidates: N, the size of the pool.
-      k: how many of the ranked candidates count.
-
-    Returns:
-      The mean over queries of 1 - C(N - r, k) / C(N, k); NaN without queries.
+    It is the mean over queries of 1 - C(N - r, k) / C(N, k), for r right ones among N candidates; NaN without queries.
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))
@@ -68,14 +48,10 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
 
 
 def scored_blocks(queries: np.ndarray, candidates: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The dot products of all queries with all candidates in full float32, some queries at a time.
+    """The dot products of all queries [Q, E] with all candidates [N, E] in full float32, some queries at a time.
 
     Each distinct candidate is scored once, so that equal candidates tie exactly: in a product of all of them a copy
     may round differently, depending on where it stands.
-
-    Args:
-      queries: float32 [Q, E].
-      candidates: float32 [N, E].
 
     Yields:
       Which queries, and their scores, float32 [n, N].
@@ -84,20 +60,15 @@ def scored_blocks(queries: np.ndarray, candidates: np.ndarray) -> Iterator[tuple
     on_device = jnp.asarray(distinct, jnp.float32)
     size = min(len(queries), max(_FEWEST, _SCORES // max(1, len(candidates))))
     for start in range(0, len(queries), max(1, size)):
-        block = np.asarray(queries[start : start + size], np.float32)
-        full = np.pad(block, ((0, size - len(block)), (0, 0)))  # one shape is compiled once
-        yield slice(start, start + len(block)), np.asarray(_similarities(full, on_device))[: len(block), places]
+        rows = slice(start, min(start + size, len(queries)))
+        block = filled(queries[rows], size)  # one shape is compiled once
+        yield rows, np.asarray(_similarities(block, on_device))[: rows.stop - start, places]
 
 
 def label_ranks(
     queries: np.ndarray, candidates: np.ndarray, query_labels: np.ndarray, candidate_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks by dot product, where a candidate is right for a query iff they share a label.
-
-    >>> axes = np.eye(3, dtype=np.float32)
-    >>> query_ranks, counts = label_ranks(axes, axes[[0, 2, 2]], np.array([[0], [1], [2]]), np.array([[0], [1], [2]]))
-    >>> query_ranks.tolist(), counts.tolist()
-    ([0, 2, 1], [1, 1, 1])
 
     Args:
       queries, candidates: float32 [Q, E] and [N, E].

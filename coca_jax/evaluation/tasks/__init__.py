@@ -1,11 +1,10 @@
-"""The tasks, one file each, by the names that `EvaluationDatasetConfig.tasks` uses."""
+"""The tasks by the names that `EvaluationDatasetConfig.tasks` uses."""
 
 from collections.abc import Mapping
 
 from coca_jax.evaluation.tasks.base import Task
 from coca_jax.evaluation.tasks.captioning import Captioning
-from coca_jax.evaluation.tasks.classification import ZeroShotClassification
-from coca_jax.evaluation.tasks.likelihood import LikelihoodClassification
+from coca_jax.evaluation.tasks.classification import LikelihoodClassification, ZeroShotClassification
 from coca_jax.evaluation.tasks.retrieval import Retrieval
 
 TASKS: Mapping[str, Task] = {

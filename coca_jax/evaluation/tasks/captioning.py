@@ -1,6 +1,5 @@
 """Captioning: generated captions against the references, by n-grams, and by meaning where the dataset has a grammar."""
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -13,20 +12,15 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics.captions import scores
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import Branch, ImageTexts, TaskResult, caption_counts
+from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, caption_counts
 from coca_jax.pages.blocks import Block, Heading, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
-_TITLES = {"rouge_l": "ROUGE-L", "cider": "CIDEr", "meteor": "METEOR", "spice": "SPICE"} | {
-    name: name.upper().replace("_", "-") for name in scores.BLEU_NAMES
-}
 
-
-@dataclasses.dataclass(frozen=True)
 class Captioning:
     """The task."""
 
-    branch: ClassVar[Branch] = "captioning"
+    branch: ClassVar[str] = "captioning"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(captions=True)
@@ -41,16 +35,19 @@ class Captioning:
         right = np.array([dataset.meaning(text) in own for text, own in zip(generated, keys, strict=True)], bool)
         metrics: dict[str, float] = {}
         baselines: dict[str, float] = {}
+        tiles: list[Tile] = []
         if dataset.grammar is not None:
             parsed = [dataset.grammar(text) is not None for text in generated]
-            metrics = {"caption_equivalent": float(np.mean(right)), "caption_parsed": float(np.mean(parsed))}
-            baselines = {"caption_equivalent": constant_answer(keys)}
+            equivalent, constant = float(np.mean(right)), constant_answer(keys)
+            metrics = {"caption_equivalent": equivalent, "caption_parsed": float(np.mean(parsed))}
+            baselines = {"caption_equivalent": constant}
+            tiles = [Tile("Captions right", equivalent, "same meaning as the truth", constant, "best fixed caption")]
         metrics["caption_exact"] = exact_share(generated, captions)
         by_reference, notes = reference_scores(generated, captions, dataset.config.captioning.scores)
         return TaskResult(
             metrics={**caption_counts(dataset, predictions.rows), **metrics, **by_reference},
             baselines=baselines,
-            tiles=_tiles(metrics, baselines),
+            tiles=tiles,
             blocks=_blocks(metrics, by_reference),
             notes=notes,
             # If no caption is right, as with free descriptions, then to mark each as wrong tells nothing.
@@ -60,21 +57,13 @@ class Captioning:
 
 
 def exact_share(generated: Sequence[str], captions: Sequence[Sequence[str]]) -> float:
-    """The share of generated captions that are one of their image's, word for word up to spacing.
-
-    >>> exact_share(["a  dog", "a cat"], [("a dog", "one dog"), ("the cat",)])
-    0.5
-    """
+    """The share of generated captions that are one of their image's, word for word up to spacing."""
     words = [[true.split() for true in own] for own in captions]
     return float(np.mean([text.split() in own for text, own in zip(generated, words, strict=True)]))
 
 
 def constant_answer(meanings: Sequence[set[Hashable]]) -> float:
-    """The share of images for which the best single answer is right: the baseline of a model that does not look.
-
-    >>> constant_answer([{1}, {1, 2}, {3}, {1}])
-    0.75
-    """
+    """The share of images for which the best single answer is right: the baseline of a model that does not look."""
     counts = Counter(meaning for own in meanings for meaning in own)
     return max(counts.values(), default=0) / len(meanings)
 
@@ -82,44 +71,24 @@ def constant_answer(meanings: Sequence[set[Hashable]]) -> float:
 def reference_scores(
     generated: Sequence[str], captions: Sequence[Sequence[str]], names: Sequence[str]
 ) -> tuple[dict[str, float], list[str]]:
-    """BLEU, CIDEr and the like, as `caption_bleu_4`, `caption_cider`, …
+    """The scores `caption_bleu_4`, `caption_cider`, … of these `names`, and a sentence for each that fails here."""
+    java, notes = [name for name in names if name in scores.JAVA], []
+    values = scores.score(generated, captions, [name for name in names if name not in java])
 
-    Args:
-      generated: M captions.
-      captions: for each image its references, at least one.
-      names: of `scores.METRICS`.
+    def of_java() -> bytes:
+        found: dict[str, float] = {}
+        failures = []
+        for name in java:
+            try:
+                found |= scores.score(generated, captions, [name])
+            except CocaError as error:  # a failure of Java must not cost the other scores
+                failures.append(str(error))
+        return json.dumps([found, failures]).encode()
 
-    Returns:
-      The scores, and a sentence for each that cannot be computed here.
-    """
-    values = scores.score(generated, captions, [name for name in names if name not in scores.JAVA])
-    notes: list[str] = []
-    java = [name for name in names if name in scores.JAVA]
     if java:  # on one host alone, for it takes long and much memory; hosts need not all have it
-        more, notes = json.loads(hosts.from_first(lambda: json.dumps(_java_scores(generated, captions, java)).encode()))
+        more, notes = json.loads(hosts.from_first(of_java))
         values |= more
     return {f"caption_{name}": value for name, value in values.items()}, notes
-
-
-def _java_scores(
-    generated: Sequence[str], captions: Sequence[Sequence[str]], names: Sequence[str]
-) -> tuple[dict[str, float], list[str]]:
-    """The scores, and a sentence for each that failed: a failure of Java must not cost the other scores."""
-    values: dict[str, float] = {}
-    notes: list[str] = []
-    for name in names:
-        try:
-            values |= scores.score(generated, captions, [name])
-        except CocaError as error:
-            notes.append(str(error))
-    return values, notes
-
-
-def _tiles(metrics: dict[str, float], baselines: dict[str, float]) -> list[Tile]:
-    key, detail = "caption_equivalent", "same meaning as the truth"
-    return (
-        [Tile("Captions right", metrics[key], detail, baselines[key], "best fixed caption")] if key in metrics else []
-    )
 
 
 def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[Block]:
@@ -127,7 +96,8 @@ def _blocks(metrics: dict[str, float], by_reference: dict[str, float]) -> list[B
     shares = [f"{label}: {percent(metrics[key])}" for key, label in labels.items() if key in metrics]
     blocks: list[Block] = [Text(f"Generated captions {', '.join(shares)}.")]
     if by_reference:
-        head = [_TITLES[key.removeprefix("caption_")] for key in by_reference]
+        names = [key.removeprefix("caption_").replace("_", "-").upper() for key in by_reference]
+        head = ["CIDEr" if name == "CIDER" else name for name in names]
         row = ["Score", *(f"{100 * value:.1f}" for value in by_reference.values())]
         blocks.append(Heading("Generated captions against the references", "Times 100, as papers print them."))
         blocks.append(Table(("", *head), [row], "Caption scores"))

@@ -1,6 +1,5 @@
-"""Zero-shot classification as in CLIP (arXiv 2103.00020, §3.1.4): the class whose texts are most similar to the image."""
+"""Zero-shot classification: by embeddings, as in CLIP (arXiv 2103.00020, §3.1.4), and by the likelihood of captions."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from coca_jax.evaluation.dataset import Classification, EvaluationDataset
 from coca_jax.evaluation.metrics import classes, ranking
 from coca_jax.evaluation.metrics.classes import ClassPredictions
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import Branch, TaskResult, shown_images
+from coca_jax.evaluation.tasks.base import TaskResult, shown_images
 from coca_jax.pages.blocks import Block, Card, CardLine, Columns, Gallery, Heading, Matrix, Table, Text, Tile
 from coca_jax.pages.charts import percent
 
@@ -21,11 +20,10 @@ _PAIRS = 12
 _ENDS = 25  # classes at either end of a long list
 
 
-@dataclasses.dataclass(frozen=True)
 class ZeroShotClassification:
-    """The task, by the contrastive embeddings."""
+    """The task, by the contrastive embeddings: the class whose texts are most similar to the image."""
 
-    branch: ClassVar[Branch] = "contrastive"
+    branch: ClassVar[str] = "contrastive"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         return Needs(embeddings=True, classifiers=tuple(dataset.classifications))
@@ -33,6 +31,24 @@ class ZeroShotClassification:
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         answers = [most_similar(task, predictions) for task in dataset.classifications]
         return classification_result(dataset, predictions, answers, "zero_shot", "zero-shot")
+
+
+class LikelihoodClassification:
+    """The task, by the likelihood of captions: the class whose caption is most probable, given the image."""
+
+    branch: ClassVar[str] = "captioning"
+
+    def needs(self, dataset: EvaluationDataset) -> Needs:
+        return Needs(likelihoods=tuple(dataset.classifications))
+
+    def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
+        answers = []
+        for task in dataset.classifications:
+            candidates, (_, targets) = task.candidate_classes, predictions.part(task)
+            first = classes.first_equal((task.labels[number],) for number in candidates)
+            scores = predictions.log_likelihoods[task.name]
+            answers.append(classes.predict_classes(scores, targets, candidates, first))
+        return classification_result(dataset, predictions, answers, "likelihood", "by caption likelihood")
 
 
 def most_similar(task: Classification, predictions: Predictions) -> ClassPredictions:
@@ -53,17 +69,10 @@ def most_similar(task: Classification, predictions: Predictions) -> ClassPredict
 def classification_result(
     dataset: EvaluationDataset, predictions: Predictions, answers: Sequence[ClassPredictions], prefix: str, way: str
 ) -> TaskResult:
-    """The result of a task that classifies images.
+    """The result of a task that classifies images, with the answers to each of the dataset's classifications.
 
-    Args:
-      dataset, predictions: as for `Task.compute`.
-      answers: the predicted classes for each of the dataset's classifications.
-      prefix: of the metrics' keys, before the classification's name.
-      way: how it is classified, in words.
-
-    Returns:
-      Metrics `<prefix>_<name>` (accuracy; ties count as wrong, but of classes with the same texts the first is right),
-      `…_top5`, `…_top10` and `…_mean_per_class`.
+    Metrics are `<prefix>_<name>` (accuracy; ties count as wrong, but of classes with the same texts the first is right),
+    `…_top5`, `…_top10` and `…_mean_per_class`; `way` tells in words how the images were classified.
     """
     metrics: dict[str, float] = {}
     baselines: dict[str, float] = {}
@@ -82,13 +91,8 @@ def classification_result(
         per_class = classes.per_class_accuracy(targets, answer.ranks < 1, len(task.labels))
         metrics[f"{key}_mean_per_class"] = float(np.nanmean(per_class)) if len(targets) else float("nan")
         tiles.append(Tile(name.capitalize(), metrics[key], f"{way}, {count:,} classes", baselines[key]))
-        blocks: list[Block] = [
-            Heading(
-                f"{name.capitalize()}, {way}",
-                f"{count:,} classes; {np.sum(answer.ranks < 1):,} of {len(targets):,} images right.",
-            ),
-            _other_metrics(metrics, key),
-        ]
+        detail = f"{count:,} classes; {np.sum(answer.ranks < 1):,} of {len(targets):,} images right."
+        blocks: list[Block] = [Heading(f"{name.capitalize()}, {way}", detail), _other_metrics(metrics, key)]
         if len(task.labels) <= _MATRIX_UP_TO:
             counts = classes.confusion_matrix(targets, answer.predicted, len(task.labels))
             blocks.append(Matrix(task.labels, counts, "Rows: true classes. Columns: predicted classes."))

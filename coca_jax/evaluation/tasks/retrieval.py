@@ -6,7 +6,7 @@ captions each, or the 1,000 pairs of the split "1k-A".
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from coca_jax.embedding_index.nearest import nearest
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics import ranking
+from coca_jax.evaluation.metrics.ranking import NO_LABEL
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import Branch, CaptionPool, ImageTexts, TaskResult, caption_counts, shown_images
+from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, caption_counts, shown_images
 from coca_jax.pages.blocks import Block, Card, CardLine, Cell, Gallery, Heading, Table, Tile
 from coca_jax.pages.charts import percent
 
@@ -24,11 +25,44 @@ _SEARCH_RESULTS = 8
 
 
 @dataclasses.dataclass(frozen=True)
+class CaptionPool:
+    """The T texts that images are retrieved from and by; right are those whose label is among the image's."""
+
+    texts: list[str]
+    text_labels: np.ndarray  # int64 [T], at least 0
+    image_labels: np.ndarray  # int64 [M, K], filled up with NO_LABEL
+
+    @classmethod
+    def by_meaning(cls, dataset: EvaluationDataset, captions: Sequence[Sequence[str]]) -> "CaptionPool":
+        """Every caption of every image, identical strings once; a text is right for all images of its meaning.
+
+        A copy carries nothing further, and copies of a wrong caption would push the right one down several ranks.
+        """
+        ids: dict[Hashable, int] = {}
+        labels: dict[str, int] = {}  # of each distinct text
+        for text in (text for own in captions for text in own):
+            if text not in labels:
+                labels[text] = ids.setdefault(dataset.meaning(text), len(ids))
+        rows = [sorted({labels[text] for text in own}) for own in captions]
+        image_labels = np.full((len(rows), max(map(len, rows), default=0)), NO_LABEL, np.int64)
+        for row, own in zip(image_labels, rows, strict=True):
+            row[: len(own)] = own
+        return cls(list(labels), np.fromiter(labels.values(), np.int64, len(labels)), image_labels)
+
+    @classmethod
+    def by_image(cls, captions: Sequence[Sequence[str]]) -> "CaptionPool":
+        """Every caption a candidate of its own, right for its own image alone: the published protocols."""
+        owners = [image for image, own in enumerate(captions) for _ in own]
+        texts = [text for own in captions for text in own]
+        return cls(texts, np.array(owners, np.int64), np.arange(len(captions))[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
 class Retrieval:
     """The task; `kind` names what texts are compared with, "image" or "video", and is part of the metrics' keys."""
 
     kind: Literal["image", "video"] = "image"
-    branch: ClassVar[Branch] = "contrastive"
+    branch: ClassVar[str] = "contrastive"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
         texts = [text for own in _ranked_captions(dataset, range(len(dataset.captions))) for text in own]
@@ -43,38 +77,25 @@ class Retrieval:
         metrics, baselines = retrieval_metrics(images_ME, texts_TE, pool.image_labels, pool.text_labels, self.kind)
         best = nearest(images_ME, [texts_TE], 1)[0][:, 0]
         right = (pool.image_labels == pool.text_labels[best][:, None]).any(axis=1)
+        tiles, table = self._shown(metrics, baselines)
         return TaskResult(
-            metrics={
-                **caption_counts(dataset, predictions.rows),
-                "texts": len(pool.texts),
-                **metrics,
-            },
+            metrics={**caption_counts(dataset, predictions.rows), "texts": len(pool.texts), **metrics},
             baselines=baselines,
-            tiles=self._tiles(metrics, baselines),
-            blocks=[self._table(metrics, baselines), *_searches(dataset, predictions, meanings)],
+            tiles=tiles,
+            blocks=[table, *_searches(dataset, predictions, meanings)],
             image_texts=ImageTexts("retrieved", [pool.texts[i] for i in best], right),
         )
 
-    def _directions(self) -> tuple[tuple[str, str, str], ...]:
-        """Prefix of the keys, label and detail of each way."""
-        name, image = self.kind.capitalize(), "image" if self.kind == "image" else "clip"
-        return (
-            (f"{self.kind}_to_text", f"{name} to text", "right caption ranked first"),
-            (f"text_to_{self.kind}", f"Text to {self.kind}", f"right {image} ranked first"),
-        )
-
-    def _tiles(self, metrics: dict[str, float], baselines: dict[str, float]) -> list[Tile]:
-        return [
-            Tile(label, metrics[f"{way}_r1"], detail, baselines[f"{way}_r1"])
-            for way, label, detail in self._directions()
-        ]
-
-    def _table(self, metrics: dict[str, float], baselines: dict[str, float]) -> Table:
+    def _shown(self, metrics: dict[str, float], baselines: dict[str, float]) -> tuple[list[Tile], Table]:
+        """The metrics for the report."""
+        tiles: list[Tile] = []
         rows: list[list[str | Cell]] = []
-        for way, label, _ in self._directions():
-            keys = [f"{way}_r{k}" for k in RECALL_AT]
+        image = "image" if self.kind == "image" else "clip"
+        for way, answer in ((f"{self.kind}_to_text", "caption"), (f"text_to_{self.kind}", image)):
+            label, keys = way.replace("_", " ").capitalize(), [f"{way}_r{k}" for k in RECALL_AT]
+            tiles.append(Tile(label, metrics[keys[0]], f"right {answer} ranked first", baselines[keys[0]]))
             rows.append([label, *(Cell(percent(metrics[key]), f"chance {percent(baselines[key])}") for key in keys)])
-        return Table(("Right answer among the first", *map(str, RECALL_AT)), rows, "Retrieval")
+        return tiles, Table(("Right answer among the first", *map(str, RECALL_AT)), rows, "Retrieval")
 
 
 def retrieval_metrics(
@@ -82,25 +103,20 @@ def retrieval_metrics(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """R@1, R@5 and R@10, the share of queries with at least one right answer among the first k; and ranks.
 
-    Ties count against the model (see `ranking`). Memory grows with M + T alone.
-
     Args:
-      embeddings: float32 [M, E], L2-normalised, of images or videos.
-      text_embeddings: float32 [T, E], L2-normalised.
+      embeddings, text_embeddings: float32 [M, E] of images or videos, and [T, E], L2-normalised.
       labels, text_labels: see `CaptionPool`.
       kind: "image" or "video".
 
     Returns:
       metrics: `image_to_text_r1` … `text_to_image_r10` as fractions; `image_to_text_median_rank`, `…_mean_rank` and the
-        same of text_to_image: of the best right answer, 1 the first. NaN without queries.
+        same of text_to_image: of the best right answer, 1 the first. Ties count against the model. NaN without queries.
       baselines: the fractions that a random order of the same pool would reach.
     """
     metrics, baselines = {}, {}
     images, texts = (embeddings, labels), (text_embeddings, text_labels[:, None])
-    for way, (queries, own), (candidates, other) in (
-        (f"{kind}_to_text", images, texts),
-        (f"text_to_{kind}", texts, images),
-    ):
+    ways = ((f"{kind}_to_text", images, texts), (f"text_to_{kind}", texts, images))
+    for way, (queries, own), (candidates, other) in ways:
         ranks, right_counts = ranking.label_ranks(queries, candidates, own, other)
         for k in RECALL_AT:
             metrics[f"{way}_r{k}"] = ranking.hit_rate(ranks, k)

@@ -77,7 +77,7 @@ def with_java(monkeypatch, **scorers):
 
 
 def test_java_runs_on_the_first_host_alone_and_all_have_its_scores(monkeypatch):
-    with_java(monkeypatch, meteor=lambda *_: {"meteor": 0.1 + 0.2})
+    with_java(monkeypatch, meteor=lambda *_: 0.1 + 0.2)
     wanted, sent = ("bleu", "meteor"), []
     monkeypatch.setattr(captioning.hosts, "from_first", lambda make: sent.append(make()) or sent[0])
     first = reference_scores(GENERATED, CAPTIONS, wanted)
@@ -94,7 +94,7 @@ def test_a_failure_of_java_costs_no_other_score(monkeypatch):
     def broken(*_):
         raise CocaError("METEOR's Java program failed")
 
-    with_java(monkeypatch, meteor=broken, spice=lambda *_: {"spice": 0.5})
+    with_java(monkeypatch, meteor=broken, spice=lambda *_: 0.5)
     wanted = ("bleu", "meteor", "spice", "cider")
     values, notes = reference_scores(["a red thing"], [("a red thing",)], wanted)
     assert notes == ["METEOR's Java program failed"]

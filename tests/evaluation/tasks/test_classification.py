@@ -6,9 +6,8 @@ from sklearn import metrics as sklearn_metrics
 
 from coca_jax.data.text import class_names as class_files
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset
-from coca_jax.evaluation.predict import predict
+from coca_jax.evaluation.predict import TextClassifiers, predict
 from coca_jax.evaluation.tasks.classification import ZeroShotClassification, most_similar
-from coca_jax.evaluation.text_classifiers import TextClassifiers
 from coca_jax.pages.blocks import Heading, Matrix, Table
 from coca_jax.pages.charts import percent
 from tests.evaluation.conftest import CLASSES, IMAGES, Axes, normalised

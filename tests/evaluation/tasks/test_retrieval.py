@@ -6,8 +6,7 @@ from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics import ranking
 from coca_jax.evaluation.metrics.ranking import NO_LABEL
-from coca_jax.evaluation.tasks.base import CaptionPool
-from coca_jax.evaluation.tasks.retrieval import retrieval_metrics
+from coca_jax.evaluation.tasks.retrieval import CaptionPool, retrieval_metrics
 
 
 def _unit(rng, count, width=16):

@@ -1,9 +1,9 @@
 """BLEU-1 to BLEU-4 with several references: Papineni et al., "BLEU", ACL 2002, as the COCO evaluation computes it."""
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 Words = Sequence[str]
 NGram = tuple[str, ...]
@@ -16,37 +16,17 @@ _SMALL = 1e-9
 
 
 def ngram_counts(words: Words) -> list[Counter[NGram]]:
-    """How often each n-gram occurs: a counter for every order from 1 to MAX_ORDER.
-
-    >>> ngram_counts(["a", "dog", "a"])[0]["a",]
-    2
-    """
+    """How often each n-gram occurs: a counter for every order from 1 to MAX_ORDER."""
     return [Counter(zip(*(words[start:] for start in range(order)), strict=False)) for order in range(1, MAX_ORDER + 1)]
 
 
-@dataclasses.dataclass(frozen=True)
-class BleuCounts:
-    """The counts that BLEU is a function of; those of a corpus are the sums of its captions'.
+class BleuCounts(NamedTuple):
+    """The counts of a caption that BLEU is a function of."""
 
-    Attributes:
-      length: words in the candidates.
-      reference_length: words in the references closest in length.
-      candidates: the candidates' n-grams, for each order.
-      matches: those of them that a reference has, each as often as the reference that has it most often.
-    """
-
-    length: int = 0
-    reference_length: int = 0
-    candidates: tuple[int, ...] = (0,) * MAX_ORDER
-    matches: tuple[int, ...] = (0,) * MAX_ORDER
-
-    def __add__(self, other: "BleuCounts") -> "BleuCounts":
-        return BleuCounts(
-            self.length + other.length,
-            self.reference_length + other.reference_length,
-            tuple(map(sum, zip(self.candidates, other.candidates, strict=True))),
-            tuple(map(sum, zip(self.matches, other.matches, strict=True))),
-        )
+    length: int  # words
+    reference_length: int  # of the reference closest in length
+    candidates: tuple[int, ...]  # n-grams, for each order
+    matches: tuple[int, ...]  # those that a reference has, each as often as the reference that has it most often
 
 
 def bleu_counts(candidate: Words, references: Sequence[Words]) -> BleuCounts:
@@ -65,20 +45,17 @@ def bleu_counts(candidate: Words, references: Sequence[Words]) -> BleuCounts:
     )
 
 
-def bleu(counts: BleuCounts) -> tuple[float, ...]:
-    """BLEU-1 to BLEU-4.
+def bleu(captions: Sequence[BleuCounts]) -> tuple[float, ...]:
+    """BLEU-1 to BLEU-4 of a corpus, from the sums of its captions' counts.
 
     BLEU-n = BP · (Π_{k ≤ n} matches_k / candidates_k)^(1/n), where the brevity penalty BP is 1 for candidates at least
     as long as their references and exp(1 - reference_length / length) for shorter ones.
-
-    >>> one, two, *_ = bleu(bleu_counts("a dog runs".split(), ["a dog ran".split()]))
-    >>> round(one, 6), round(two, 6)
-    (0.666667, 0.57735)
     """
-    ratio = (counts.length + _TINY) / (counts.reference_length + _SMALL)
+    lengths, reference_lengths, candidates, matches = zip(*captions, strict=True)
+    ratio = (sum(lengths) + _TINY) / (sum(reference_lengths) + _SMALL)
     penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
     product, scores = 1.0, []
-    for order, (matches, candidates) in enumerate(zip(counts.matches, counts.candidates, strict=True), start=1):
-        product *= (matches + _TINY) / (candidates + _SMALL)
-        scores.append(penalty * product ** (1 / order))
+    for order in range(MAX_ORDER):
+        product *= (sum(own[order] for own in matches) + _TINY) / (sum(own[order] for own in candidates) + _SMALL)
+        scores.append(penalty * product ** (1 / (order + 1)))
     return tuple(scores)

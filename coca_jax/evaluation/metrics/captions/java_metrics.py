@@ -22,10 +22,10 @@ from coca_jax.errors import CocaError
 from coca_jax.storage.files import cache_folder, is_remote
 
 _log = logging.getLogger(__name__)
-
 _METEOR = ("-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
 _SPICE = ("-Xmx8G", "-jar", "spice-1.0.jar")
-_JARS = {"meteor": ("meteor-1.5.jar",), "spice": ("spice-1.0.jar",)}
+_JARS = {"meteor": "meteor-1.5.jar", "spice": "spice-1.0.jar"}
+_DEBIAN = {"meteor": "default-jre-headless", "spice": "openjdk-11-jre-headless"}
 _PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _PARSER_ARCHIVE = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
 _NEWEST_FOR_SPICE = 14  # it writes its results with the JavaScript engine, which Java 15 no longer has
@@ -35,42 +35,34 @@ _PATIENCE = {"meteor": (600, 0.05), "spice": (1800, 0.2)}
 _SHOWN = 300  # characters of a program's messages in an error
 
 
-def check_available(name: str) -> None:
-    """Checks that "meteor" or "spice" can run on this machine.
+def check_available(name: str) -> tuple[str, pathlib.Path]:
+    """The paths of Java and of the folder of "meteor" or "spice".
 
     Raises:
-      CocaError: it cannot; the sentence names what to install.
+      CocaError: it cannot run on this machine; the sentence names what to install.
     """
-    program, folder = find_java(), package_folder()
-    lacking: list[str] = []
-    or_without = f"or leave out the metric {name!r}"
-    if program is None:
-        package = "openjdk-11-jre-headless" if name == "spice" else "default-jre-headless"
-        lacking.append(f"a Java runtime (on Debian and Ubuntu: apt-get install {package})")
-    if folder is None:
-        lacking.append("pycocoevalcap (pip install pycocoevalcap)")
-    if program is None or folder is None:
-        raise CocaError(f"{name.upper()} needs {' and '.join(lacking)}: install that, {or_without}")
-    missing = [jar for jar in _JARS[name] if not (folder / name / jar).is_file()]
-    if missing:
-        raise CocaError(f"{folder / name} lacks {missing[0]}: install pycocoevalcap anew, {or_without}")
+    java, package = find_java(), package_folder()
+    if java is None or package is None:
+        runtime = "" if java else f"a Java runtime (on Debian and Ubuntu: apt-get install {_DEBIAN[name]})"
+        programs = "" if package else "pycocoevalcap (pip install pycocoevalcap)"
+        lacking = " and ".join(filter(None, (runtime, programs)))
+        raise _unusable(name, f"{name.upper()} needs {lacking}: install that")
+    folder = package / name
+    if not (folder / _JARS[name]).is_file():
+        raise _unusable(name, f"{folder} lacks {_JARS[name]}: install pycocoevalcap anew")
     if name == "spice":
-        _check_spice(program, folder / name / "lib", or_without)
+        lib = folder / "lib"
+        if (version := _java_version(java)) > _NEWEST_FOR_SPICE:
+            needed = f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {java} is {version}"
+            raise _unusable("spice", f"{needed}: install 11 and name its folder with JAVA_HOME")
+        if missing := " and ".join(jar for jar in _PARSER if not (lib / jar).is_file()):
+            source = f"{_PARSER_ARCHIVE} (400 MB)"
+            raise _unusable("spice", f"SPICE needs Stanford's parser: put {missing} from {source} into {lib}")
+    return java, folder
 
 
-def _check_spice(program: str, lib: pathlib.Path, or_without: str) -> None:
-    version = _java_version(program)
-    if version > _NEWEST_FOR_SPICE:
-        raise CocaError(
-            f"SPICE needs a Java of version 8 to {_NEWEST_FOR_SPICE} and {program} is {version}: install 11 and name "
-            f"its folder with JAVA_HOME, {or_without}"
-        )
-    missing = [jar for jar in _PARSER if not (lib / jar).is_file()]
-    if missing:
-        raise CocaError(
-            f"SPICE needs Stanford's parser: put {' and '.join(missing)} from {_PARSER_ARCHIVE} (400 MB) into {lib}, "
-            f"{or_without}"
-        )
+def _unusable(name: str, problem: str) -> CocaError:
+    return CocaError(f"{problem}, or leave out the metric {name!r}")
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -84,23 +76,20 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> fl
         for candidate, own in zip(candidates, references, strict=True)
     ]
     # First the counts of each caption, then the scores of all counts: neither program waits for the other in between.
-    seconds = _patience("meteor", sum(len(own) + 1 for own in references))
-    counts = _meteor(questions, len(questions), seconds)
-    *_, corpus = _meteor([" ||| ".join(["EVAL", *counts])], len(questions) + 1, seconds)
+    captions = sum(len(own) + 1 for own in references)
+    counts = _meteor(questions, len(questions), captions)
+    *_, corpus = _meteor([" ||| ".join(["EVAL", *counts])], len(questions) + 1, captions)
     try:
         return float(corpus)
     except ValueError as error:
-        raise CocaError(f"METEOR's Java program gave no score ({error}): leave out the metric 'meteor'") from error
+        raise _unusable("meteor", f"METEOR's Java program gave no score ({error}): install it anew") from error
 
 
-def _meteor(lines: Sequence[str], wanted: int, seconds: float) -> list[str]:
-    text = "".join(f"{line}\n" for line in lines)
-    answers = _run("METEOR", _METEOR, _folder("meteor"), text, seconds)
+def _meteor(lines: Sequence[str], wanted: int, captions: int) -> list[str]:
+    answers = _run("meteor", _METEOR, captions, "".join(f"{line}\n" for line in lines))
     if len(answers) != wanted:
-        raise CocaError(
-            f"METEOR's Java program gave {len(answers)} lines instead of {wanted}: install pycocoevalcap anew, or "
-            f"leave out the metric 'meteor'"
-        )
+        gave = f"METEOR's Java program gave {len(answers)} lines instead of {wanted}"
+        raise _unusable("meteor", f"{gave}: install pycocoevalcap anew")
     return answers
 
 
@@ -125,15 +114,14 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
         ]
         given.write_text(json.dumps(rows), encoding="ascii")
         options = ("-cache", _parses(temporary), "-out", str(result), "-silent")
-        _run("SPICE", (*_SPICE, str(given), *options), _folder("spice"), "", _patience("spice", captions))
+        _run("spice", (*_SPICE, str(given), *options), captions)
         try:
             answers = json.loads(result.read_text(encoding="utf-8"))
             scores = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in answers}
             return statistics.fmean(scores[i] for i in range(len(candidates)))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CocaError(
-                f"SPICE's Java program gave no scores ({type(error).__name__}: {error}): leave out the metric 'spice'"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise _unusable("spice", f"SPICE's Java program gave no scores ({reason}): install it anew") from error
 
 
 def _parses(temporary: str) -> str:
@@ -145,18 +133,6 @@ def _parses(temporary: str) -> str:
             if os.access(folder, os.W_OK):
                 return folder
     return temporary
-
-
-def _folder(name: str) -> pathlib.Path:
-    folder = package_folder()
-    if folder is None:
-        raise CocaError(f"{name.upper()} needs pycocoevalcap: pip install pycocoevalcap")
-    return folder / name
-
-
-def _patience(name: str, captions: int) -> float:
-    start, each = _PATIENCE[name]
-    return start + each * captions
 
 
 def find_java() -> str | None:
@@ -183,47 +159,32 @@ def package_folder() -> pathlib.Path | None:
     return pathlib.Path(folders[0]) if folders else None
 
 
-def _run(name: str, arguments: Sequence[str], folder: pathlib.Path, text: str, seconds: float) -> list[str]:
-    """The lines that a program prints.
-
-    Args:
-      name: of the metric, for the error.
-      arguments: of `java`.
-      folder: which the program runs in.
-      text: on its standard input.
-      seconds: after which it is killed.
-
-    Raises:
-      CocaError: it cannot be started, fails, or takes longer.
-    """
-    or_without = f"or leave out the metric {name.lower()!r}"
+def _run(name: str, arguments: Sequence[str], captions: int, text: str = "") -> list[str]:
+    """The lines that Java prints, given its arguments and the `text` on its standard input; errors as `meteor`."""
+    java, folder = check_available(name)
+    start, each = _PATIENCE[name]
+    seconds = start + each * captions
+    title = f"{name.upper()}'s Java program"
     try:
         # Files: an unread pipe stops the program, and one that its children keep open stops the reader.
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
             given.write(text.encode("utf-8", "replace"))
             given.seek(0)
-            command = [find_java() or "java", *arguments]
-            process = subprocess.Popen(command, cwd=folder, stdin=given, stdout=printed, stderr=errors)
-            try:
-                status = process.wait(seconds)
-            finally:
-                process.kill()  # no effect if it has ended
-                process.wait()
+            command = [java, *arguments]
+            done = subprocess.run(command, cwd=folder, stdin=given, stdout=printed, stderr=errors, timeout=seconds)
             printed.seek(0)
             errors.seek(0)
             lines, messages = (file.read().decode("utf-8", "replace").splitlines() for file in (printed, errors))
     except subprocess.TimeoutExpired:
-        raise CocaError(
-            f"{name}'s Java program was ended after {seconds / 60:.0f} minutes without a result: see that the machine "
-            f"is not busy with something else, {or_without}"
-        ) from None
+        ended = f"{title} was ended after {seconds / 60:.0f} minutes without a result"
+        raise _unusable(name, f"{ended}: see that the machine is not busy with something else") from None
     except OSError as error:
-        raise CocaError(f"{name}'s Java program could not be run ({error}): put that right, {or_without}") from error
-    if status:
-        cause = _cause(status, messages)
-        lacks_memory = status == -9 or re.search(r"heap|memory", cause, re.IGNORECASE)
+        raise _unusable(name, f"{title} could not be run ({error}): put that right") from error
+    if done.returncode:
+        cause = _cause(done.returncode, messages)
+        lacks_memory = done.returncode == -9 or re.search(r"heap|memory", cause, re.IGNORECASE)
         advice = "give it more memory (_JAVA_OPTIONS=-Xmx… sets its bound)" if lacks_memory else "put that right"
-        raise CocaError(f"{name}'s Java program failed ({cause}): {advice}, {or_without}")
+        raise _unusable(name, f"{title} failed ({cause}): {advice}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Regular expressions for the parts of English text: characters, words, abbreviations, addresses, numbers, compounds.
 
 All are read without regard to case, but for the parts marked (?-i: …). They follow Stanford's tokeniser even where it
-is odd, since published scores depend on it; see ptb_rules.py.
+is odd, since published scores depend on it; see ptb_tokenizer.py.
 """
 
 import unicodedata

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.metrics.captions import java_metrics
-from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, BleuCounts, bleu, bleu_counts
+from coca_jax.evaluation.metrics.captions.bleu import MAX_ORDER, Words, bleu, bleu_counts
 from coca_jax.evaluation.metrics.captions.cider import cider, document_frequencies
 from coca_jax.evaluation.metrics.captions.ptb_tokenizer import tokenize
 from coca_jax.evaluation.metrics.captions.rouge import rouge_l
@@ -13,8 +13,8 @@ from coca_jax.evaluation.metrics.captions.rouge import rouge_l
 BLEU_NAMES = tuple(f"bleu_{order}" for order in range(1, MAX_ORDER + 1))
 JAVA = ("meteor", "spice")  # metrics that need Java and pycocoevalcap
 
-# (tokenised candidates, tokenised references of each) -> the corpus' scores
-_Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
+# (tokenised candidates, tokenised references of each) -> the corpus' score, or several
+_Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], float | dict[str, float]]
 
 
 def score(
@@ -28,7 +28,7 @@ def score(
 
     Args:
       candidates: a caption for each image. An empty one is right about nothing: 0 everywhere.
-      references: for each image at least one caption; images may have different numbers of them.
+      references: for each image at least one caption.
       metrics: names of METRICS.
       tokenizer: makes a caption words separated by spaces; `str` for captions that are tokenised already.
 
@@ -52,46 +52,38 @@ def score(
     true_words = [[tokenizer(caption) for caption in own] for own in references]
     scores: dict[str, float] = {}
     for name in metrics:
-        scores |= METRICS[name](words, true_words)
+        found = METRICS[name](words, true_words)
+        scores |= found if isinstance(found, dict) else {name: found}
     return scores
 
 
 def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    counts = [
-        bleu_counts(candidate.split(), [reference.split() for reference in own])
-        for candidate, own in zip(candidates, references, strict=True)
-    ]
-    return dict(zip(BLEU_NAMES, bleu(sum(counts, BleuCounts())), strict=True))
+    counts = [bleu_counts(*pair) for pair in _words(candidates, references)]
+    return dict(zip(BLEU_NAMES, bleu(counts), strict=True))
 
 
-def _rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     # COCO splits at single spaces here, which leaves numbers such as "1\u00a01/2" whole and takes "" for a word.
-    each = [
-        rouge_l(candidate.split(" "), [reference.split(" ") for reference in own])
-        for candidate, own in zip(candidates, references, strict=True)
-    ]
-    return {"rouge_l": statistics.fmean(each)}
+    return statistics.fmean([rouge_l(*pair) for pair in _words(candidates, references, " ")])
 
 
-def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    words = [[caption.split() for caption in own] for own in references]
-    frequencies = document_frequencies(words)
-    each = [cider(candidate.split(), own, frequencies) for candidate, own in zip(candidates, words, strict=True)]
-    return {"cider": statistics.fmean(each)}
+def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    pairs = _words(candidates, references)
+    frequencies = document_frequencies(own for _, own in pairs)
+    return statistics.fmean([cider(*pair, frequencies) for pair in pairs])
 
 
-def _meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    return {"meteor": java_metrics.meteor(candidates, references)}
-
-
-def _spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    return {"spice": java_metrics.spice(candidates, references)}
+def _words(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], separator: str | None = None
+) -> list[tuple[Words, list[Words]]]:
+    pairs = zip(candidates, references, strict=True)
+    return [(candidate.split(separator), [text.split(separator) for text in own]) for candidate, own in pairs]
 
 
 METRICS: Mapping[str, _Scorer] = {
     "bleu": _bleu,
     "rouge_l": _rouge_l,
     "cider": _cider,
-    "meteor": _meteor,
-    "spice": _spice,
+    "meteor": java_metrics.meteor,
+    "spice": java_metrics.spice,
 }

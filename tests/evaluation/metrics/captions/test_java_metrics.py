@@ -49,7 +49,7 @@ def machine(tmp_path, monkeypatch):
 
     def install(program: str | None = "", version: str = "11.0.2", lacking: str = ""):
         package = tmp_path / "packages" / "pycocoevalcap"
-        jars = [f"{name}/{jar}" for name, own in java_metrics._JARS.items() for jar in own]
+        jars = [f"{name}/{jar}" for name, jar in java_metrics._JARS.items()]
         for jar in (*jars, *(f"spice/lib/{jar}" for jar in java_metrics._PARSER)):
             (package / jar).parent.mkdir(parents=True, exist_ok=True)
             if jar != lacking:

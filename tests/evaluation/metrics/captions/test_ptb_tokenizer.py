@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coca_jax.evaluation.metrics.captions import ptb_rules, ptb_tokenizer
+from coca_jax.evaluation.metrics.captions import ptb_tokenizer
 from coca_jax.evaluation.metrics.captions.ptb_tokenizer import PUNCTUATION, tokenize
 
 # What Stanford CoreNLP 3.4.1's PTBTokenizer made of these, less pycocoevalcap's punctuation.
@@ -455,7 +455,7 @@ def test_garbage_takes_no_forever(garbage):
 
 
 def test_every_rule_compiles_and_moves_on():
-    for rule in ptb_rules.RULES:
-        pattern = rule.compiled()
+    for rule in ptb_tokenizer.RULES:
+        pattern = rule.compiled
         assert not pattern.match(""), rule
         assert pattern.groups == 1 + bool(rule.ahead), rule  # the last group ends where the rule reaches to

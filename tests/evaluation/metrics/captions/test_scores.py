@@ -63,7 +63,7 @@ def test_each_image_scores_what_pycocoevalcap_gives_it():
     scores = score(list(candidates.values()), list(references.values()), tokenizer=str)
     for n in (1, 2, 3, 4):
         assert scores[f"bleu_{n}"] == pytest.approx(corpus[n - 1], abs=1e-12)
-        assert [bleu(bleu_counts(*pair))[n - 1] for pair in pairs] == pytest.approx(rows[n - 1], abs=1e-12)
+        assert [bleu([bleu_counts(*pair)])[n - 1] for pair in pairs] == pytest.approx(rows[n - 1], abs=1e-12)
     for name, scorer, own in (
         ("rouge_l", Rouge(), [rouge_l(text or [""], references) for text, references in pairs]),
         ("cider", Cider(), [cider(text, references, frequencies) for text, references in pairs]),
