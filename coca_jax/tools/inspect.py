@@ -8,14 +8,14 @@ so that a mixture shows its proportions.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
 from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
-from coca_jax.data.pipeline.examples import Skipped
+from coca_jax.data.pipeline.batches import Origin, Pipeline
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
@@ -41,34 +41,31 @@ def write_samples(
     Raises:
       CocaError: records do not exist or cannot be read, or the file cannot be written.
     """
-    from coca_jax.data.pipeline.batches import Pipeline
-
     rows = common.evenly_spread(config.train.batch_size, count)
     pipeline = Pipeline(config, vocabulary, split=split, rows=rows)
-    batch, origins = pipeline.batch(step), pipeline.origins(step)
+    batch, origins = pipeline.traced(step)
     samples = [
         _sample(vocabulary, image, text, origin, step)
         for image, text, origin in zip(batch["image"], batch["text"], origins, strict=True)
     ]
-    quotas = ", ".join(
-        f"{quota:,} of {name}" for name, quota in zip(pipeline.layout.names, pipeline.layout.quotas, strict=True)
-    )
+    names, quotas = pipeline.layout.names, pipeline.layout.quotas
+    shares = ", ".join(f"{quota:,} of {name}" for name, quota in zip(names, quotas, strict=True))
     shape = " x ".join(map(str, batch["image"].shape[1:]))
     summary = (
         f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: images of "
-        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
+        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {shares}."
     )
     write_page(
         path,
         kind="data, as the model sees them",
         summary=summary,
-        title=config.data.name or ", ".join(pipeline.layout.names),
-        sections=samples + _skipped(pipeline.skipped_by_source.values()),
+        title=config.data.name or ", ".join(names),
+        sections=samples + _skipped(pipeline),
     )
     return summary
 
 
-def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> Section:
+def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin: Origin, step: int) -> Section:
     (text,) = vocabulary.decode(ids[None])
     (tokens,) = vocabulary.lengths([origin.text])
     blocks: list[Block] = [Text(text, "quote")]
@@ -102,11 +99,11 @@ def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, boo
     return pieces
 
 
-def _skipped(sources: Iterable[Skipped]) -> list[Section]:
+def _skipped(pipeline: Pipeline) -> list[Section]:
     """The records that were passed over on the way, by cause."""
     rows = [
         (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ())))
-        for skipped in sources
+        for skipped in pipeline.skipped_by_source.values()
         for cause, count in skipped.by_cause.items()
     ]
     return [Section("Skipped records", "", [Table((), rows, "Skipped records")])] if rows else []
@@ -120,10 +117,8 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
-        path = required(output)
-        summary = write_samples(
-            path, config, load_vocabulary(config), step=step.value, count=count.value, split=split.value
-        )
+        path, vocabulary = required(output), load_vocabulary(config)
+        summary = write_samples(path, config, vocabulary, step=step.value, count=count.value, split=split.value)
         print(f"{path}: {summary}")
 
     return run

@@ -12,18 +12,20 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
 from absl import flags
 
 from coca_jax.config import Config, ModelConfig, SourceConfig
 from coca_jax.data.images.inputs import decode_input
+from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records.open import SPLITS, open_records
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 
 _RECORDS = 256  # held in memory for the stages after reading
 _ROWS = 256  # of a batch that the pipeline makes, at most
@@ -47,16 +49,16 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str,
         if source.dataset.format == "digit_scenes":
             continue
         store = open_records(source.dataset, SPLITS[0])
+        texts = Texts(source.dataset, store)
         records: list[Record] = []
         stages[f"read {name}"] = _timed(seconds, _read(store, config.data.block, records))
-        records = [record for record in records if _is_usable(record, source, config.model)]
+        records = [record for record in records if _is_usable(record, texts, source, config.model)]
         if not records:
             raise CocaError(
                 f"none of the records of {source.dataset.path} that were tried can be read: see python -m "
                 "coca_jax.tools stats"
             )
         stages[f"view {name}"] = _timed(seconds, _view(records, source, config.model))
-        texts = Texts(source.dataset, store)
         stages[f"tokenise {name}"] = _timed(seconds, _tokenise(records, texts, vocabulary, config.model.text.length))
     return stages | _batches(config, vocabulary, seconds)
 
@@ -91,12 +93,13 @@ def _read(store: RecordStore, block: int, records: list[Record]) -> Iterator[tup
         yield len(good), sum(len(record.image) for record in good)
 
 
-def _is_usable(record: Record, source: SourceConfig, model: ModelConfig) -> bool:
+def _is_usable(record: Record, texts: Texts, source: SourceConfig, model: ModelConfig) -> bool:
     try:
+        texts.all(record)
         decode_input(record.image, model, source.dataset)
-        return True
     except BadRecord:
         return False
+    return True
 
 
 def _view(records: list[Record], source: SourceConfig, model: ModelConfig) -> Iterator[tuple[int, int]]:
@@ -110,22 +113,13 @@ def _tokenise(records: list[Record], texts: Texts, vocabulary: Vocabulary, lengt
     rng = np.random.default_rng(0)
     endless = itertools.cycle(records)
     while True:
-        drawn = []
-        for record in itertools.islice(endless, _TEXTS):
-            try:
-                drawn.append(texts.draw(record, rng))
-            except BadRecord:
-                continue
+        drawn = [texts.draw(record, rng) for record in itertools.islice(endless, _TEXTS)]
         vocabulary.encode(drawn, length, "truncate")
         yield len(drawn), sum(len(text.encode()) for text in drawn)
 
 
 def _batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
     """The whole pipeline on some rows of each batch, and the way to the device."""
-    import jax
-
-    from coca_jax.data.pipeline.batches import Pipeline  # tensorflow takes seconds to import
-
     rows = range(min(_ROWS, config.train.batch_size))
     batches = Pipeline(config, vocabulary, rows=rows).iterate()
     last = next(batches)  # the first one pays for the start
@@ -147,8 +141,10 @@ def as_text(stages: dict[str, Rates]) -> str:
     """A table of the rates."""
     rows: list[Sequence[str]] = [("stage", "records/s", "MB/s", "records/s a core", "cores busy")]
     for name, rates in stages.items():
-        cells = f"{rates['records_per_second']:,.0f}", f"{rates['bytes_per_second'] / 1e6:,.1f}"
-        rows.append((name, *cells, f"{rates['records_per_second_per_core']:,.0f}", f"{rates['cores_busy']:.1f}"))
+        rate, megabytes = f"{rates['records_per_second']:,.0f}", f"{rates['bytes_per_second'] / 1e6:,.1f}"
+        rows.append(
+            (name, rate, megabytes, f"{rates['records_per_second_per_core']:,.0f}", f"{rates['cores_busy']:.1f}")
+        )
     return text_table(rows)
 
 

@@ -145,13 +145,13 @@ class Pipeline:
         """
         return self._made(step).wait()
 
-    def origins(self, step: int) -> list[Origin]:
-        """The records behind the rows of the batch of a step; errors as `batch`."""
+    def traced(self, step: int) -> tuple[Batch, list[Origin]]:
+        """The batch of a step, and the records behind its rows; errors as `batch`."""
         made = self._made(step)
-        made.wait()
-        return [
+        batch = made.wait()
+        return batch, [
             Origin(row, self.layout.names[number], one.position, self._sources[number].name(one.index), one.text)
-            for row, number, one in zip(self._rows.tolist(), made.batch["source"].tolist(), made.examples, strict=True)
+            for row, number, one in zip(self._rows.tolist(), batch["source"].tolist(), made.examples, strict=True)
         ]
 
     def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> Generator[Batch, None, None]:
@@ -179,7 +179,6 @@ class Pipeline:
         return zip(self.layout.names, self._sources, strict=True)
 
     def _made(self, step: int) -> "_Pending":
-        """The batch of a step, complete or with the error that `wait` raises."""
         with ThreadPoolExecutor(self._threads) as pool:
             return self._start(step, [one.reader(0) for one in self._sources], pool)
 

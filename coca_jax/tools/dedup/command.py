@@ -43,9 +43,8 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
         evaluation = evaluation_collections(config, against.value, own.value)
         embedding = _embedding(checkpoint.value, similarity.value) if checkpoint.value else None
-        result = find_duplicates(
-            training, evaluation, distance=distance.value, workers=workers.value, embedding=embedding
-        )
+        bits, threads = distance.value, workers.value
+        result = find_duplicates(training, evaluation, distance=bits, workers=threads, embedding=embedding)
         write_report(folder, config, result, training, evaluation, shown.value)
 
     return run

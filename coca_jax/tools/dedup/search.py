@@ -17,7 +17,6 @@ from coca_jax.tools.dedup.hashing import Hashes
 from coca_jax.tools.dedup.images import Collection
 
 _ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
-_ROWS = 65_536  # evaluation embeddings compared at a time
 _PLAIN = "no structure to compare"
 
 T = TypeVar("T")
@@ -99,17 +98,18 @@ def find_duplicates(
     library = _Library(evaluation, distance, workers, embedding, skipped)
     pairs, counts = [], Counter({collection.name: 0 for collection in training})
     for collection in training:
+        name, images = collection
         for indices, results, vectors in _read(collection, library.nearest_hash, workers, embedding, skipped):
-            counts[collection.name] += len(indices)
-            skipped[_PLAIN] += sum(hashes.plain for hashes, _ in results)
+            counts[name] += len(indices)
             similar = library.nearest_embedding(vectors)
-            for row, (index, (_, near)) in enumerate(zip(indices, results, strict=True)):
+            for row, (index, (hashes, near)) in enumerate(zip(indices, results, strict=True)):
+                skipped[_PLAIN] += not len(hashes.bits)
                 alike = similar.get(row)
-                number = near[0] if near else alike[0] if alike else None
-                if number is not None:
-                    record = (collection.name, index, collection.images.key(index), collection.images.name(index))
-                    distance_and_cosine = (near and near[1], alike and round(alike[1], 4))
-                    pairs.append(Pair(*record, *library.place(number), *distance_and_cosine))
+                found = near or alike
+                if found:
+                    record = (name, index, images.key(index), images.name(index))
+                    cosine = alike and round(alike[1], 4)
+                    pairs.append(Pair(*record, *library.place(found[0]), near and near[1], cosine))
     return Duplicates(pairs, counts, len(library), +skipped)
 
 
@@ -135,25 +135,23 @@ class _Library:
                 parts.append(vectors)
         if not hashes:
             raise CocaError("none of the evaluation images can be read: check the datasets that are compared")
-        skipped[_PLAIN] += sum(one.plain for one in hashes)
+        counts = [len(one.bits) for one in hashes]
+        skipped[_PLAIN] += counts.count(0)
         self._vectors = np.concatenate(parts)
-        self._owners = np.repeat(np.arange(len(hashes)), [0 if one.plain else len(one.bits) for one in hashes])
-        self._bits = np.concatenate([one.bits[: 0 if one.plain else None] for one in hashes])
-        self._colors = np.concatenate([one.colors[: 0 if one.plain else None] for one in hashes])
+        self._owners = np.repeat(np.arange(len(hashes)), counts)
+        self._bits, self._colors = (np.concatenate(arrays) for arrays in zip(*hashes, strict=True))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def place(self, number: int) -> tuple[str, int, str]:
         """Collection, index and name of an image."""
-        collection, index = self._places[number]
-        return collection.name, index, collection.images.name(index)
+        (name, images), index = self._places[number]
+        return name, index, images.name(index)
 
     def nearest_hash(self, image: Image.Image) -> tuple[Hashes, tuple[int, int] | None]:
         """The image's hashes; and the nearest image here with the distance in bits, None if there is none."""
         hashes = hashing.training_hashes(image)
-        if hashes.plain:
-            return hashes, None
         queries, entries, distances = within_distance(self._bits, hashes.bits, self._distance)
         same = hashing.same_colors(hashes.colors[queries], self._colors[entries])
         if not same.any():
@@ -165,11 +163,8 @@ class _Library:
         """For each of the vectors [n, E] that reaches the threshold: the nearest image here, and the cosine."""
         if not self._embedding:
             return {}
-        nearest, cosines = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf)
-        for start in range(0, len(self._vectors), _ROWS):
-            similar = vectors @ self._vectors[start : start + _ROWS].T
-            best, top = similar.argmax(axis=1), similar.max(axis=1)
-            nearest, cosines = np.where(top > cosines, best + start, nearest), np.maximum(cosines, top)
+        similar = vectors @ self._vectors.T
+        nearest, cosines = similar.argmax(axis=1), similar.max(axis=1)
         rows = np.flatnonzero(cosines >= self._embedding.threshold).tolist()
         return {row: (int(nearest[row]), float(cosines[row])) for row in rows}
 
@@ -177,10 +172,7 @@ class _Library:
 def within_distance(
     entries: np.ndarray, queries: np.ndarray, distance: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of hashes that differ in at most `distance` bits, by comparing each query with each entry.
-
-    Args:
-      entries, queries: uint64 [m] and [q].
+    """All pairs of hashes (uint64 [m] and [q]) that differ in at most `distance` bits.
 
     Returns:
       Numbers of queries, numbers of entries, and distances, int64 [pairs] each.

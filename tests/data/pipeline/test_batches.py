@@ -169,7 +169,9 @@ def test_a_mixture_gives_exact_quotas(tmp_path, vocabulary):
         "data/web/epoch": 300 / 97,
         "data/web/skipped": 0,
     }
-    for origin, text in zip(pipeline.origins(7), vocabulary.decode(pipeline.batch(7)["text"]), strict=True):
+    batch, origins = pipeline.traced(7)
+    assert same(batch, pipeline.batch(7))
+    for origin, text in zip(origins, vocabulary.decode(batch["text"]), strict=True):
         assert origin.text == text and origin.source == pipeline.layout.names[pipeline.layout.source[origin.row]]
         assert origin.source == "scenes" or text.removeprefix("shade ").removesuffix(" shade").zfill(3) in origin.record
     for changed in ({"share": 0.9}, {"prompts": ("a {}",)}, {"crop": "random"}):

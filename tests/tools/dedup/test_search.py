@@ -197,8 +197,7 @@ def embed(images: np.ndarray) -> np.ndarray:
     return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
-    monkeypatch.setattr(search, "_ROWS", 4)  # several chunks
+def test_embeddings_find_what_hashes_do_not(config):
     training, evaluation = (
         [Collection("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS
     )
