@@ -59,7 +59,7 @@ class PositionSource(seqio.DataSource):
         super().__init__(splits=SPLITS, caching_permitted=False, performs_internal_shuffling=True)
 
     def _examples(self, split: str, seed: int | None) -> Examples:
-        return open_examples(self._config, self._name, split, seed=seed)
+        return open_examples(self._config, self._name, split, self._config.train.batch_size, seed)
 
     @property
     def supports_arbitrary_sharding(self) -> bool:

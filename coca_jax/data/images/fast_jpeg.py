@@ -74,15 +74,11 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int], out: np.ndarray | None = None) -> np.ndarray:
+def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
     """A resized part of the pixels [height, width, 3] (left, top, right, bottom): uint8 [size, size, 3].
 
     Two taps a side, which miss no pixel down to half the size; areas below that.
-
-    Args:
-      out: a contiguous array that it is written to; by default a new one.
     """
     left, top, right, bottom = box
-    part = pixels[top:bottom, left:right]
     kind = cv2.INTER_AREA if right - left > 2 * size else cv2.INTER_LINEAR
-    return cv2.resize(part, (size, size), dst=out, interpolation=kind)
+    return cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=kind)

@@ -39,16 +39,11 @@ def decode_input(
     dataset: DatasetConfig,
     rng: np.random.Generator | None = None,
     augmentation: AugmentationConfig = _NO_AUGMENTATION,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The model's input of a record's image, of `input_shape` and `input_dtype`; arguments and errors as `augment.view`."""
-    if model.image.kind != "precomputed":
-        return view(data, model.image.size, dataset, rng, augmentation, out)
-    tokens = decode_tokens(data, input_shape(model))
-    if out is None:
-        return tokens
-    out[...] = tokens
-    return out
+    if model.image.kind == "precomputed":
+        return decode_tokens(data, input_shape(model))
+    return view(data, model.image.size, dataset, rng, augmentation)
 
 
 def load_input(image: Any, model: ModelConfig) -> np.ndarray:

@@ -31,17 +31,13 @@ _VERSION = "5"  # part of every fingerprint: raise it when the same position giv
 # Keys of a dataset that change no example, or name files whose contents other fingerprints hold.
 _ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records to read before their share of bad ones is meaningful
+_NAMED = 10  # bad records of each cause
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """The records that could not be used so far.
-
-    Attributes:
-      by_cause: numbers of distinct records (and broken tars) by cause.
-      names: the first ten of each cause.
-    """
+    """The records that could not be used so far: numbers of distinct ones, and names of the first ten, by cause."""
 
     by_cause: dict[str, int]
     names: dict[str, list[str]]
@@ -85,9 +81,8 @@ class SceneExamples:
         """The scenes at positions [n]: int64 [n]."""
         return positions
 
-    def read(self, position: int, index: int, reader: None = None) -> Example:
+    def read(self, position: int, index: int, reader: None) -> Example:
         """The example at a position, not drawn yet."""
-        del reader
         return Example(position, index, b"")
 
     def decode(self, example: Example, out: np.ndarray) -> Example:
@@ -101,7 +96,7 @@ class SceneExamples:
         return f"scene {index + self._offset} of {self._split}"
 
     def skipped(self) -> Skipped:
-        """No record."""
+        """No record is ever skipped."""
         return Skipped({}, {})
 
 
@@ -113,6 +108,7 @@ class StoredExamples:
       order: of positions.
       fingerprint: hex digits that change with the examples.
       summary: the log's line on the records that there are, held out and left out.
+      bad: the records that could not be used so far, by index, with the cause.
     """
 
     def __init__(self, config: Config, name: str, split: str, lanes: int, seed: int | None):
@@ -124,7 +120,7 @@ class StoredExamples:
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
         self._max_bad_ratio = config.data.max_bad_ratio
-        self._bad: dict[int, str] = {}
+        self.bad: dict[int, str] = {}
         self._reads = 0
         self._lock = threading.Lock()
         self.count = len(self._store)
@@ -168,7 +164,8 @@ class StoredExamples:
             try:
                 if isinstance(example.image, BadRecord):
                     raise example.image
-                decode_input(example.image, self._model, self._dataset, example.rng, self._augmentation, out)
+                # An image that stands still fills all frames.
+                out[...] = decode_input(example.image, self._model, self._dataset, example.rng, self._augmentation)
             except BadRecord as error:
                 self._add_bad(example.index, error.cause)
             else:
@@ -184,13 +181,11 @@ class StoredExamples:
 
     def skipped(self) -> Skipped:
         """The records that could not be used so far."""
-        with self._lock:
-            bad = dict(self._bad)
-        names: dict[str, list[str]] = {}
-        for index, cause in bad.items():
-            if len(names.setdefault(cause, [])) < 10:
-                names[cause].append(self._store.name(index))
-        return Skipped(dict(Counter(self._store.census.damage) + Counter(bad.values())), names)
+        bad = dict(self.bad)  # which threads may be adding to
+        by_cause = Counter(bad.values())
+        first = {cause: [index for index in bad if bad[index] == cause][:_NAMED] for cause in by_cause}
+        names = {cause: [self._store.name(index) for index in indices] for cause, indices in first.items()}
+        return Skipped(dict(by_cause), names)
 
     def _drawn(self, position: int, index: int, record: Record | BadRecord) -> Example:
         try:
@@ -207,24 +202,26 @@ class StoredExamples:
         """Counts and logs a bad record; raises DataError if there are too many."""
         with self._lock:
             self._reads += 1
-            if index in self._bad:
+            if index in self.bad:
                 return
-            self._bad[index] = cause
-            _log.warning("record %s is skipped: %s", self._store.name(index), cause)
-            # Only a sample of a large store has been read: allow for three standard deviations, those of records that
-            # are read and lost a block at a time.
-            sample = self._max_bad_ratio * min(max(self._reads, _JUDGED), self.count)
-            limit = min(self._max_bad_ratio * self.count, sample + 3 * math.sqrt(sample * self.order.block))
-            if len(self._bad) <= max(_TOLERATED, limit):
-                return
-            first = ", ".join(self._store.name(bad) for bad in list(self._bad)[:5])
+            self.bad[index] = cause
+            reads, bad = self._reads, len(self.bad)
+        # Without the lock: a name may take a look at a disk or a bucket.
+        _log.warning("record %s is skipped: %s", self._store.name(index), cause)
+        # Only a sample of a large store has been read: allow for three standard deviations, those of records that are
+        # read and lost a block at a time.
+        sample = self._max_bad_ratio * min(max(reads, _JUDGED), self.count)
+        limit = min(self._max_bad_ratio * self.count, sample + 3 * math.sqrt(sample * self.order.block))
+        if bad > max(_TOLERATED, limit):
+            first = ", ".join(self._store.name(index) for index in list(self.bad)[:5])
             raise DataError(
                 f"more than {self._max_bad_ratio:.2%} of the records of {self._dataset.path} cannot be read "
                 f"({self._causes()}; such as {first}): replace them, or raise data.max_bad_ratio"
             )
 
     def _causes(self) -> str:
-        return ", ".join(f"{cause}: {number}" for cause, number in Counter(self._bad.values()).most_common())
+        bad = dict(self.bad)
+        return ", ".join(f"{cause}: {number}" for cause, number in Counter(bad.values()).most_common())
 
 
 Examples = SceneExamples | StoredExamples
@@ -238,11 +235,11 @@ def _stride(count: int) -> int:
     return stride
 
 
-def open_examples(config: Config, name: str, split: str, lanes: int | None = None, seed: int | None = None) -> Examples:
+def open_examples(config: Config, name: str, split: str, lanes: int, seed: int | None) -> Examples:
     """The examples of one split ("train", "evaluation") of the source `name` of `config.data`.
 
     Args:
-      lanes: positions a step; by default the batch size.
+      lanes: positions a step.
       seed: of the order; None: the store's own.
 
     Raises:
@@ -250,4 +247,4 @@ def open_examples(config: Config, name: str, split: str, lanes: int | None = Non
     """
     if config.data.sources[name].dataset.format == "digit_scenes":
         return SceneExamples(config, split)
-    return StoredExamples(config, name, split, lanes or config.train.batch_size, seed)
+    return StoredExamples(config, name, split, lanes, seed)
