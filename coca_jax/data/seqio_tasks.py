@@ -71,22 +71,11 @@ class PositionSource(seqio.DataSource):
     def num_input_examples(self, split: str) -> int | None:
         return self._examples(split, None).count
 
-    def get_dataset(
-        self,
-        split="train",
-        shuffle=True,
-        seed=None,
-        shard_info=None,
-        *,
-        sequence_length=None,
-        use_cached=False,
-        num_epochs=1,
-    ):
+    def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **_):
         """One epoch (of scenes, without end), shuffled by `seed` or in the store's order; arguments as seqio's.
 
         Release its iterators before the program ends: tensorflow's threads still call into Python for them.
         """
-        del sequence_length, use_cached, num_epochs
         source, dtype = self._examples(split, (seed or 0) if shuffle else None), input_dtype(self._config.model)
         reader: Any = source.reader(_AHEAD_BYTES)
         positions = tf.data.Dataset.range(np.iinfo(np.int64).max if source.count is None else source.count)

@@ -89,13 +89,12 @@ def _views(image: np.ndarray, alt: str) -> list[Block]:
 
 def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, bool]]:
     """(piece, id, whether it is special) of each token; a run of pads is one entry with its length."""
-    special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id}
     pieces = []
     for token, run in itertools.groupby(ids.tolist()):
         piece, times = vocabulary.piece(token), len(list(run))
         if token == vocabulary.pad_id:
             piece, times = f"{piece}, {times} times", 1
-        pieces += [(piece, token, token in special)] * times
+        pieces += [(piece, token, token in vocabulary.special_ids)] * times
     return pieces
 
 

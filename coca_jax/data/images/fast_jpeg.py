@@ -39,7 +39,7 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
     size = _plain_size(data)
     if size is None:
         header = images.open_header(data)
-        if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.orientation(header) != 1:
+        if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.turn(header) is not None:
             return None
         size = header.height, header.width
     # Vector instructions serve 1/2, 1/4 and 1/8 only: sizes between them take longer than the whole image.

@@ -45,25 +45,17 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """An example whose image is not decoded yet.
+    """An example whose image is not decoded yet."""
 
-    Attributes:
-      position: in the source's order.
-      index: of the record.
-      image: encoded, or why the record cannot be used.
-      text: one line.
-      rng: the chance left for the image's view; None: the evaluation's view.
-    """
-
-    position: int
-    index: int
-    image: bytes | BadRecord
+    position: int  # in the source's order
+    index: int  # of the record
+    image: bytes | BadRecord  # encoded, or why the record cannot be used
     text: str = ""
-    rng: np.random.Generator | None = None
+    rng: np.random.Generator | None = None  # the chance left for the image's view; None: the evaluation's view
 
 
 class SceneExamples:
-    """Digit scenes: unbounded, and never bad."""
+    """Digit scenes, unbounded and never bad; methods as those of `StoredExamples`."""
 
     count = None
 
@@ -75,28 +67,23 @@ class SceneExamples:
         self.summary = "digit scenes, made as they are needed"
 
     def reader(self, ahead_bytes: int) -> None:
-        """None: there is nothing to read."""
+        """There is nothing to read."""
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
-        """The scenes at positions [n]: int64 [n]."""
         return positions
 
     def read(self, position: int, index: int, reader: None) -> Example:
-        """The example at a position, not drawn yet."""
         return Example(position, index, b"")
 
     def decode(self, example: Example, out: np.ndarray) -> Example:
-        """Draws an example's scene into `out`; the example with its caption."""
         drawn = scene(example.index + self._offset, self._split, self._size)
         out[...] = drawn.image
         return dataclasses.replace(example, text=drawn.caption)
 
     def name(self, index: int) -> str:
-        """The scene's number, for people."""
         return f"scene {index + self._offset} of {self._split}"
 
     def skipped(self) -> Skipped:
-        """No record is ever skipped."""
         return Skipped({}, {})
 
 
@@ -138,7 +125,7 @@ class StoredExamples:
         self.summary = summary(source.dataset, self._store)
 
     def reader(self, ahead_bytes: int) -> Reader:
-        """A reader for `read`; see `Reader`."""
+        """A reader for `read`."""
         return Reader(self._store, self.order, ahead_bytes)
 
     def indices(self, positions: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Writes the result of a search: lists of keys, every pair as JSON, and a page with pairs side by side."""
 
-import dataclasses
 import json
 import logging
 from collections import Counter
@@ -34,7 +33,7 @@ def write_report(
       output: the folder.
       config: of the training datasets.
       result: of the search among `training` for `evaluation`.
-      shown: how many pairs the page shows at most.
+      shown: pairs on the page, at most.
 
     Raises:
       CocaError: the folder cannot be written into.
@@ -43,7 +42,7 @@ def write_report(
     counts = Counter(pair.dataset for pair in result.pairs)
     for name in result.training:
         _write(f"{output}/{name}.txt", sorted({pair.key for pair in result.pairs if pair.dataset == name}))
-    _write(f"{output}/pairs.jsonl", [json.dumps(dataclasses.asdict(pair)) for pair in result.pairs])
+    _write(f"{output}/pairs.jsonl", [json.dumps(pair._asdict()) for pair in result.pairs])
     summary = (
         f"{len(result.pairs):,} of {sum(result.training.values()):,} training images are near-duplicates of one of "
         f"{result.evaluation:,} evaluation images"

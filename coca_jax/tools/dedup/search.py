@@ -1,9 +1,8 @@
 """Near-duplicates of evaluation images among training images, by perceptual hashes and optionally by embeddings."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,31 +21,16 @@ _PLAIN = "no structure to compare"
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Embedding:
-    """An image encoder as a second way to compare.
+class Embedding(NamedTuple):
+    """An image encoder as a second way to compare."""
 
-    Attributes:
-      embed: uint8 [n, size, size, 3] -> unit vectors, float32 [n, E].
-      size: pixels a side of its images.
-      threshold: the cosine from which two images are near-duplicates.
-    """
-
-    embed: Callable[[np.ndarray], np.ndarray]
+    embed: Callable[[np.ndarray], np.ndarray]  # uint8 [n, size, size, 3] -> unit vectors, float32 [n, E]
     size: int
-    threshold: float
+    threshold: float  # the cosine from which two images are near-duplicates
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """A training record and the evaluation image nearest to it.
-
-    Attributes:
-      dataset, index, key, name: the training record.
-      evaluation, evaluation_index, evaluation_name: the evaluation image.
-      distance: bits in which their hashes differ; None if only the embeddings agree.
-      similarity: cosine of their embeddings; None if not compared, or below the threshold.
-    """
+class Pair(NamedTuple):
+    """A training record and the evaluation image nearest to it."""
 
     dataset: str
     index: int
@@ -55,24 +39,17 @@ class Pair:
     evaluation: str
     evaluation_index: int
     evaluation_name: str
-    distance: int | None
-    similarity: float | None
+    distance: int | None  # bits in which their hashes differ; None if only the embeddings agree
+    similarity: float | None  # cosine of their embeddings; None if not compared, or below the threshold
 
 
-@dataclasses.dataclass(frozen=True)
-class Duplicates:
-    """The result of a search.
+class Duplicates(NamedTuple):
+    """The result of a search."""
 
-    Attributes:
-      pairs: at most one for each training record.
-      training: number of readable training images by dataset; evaluation: number of readable evaluation images.
-      skipped: images of both kinds that hashes were not compared of, by cause.
-    """
-
-    pairs: list[Pair]
-    training: Counter[str]
-    evaluation: int
-    skipped: Counter[str]
+    pairs: list[Pair]  # at most one for each training record
+    training: Counter[str]  # readable images, by dataset
+    evaluation: int  # readable images
+    skipped: Counter[str]  # images of both kinds that hashes were not compared of, by cause
 
 
 def find_duplicates(
