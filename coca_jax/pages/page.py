@@ -50,8 +50,7 @@ def write_page(
     Args:
       path: of the HTML file, on a disk or in a bucket.
       kind: of page, above the title: "evaluation report".
-      title: its heading.
-      sections: its content.
+      title, sections: its heading and content.
       summary: a sentence below the heading.
 
     Raises:

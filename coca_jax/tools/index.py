@@ -7,11 +7,10 @@ is not writable, in the cache folder (COCA_CACHE). Prints the number of records 
 """
 
 import concurrent.futures
-import contextlib
 import functools
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -46,11 +45,8 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
     work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        results: Iterator[str] = map(work, files)
-        if workers > 1:
-            pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context)
-            results = stack.enter_context(pool).map(work, files, chunksize=4)
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context) as pool:
+        results = pool.map(work, files, chunksize=4) if workers > 1 else map(work, files)
         errors = list(progress(results, name, len(files), "shard"))
     return {file.path: error for file, error in zip(files, errors, strict=True) if error}
 

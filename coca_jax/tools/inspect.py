@@ -34,7 +34,7 @@ def write_samples(
     Args:
       path: of the HTML file.
       config, vocabulary: of the run.
-      step: whose batch is shown.
+      step: of the batch.
       count: of rows that are shown.
       split: of the records.
 

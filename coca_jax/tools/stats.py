@@ -36,24 +36,12 @@ from coca_jax.tools import common
 _NAMES = 10  # of corrupt records, for each cause
 _FREQUENT = 10  # captions that are shown as the most frequent
 _BINS = 12
-_ASPECTS = {  # width / height from which on an image counts here
-    0: "below 1:3",
-    1 / 3: "1:3 to 1:2",
-    1 / 2: "1:2 to 2:3",
-    2 / 3: "2:3 to 3:4",
-    3 / 4: "3:4 to 0.95",
-    0.95: "square",
-    1.05: "1.05 to 4:3",
-    4 / 3: "4:3 to 3:2",
-    3 / 2: "3:2 to 2:1",
-    2: "2:1 to 3:1",
-    3: "above 3:1",
-}
 _QUANTITIES = (
     "file, bytes",
     "width, pixels",
     "height, pixels",
     "shorter side, pixels",
+    "width by height, %",
     "captions an image",
     "caption, characters",
     "caption, tokens with BOS and EOS",
@@ -82,8 +70,7 @@ def measure(
     """Reads a dataset, or `sample` of its records.
 
     Args:
-      name: of the dataset, for the progress bar.
-      dataset, store: the dataset.
+      name, dataset, store: of the dataset.
       vocabulary: counts tokens.
       config: a record is corrupt if its image cannot become an input of this config's model.
       sample: how many records are read; 0: all.
@@ -108,8 +95,7 @@ def measure(
         captions.update(one.captions)
         for quantity, values in one.numbers.items():
             numbers[quantity].extend(values)
-    usable, widths, heights, *_, tokens = map(np.array, numbers.values())
-    aspects = np.histogram(widths / np.maximum(heights, 1), [*_ASPECTS, np.inf])[0].tolist()
+    usable, *_, tokens = map(np.array, numbers.values())
     return {
         "records": len(store),
         "read": len(indices),
@@ -118,7 +104,6 @@ def measure(
         "corrupt": {cause: len(bad) for cause, bad in corrupt.items()},
         "corrupt_names": {cause: [store.name(index) for index in bad[:_NAMES]] for cause, bad in corrupt.items()},
         "formats": dict(formats.most_common()),
-        "aspects": {words: count for words, count in zip(_ASPECTS.values(), aspects, strict=True) if count},
         "spreads": {quantity: _spread(np.array(values)) for quantity, values in numbers.items() if values},
         "identical_images": len(usable) - len(images),
         "captions": len(tokens),
@@ -141,10 +126,10 @@ def _examine(
         return error
     try:
         header = decode.open_header(record.image)
-        kind, size = header.format or "unknown", header.size
+        kind, (width, height) = header.format or "unknown", header.size
+        sides = [[width], [height], [min(width, height)], [round(100 * width / height)]]
     except BadRecord:  # usable nevertheless
-        kind, size = "clip" if video.is_clip(record.image) else "stored tokens", ()
-    sides = [[side] for side in (*size, min(size))] if size else [[], [], []]
+        kind, sides = "clip" if video.is_clip(record.image) else "stored tokens", [[], [], [], []]
     of_texts = ([len(captions)], list(map(len, captions)), vocabulary.lengths(captions))
     numbers = dict(zip(_QUANTITIES, ([len(record.image)], *sides, *of_texts), strict=True))
     return _Measures(hashlib.blake2b(record.image, digest_size=8).digest(), kind, captions, numbers)
@@ -167,7 +152,6 @@ def as_text(name: str, stats: Stats) -> str:
         rows.append((words, *quantiles, f"{spread['mean']:,.1f}"))
     lines = [text_table(rows), *(f"{label}: {value}" for label, value in _facts(stats))]
     lines += [f"  such as {each}" for names in stats["corrupt_names"].values() for each in names[:3]]
-    lines += [f"aspect (width:height): {_listed(stats['aspects'])}"] if stats["aspects"] else []
     frequent = stats["most_frequent_captions"].items()
     lines += ["most frequent captions:"] if frequent else []
     lines += [f"  {count:,} x {text if len(text) <= 80 else text[:79] + '…'}" for text, count in frequent]
@@ -196,11 +180,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def write_report(path: str, title: str, split: str, results: Mapping[str, Stats]) -> None:
-    """Writes a page with histograms of each dataset.
-
-    Raises:
-      CocaError: the file cannot be written.
-    """
+    """Writes a page with histograms of each dataset; raises CocaError if it cannot be written."""
     write_page(
         path,
         kind="data statistics",
@@ -212,7 +192,7 @@ def write_report(path: str, title: str, split: str, results: Mapping[str, Stats]
 
 def _blocks(stats: Stats) -> list[Block]:
     names = [(f"{cause}, such as", "\n".join(names)) for cause, names in stats["corrupt_names"].items()]
-    histograms = [Bars("width : height", list(stats["aspects"].items()))]
+    histograms = []
     for words, spread in stats["spreads"].items():
         bins = itertools.pairwise(spread["histogram"]["edges"])
         labels = [f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}" for low, high in bins]

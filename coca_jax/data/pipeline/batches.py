@@ -6,13 +6,12 @@ used; the order in which threads reach them changes no byte.
 """
 
 import collections
-import dataclasses
 import hashlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ _Pending = Callable[
 ]  # waits for a batch, and for the examples that its rows are made of
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """The record behind a row of a batch."""
 
     row: int  # of the whole batch
@@ -54,7 +52,7 @@ class Pipeline:
       fingerprint: hex digits that change if the same step gives another batch; independent of the number of hosts and
         of where the data lies.
       layout: the source of each row of a batch.
-      summaries: for each source, the line for the log on the records that there are, held out and left out.
+      summaries: of each source, a line for the log on the records that train, are held out and are left out.
     """
 
     def __init__(
@@ -68,8 +66,7 @@ class Pipeline:
         """Opens the records; reads none.
 
         Args:
-          config: the run's.
-          vocabulary: must fit the model's.
+          config, vocabulary: of the run.
           split: "train": shuffled and augmented. "evaluation": held-out records in their order, without augmentation.
           rows: the rows of each batch to make, b of them; by default all.
 
@@ -82,25 +79,15 @@ class Pipeline:
         self.layout = layout({name: source.share for name, source in sources.items()}, batch_size)
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
         seed = config.train.seed if split == SPLITS[0] else None
-        self._sources = [
-            open_examples(config, name, split, quota, seed)
-            for name, quota in zip(self.layout.names, self.layout.quotas, strict=True)
-        ]
+        quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
+        self._sources = [open_examples(config, name, split, quota, seed) for name, quota in quotas]
         self.summaries = {name: one.summary for name, one in self._named()}
         self._shape = input_shape(config.model, max(source.dataset.frames for source in sources.values()))
-        self.fingerprint = digest(
-            split,
-            str(config.train.seed),
-            str(batch_size),
-            str(self._shape),
-            str(config.model.text.length),
-            hashlib.sha256(vocabulary.model_bytes).hexdigest(),
-            *(
-                part
-                for (name, one), quota in zip(self._named(), self.layout.quotas, strict=True)
-                for part in (name, str(quota), one.fingerprint)
-            ),
-        )
+        numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
+        parts = [split, *map(str, numbers), hashlib.sha256(vocabulary.model_bytes).hexdigest()]
+        for (name, quota), one in zip(quotas, self._sources, strict=True):
+            parts += [name, str(quota), one.fingerprint]
+        self.fingerprint = digest(*parts)
 
     @property
     def skipped_by_source(self) -> dict[str, Skipped]:
@@ -108,11 +95,8 @@ class Pipeline:
         return {name: one.skipped() for name, one in self._named()}
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Figures of each source NAME after a number of steps.
-
-        `data/NAME/pairs` of a batch, `data/NAME/epoch` (passes over its records) and `data/NAME/skipped` (distinct
-        records that this host could not use).
-        """
+        """Of each source NAME: `data/NAME/pairs` of a batch; after a number of steps `data/NAME/epoch`, passes over its
+        records, and `data/NAME/skipped`, distinct records that this host could not use."""
         figures: dict[str, float] = {}
         for (name, one), quota in zip(self._named(), self.layout.quotas, strict=True):
             figures[f"data/{name}/pairs"] = quota

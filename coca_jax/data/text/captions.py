@@ -52,18 +52,10 @@ def clean(text: str, kind: str) -> str:
 
 
 class Texts:
-    """The texts of one dataset's records.
-
-    Attributes:
-      prompts: the templates that class names are put into; empty without a label_field.
-    """
+    """The texts of one dataset's records; `prompts` are the templates that class names are put into, if they have labels."""
 
     def __init__(self, dataset: DatasetConfig, store: RecordStore):
-        """Reads the files of class names and prompts.
-
-        Raises:
-          CocaError: such a file cannot be read.
-        """
+        """Reads the files of class names and prompts; raises CocaError if one cannot be read."""
         self._clean, self._field = dataset.clean, dataset.label_field
         self._names: dict[str, str] = {}  # the first name of each class, by number or label
         self._known: set[str] = set()  # every name of every class
@@ -106,21 +98,13 @@ class Texts:
         return _filled(self.prompts[int(rng.integers(len(self.prompts)))], names)
 
     def all(self, record: Record | RecordText) -> tuple[str, ...]:
-        """All texts for evaluation: every caption, or the class names in their order in the first prompt.
-
-        Raises:
-          BadRecord: the record has no text.
-        """
+        """All texts for evaluation: every caption, or the class names in order in the first prompt; errors as `draw`."""
         if self._field:
             return (_filled(self.prompts[0], self.labels(record.metadata)),)
         return self._cleaned(record.captions)
 
     def labels(self, metadata: Mapping[str, Any]) -> list[str]:
-        """The names of the record's classes.
-
-        Raises:
-          BadRecord: it has no label, or one without a class name.
-        """
+        """The names of the record's classes; raises BadRecord if it has no label, or one without a class name."""
         try:
             value = fields.lookup(metadata, self._field)
         except RecursionError as error:

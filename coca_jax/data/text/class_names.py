@@ -64,7 +64,7 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
 
     The file is a list of labels in the order of their numbers (JSON, or a text whose lines begin with them, such as
     ImageNet's LOC_synset_mapping.txt), or a JSON object: {"n01440764": 0}, {"alarm_clock": [409, 530]} or
-    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders, as in ImageNet's own.
+    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders.
 
     Raises:
       CocaError: the file is missing or of another form.

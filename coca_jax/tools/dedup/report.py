@@ -13,8 +13,7 @@ from coca_jax.errors import CocaError
 from coca_jax.pages.blocks import Card, CardLine, Gallery, Section, Table, Text
 from coca_jax.pages.page import write_page
 from coca_jax.storage.files import write_atomically
-from coca_jax.tools.dedup.images import Collection
-from coca_jax.tools.dedup.search import Duplicates, Pair, still
+from coca_jax.tools.dedup.search import Collection, Duplicates, Pair, still
 
 _log = logging.getLogger(__name__)
 

@@ -8,17 +8,23 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.data.images import decode, video
-from coca_jax.data.records.record import BadRecord
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.errors import CocaError
 from coca_jax.tools import common
 from coca_jax.tools.dedup import hashing
 from coca_jax.tools.dedup.hashing import Hashes
-from coca_jax.tools.dedup.images import Collection
 
 _ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
 _PLAIN = "no structure to compare"
 
 T = TypeVar("T")
+
+
+class Collection(NamedTuple):
+    """Images under a name."""
+
+    name: str
+    images: RecordStore
 
 
 class Embedding(NamedTuple):
