@@ -17,6 +17,7 @@ from coca_jax.data.images import video
 from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline import examples
 from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.pipeline.examples import StoredExamples
 from coca_jax.data.records.record import Census, Record
 from coca_jax.data.text import corpus
 from coca_jax.data.text.vocabulary import train_vocabulary
@@ -431,7 +432,7 @@ def test_contradictions_are_found_at_the_start(vocabulary):
         Pipeline(small, vocabulary)
 
 
-def test_seqio_knows_the_task(vocabulary, tar_config):
+def test_seqio_knows_the_task(vocabulary, tar_config, monkeypatch):
     tasks.register(builders.config(), vocabulary)
     task = seqio.get_mixture_or_task("digit_scenes")
     feature = task.output_features["text"].vocabulary
@@ -453,6 +454,14 @@ def test_seqio_knows_the_task(vocabulary, tar_config):
     texts, images = (np.concatenate([batch[key] for batch in batches])[:41] for key in ("text", "image"))
     assert [e["text"].tolist() for e in examples] == texts[:, :12].tolist()
     assert all(np.array_equal(e["image"], image) for e, image in zip(examples, images, strict=True))
+    decoded = []
+    decode = StoredExamples.decode
+    monkeypatch.setattr(StoredExamples, "decode", lambda *args: decoded.append(args[1].position) or decode(*args))
+    second = seqio.get_mixture_or_task("greys").get_dataset(
+        {"text": 12}, split="train", shuffle=True, seed=0, shard_info=seqio.ShardInfo(1, 4)
+    )
+    own = [e["text"].tolist() for e in second.as_numpy_iterator()]
+    assert own == [e["text"].tolist() for e in examples[1::4]] and decoded == list(range(1, 41, 4))
     unordered = seqio.get_mixture_or_task("greys").get_dataset({"text": 12}, split="evaluation", shuffle=False)
     assert [int(e["image"][8, 8, 0]) for e in unordered.as_numpy_iterator()] == list(range(200, 210))
 
