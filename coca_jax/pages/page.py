@@ -45,13 +45,9 @@ def render_page(*, kind: str, title: str, sections: Sequence[Section], summary: 
 def write_page(
     path: str | os.PathLike, *, kind: str, title: str, sections: Sequence[Section], summary: str = ""
 ) -> None:
-    """Writes a page atomically, making its folder if there is none.
+    """Writes a page atomically, on a disk or in a bucket, making its folder if there is none.
 
-    Args:
-      path: of the HTML file, on a disk or in a bucket.
-      kind: of page, above the title: "evaluation report".
-      title, sections: its heading and content.
-      summary: a sentence below the heading.
+    `kind`, such as "evaluation report", stands above the title, `summary`, a sentence, below it.
 
     Raises:
       CocaError: the file cannot be written.

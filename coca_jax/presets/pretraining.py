@@ -34,25 +34,14 @@ def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str
 
 
 def small(name: str) -> ConfigDict:
-    """A small model on a dataset of `datasets.py`, to be trained from scratch on a laptop or one accelerator.
-
-    Raises:
-      CocaError: there is no such dataset.
-    """
+    """A small model on a dataset of `datasets.py`, to be trained from scratch; raises CocaError if there is no such one."""
     config = config_lib.default()
     config.model.update(width=192, heads=6, dtype="float32", remat="full")
     config.model.image.update(size=96, patch=16, stem="conv", layers=4, mlp=768)
     config.model.pooler.update(queries=16, hidden_multiple=1)
     config.model.text.update(vocabulary_size=4_000, length=48, unimodal_layers=2, multimodal_layers=2, mlp=768)
-    config.optimizer.update(
-        name="adamw",
-        peak_learning_rate=5e-4,
-        b2=0.98,
-        warmup_fraction=0.05,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        ema_decay=0.99,
-    )
+    config.optimizer.update(name="adamw", peak_learning_rate=5e-4, b2=0.98, warmup_fraction=0.05)
+    config.optimizer.update(weight_decay=0.1, clip_norm=1.0, ema_decay=0.99)
     config.data.update(datasets.data(name), name=name, long_text="truncate")
     config.train.update(steps=2_000, batch_size=64, checkpoint_every=200, log_every=20)
     config.evaluation.update(batch_size=64)
@@ -60,14 +49,11 @@ def small(name: str) -> ConfigDict:
 
 
 def coca(variant: str, text: str | None = None, data: tuple[str, ...] = tuple(datasets.DATASETS)) -> ConfigDict:
-    """The config of the paper's base, large or giant.
+    """The config of the paper's base, large or giant; errors as those of `arguments`.
 
     Args:
       text: the config file's argument, such as "res=576,size=laptop".
       data: datasets that its key "data" may name; empty: the file has data of its own.
-
-    Raises:
-      CocaError: an argument is not known.
     """
     given = arguments(text, _ARGUMENTS | ({"data": data} if data else {}))
     config = config_lib.default()  # loss, optimiser, steps and batch size are the paper's already

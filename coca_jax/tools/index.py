@@ -32,8 +32,7 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
     """Indexes the tars or TFRecord files of a dataset that have no index yet, by several processes.
 
     Args:
-      name: of the dataset, for the progress bar.
-      dataset: of the format tars or tfrecords.
+      name, dataset: of the dataset.
       workers: processes.
       beside: keep new indices beside shards in a bucket, too.
 

@@ -29,14 +29,7 @@ _ENLARGED = 320  # pixels that a side is enlarged to, about
 def write_samples(
     path: str, config: Config, vocabulary: Vocabulary, *, step: int = 0, count: int = 24, split: str = "train"
 ) -> str:
-    """Writes the page; returns its summary, a sentence.
-
-    Args:
-      path: of the HTML file.
-      config, vocabulary: of the run.
-      step: of the batch.
-      count: of rows that are shown.
-      split: of the records.
+    """Writes the page of `count` rows of a step's batch; returns its summary, a sentence.
 
     Raises:
       CocaError: records do not exist or cannot be read, or the file cannot be written.

@@ -27,12 +27,7 @@ _IGNORED = {0xE0, *range(0xE2, 0xEE), 0xEF, 0xDB, 0xC4, 0xDD, 0xFE}
 def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
     """The image as uint8 [height, width, 3]; None if it is not a plain upright JPEG, or a damaged one.
 
-    Args:
-      data: an encoded file.
-      smallest: as in `decode.decode`.
-
-    Raises:
-      BadRecord: as `decode.open_header`.
+    `smallest` as in `decode.decode`, errors as those of `decode.open_header`.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
@@ -54,9 +49,9 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
 
 
 def _plain_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of the usual kind of JPEG: one scan, no EXIF, no unusual colours, not too large.
+    """Height and width of the usual kind of JPEG: one scan, no EXIF, no unusual colours, not too large; of others None.
 
-    None: Pillow has to read the header; for every image this would cost a tenth of its decoding.
+    Pillow then reads the header; for every image this would cost a tenth of its decoding.
     """
     size, components, at = None, 0, 2
     while at + 10 <= len(data) and data[at] == 0xFF:

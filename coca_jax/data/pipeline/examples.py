@@ -88,14 +88,12 @@ class SceneExamples:
 
 
 class StoredExamples:
-    """Examples of the records of a store.
+    """Examples of the `count` records of a store.
 
     Attributes:
-      count: number of records.
-      order: of positions.
       fingerprint: hex digits that change with the examples.
       summary: the log's line on the records that there are, held out and left out.
-      bad: the records that could not be used so far, by index, with the cause.
+      bad: the cause of each record that could not be used so far, by index.
     """
 
     def __init__(self, config: Config, name: str, split: str, lanes: int, seed: int | None):

@@ -18,11 +18,7 @@ class Layout(NamedTuple):
 
 
 def layout(shares: Mapping[str, float], batch_size: int) -> Layout:
-    """The layout of batches whose rows are shared out by the largest remainder.
-
-    Args:
-      shares: of each source by name, above 0; only their proportions count.
-      batch_size: B.
+    """The layout of batches whose rows are shared out by the largest remainder, in proportion to the sources' shares.
 
     Raises:
       CocaError: a source would get no row.

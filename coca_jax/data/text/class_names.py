@@ -23,7 +23,9 @@ def class_names(spec: str) -> list[Names] | dict[str, Names]:
       CocaError: the file or its key is missing, or it holds no names, or a class has none.
     """
     value = _read(spec, "classes")
-    classes = value if isinstance(value, dict) else dict(enumerate(value if isinstance(value, list) else ()))
+    classes: dict[Any, Any] = (
+        value if isinstance(value, dict) else dict(enumerate(value if isinstance(value, list) else ()))
+    )
     names = {label: _names(one) for label, one in classes.items()}
     if not any(names.values()):
         raise CocaError(

@@ -1,5 +1,6 @@
 """Writes the result of a search: lists of keys, every pair as JSON, and a page with pairs side by side."""
 
+import dataclasses
 import json
 import logging
 from collections import Counter
@@ -26,22 +27,13 @@ def write_report(
     evaluation: Sequence[Collection],
     shown: int,
 ) -> None:
-    """Writes DATASET.txt, pairs.jsonl and report.html into a folder, and prints the flags that use the lists.
-
-    Args:
-      output: the folder.
-      config: of the training datasets.
-      result: of the search among `training` for `evaluation`.
-      shown: pairs on the page, at most.
-
-    Raises:
-      CocaError: the folder cannot be written into.
-    """
+    """Writes DATASET.txt, pairs.jsonl and report.html (at most `shown` pairs) into a folder, and prints the flags that use
+    the lists; raises CocaError if the folder cannot be written into."""
     output = output.rstrip("/")
     counts = Counter(pair.dataset for pair in result.pairs)
     for name in result.training:
         _write(f"{output}/{name}.txt", sorted({pair.key for pair in result.pairs if pair.dataset == name}))
-    _write(f"{output}/pairs.jsonl", [json.dumps(pair._asdict()) for pair in result.pairs])
+    _write(f"{output}/pairs.jsonl", [json.dumps(dataclasses.asdict(pair)) for pair in result.pairs])
     summary = (
         f"{len(result.pairs):,} of {sum(result.training.values()):,} training images are near-duplicates of one of "
         f"{result.evaluation:,} evaluation images"

@@ -1,5 +1,6 @@
 """Near-duplicates of evaluation images among training images, by perceptual hashes and optionally by embeddings."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -35,7 +36,8 @@ class Embedding(NamedTuple):
     threshold: float  # the cosine from which two images are near-duplicates
 
 
-class Pair(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pair:
     """A training record and the evaluation image nearest to it."""
 
     dataset: str
