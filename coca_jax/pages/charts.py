@@ -73,7 +73,8 @@ def line_chart(
         return []
     latest = [form(values[np.isfinite(values)][-1]) for values in columns.values()]
     group = math.ceil(len(steps) / _POINTS)
-    steps, thinned = np.append(steps[group - 1 : -1 : group], steps[-1]), [_thin(v, group) for v in columns.values()]
+    steps = np.append(steps[group - 1 : -1 : group], steps[-1])
+    thinned = [_thin(values, group) for values in columns.values()]
     scale = _Scale.of(np.concatenate(thinned), few=small)
     first, last = float(steps[0]), float(max(steps[-1], steps[0] + 1e-9))
     x = (steps - first) / (last - first) * 100

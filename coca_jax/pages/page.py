@@ -24,9 +24,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    loader, strict = jinja2.FileSystemLoader(_TEMPLATES), jinja2.StrictUndefined
+    loader, undefined = jinja2.FileSystemLoader(_TEMPLATES), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters |= {"percent": percent, "thumbnail": images.thumbnail, "exact": images.exact}

@@ -169,9 +169,10 @@ def _paint(canvas: np.ndarray, stroke: _Stroke, rgb: tuple[int, int, int], centr
     inverse = 1 / (a * d - b * c)
     a, b, c, d = d * inverse, -b * inverse, -c * inverse, a * inverse
     middle_x, middle_y = boxes[stroke.source][:2]
-    across, down = a * (left - x) + b * (top - y) + middle_x, c * (left - x) + d * (top - y) + middle_y
-    corner, affine = (right - left, bottom - top), Image.Transform.AFFINE
-    writing = digits[stroke.source].transform(corner, affine, (a, b, across, c, d, down), Image.Resampling.BICUBIC)
+    across = a * (left - x) + b * (top - y) + middle_x
+    down = c * (left - x) + d * (top - y) + middle_y
+    extent, inverted = (right - left, bottom - top), (a, b, across, c, d, down)
+    writing = digits[stroke.source].transform(extent, Image.Transform.AFFINE, inverted, Image.Resampling.BICUBIC)
     intensity = np.frombuffer(writing.tobytes(), np.uint8).reshape(bottom - top, right - left)
     alpha = intensity * np.float32(stroke.gain / 255) - np.float32(stroke.bias)
     alpha = np.minimum(np.maximum(alpha, 0), 1)[:, :, None]
