@@ -12,7 +12,7 @@ from coca_jax.presets import datasets, pretraining
 
 
 def get_config(arg=None):
-    config = pretraining.coca("base", arg)
+    config = pretraining.coca("base", arg, data=())
     config.data = config_lib.default().data
     config.data.long_text = "truncate"
     config.data.mixture = {

@@ -59,11 +59,11 @@ class PositionSource(seqio.DataSource):
         super().__init__(splits=SPLITS, caching_permitted=False, performs_internal_shuffling=True)
 
     def _examples(self, split: str, seed: int | None) -> Examples:
-        return open_examples(self._config, self._name, split, seed=seed)
+        return open_examples(self._config, self._name, split, self._config.train.batch_size, seed)
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        return False
+        return True  # by position: other hosts' examples are neither read nor decoded
 
     def list_shards(self, split: str) -> list[str]:
         return [split]
@@ -71,22 +71,11 @@ class PositionSource(seqio.DataSource):
     def num_input_examples(self, split: str) -> int | None:
         return self._examples(split, None).count
 
-    def get_dataset(
-        self,
-        split="train",
-        shuffle=True,
-        seed=None,
-        shard_info=None,
-        *,
-        sequence_length=None,
-        use_cached=False,
-        num_epochs=1,
-    ):
+    def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **_):
         """One epoch (of scenes, without end), shuffled by `seed` or in the store's order; arguments as seqio's.
 
         Release its iterators before the program ends: tensorflow's threads still call into Python for them.
         """
-        del sequence_length, use_cached, num_epochs
         source, dtype = self._examples(split, (seed or 0) if shuffle else None), input_dtype(self._config.model)
         reader: Any = source.reader(_AHEAD_BYTES)
         positions = tf.data.Dataset.range(np.iinfo(np.int64).max if source.count is None else source.count)
@@ -102,18 +91,14 @@ class PositionSource(seqio.DataSource):
 
         def block(positions):
             images, captions = tf.numpy_function(fetch, [positions], [dtype, tf.string], stateful=False)
-            return {
-                "image": tf.ensure_shape(images, (None, *self._shape)),
-                "caption": tf.ensure_shape(captions, [None]),
-            }
+            images, captions = tf.ensure_shape(images, (None, *self._shape)), tf.ensure_shape(captions, [None])
+            return {"image": images, "caption": captions}
 
         return positions.batch(_BLOCK).map(block).unbatch()
 
 
 def tokenize(
-    dataset: tf.data.Dataset,
-    output_features: Mapping[str, seqio.Feature],
-    sequence_length: Mapping[str, int] | None = None,
+    dataset: tf.data.Dataset, output_features: Mapping[str, Any], sequence_length: Mapping[str, int] | None = None
 ) -> tf.data.Dataset:
     """A preprocessor: adds "text", BOS tokens… EOS; cut to a sequence length (EOS stays) and filled with pads."""
     vocabulary = output_features["text"].vocabulary

@@ -13,7 +13,7 @@ from etils import epath
 from coca_jax.evaluation.report import write_report
 from coca_jax.evaluation.tasks.base import DatasetResult, metric_text
 from coca_jax.inference.model import Coca
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 from coca_jax.storage.files import as_path, write_atomically
 from coca_jax.trainer.writers import read_history
 

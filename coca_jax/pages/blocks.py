@@ -1,30 +1,26 @@
 """The blocks that a page is made of. They hold data; `templates/blocks.html` has a macro of the same name for each."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
-class Heading:
+class Heading(NamedTuple):
     """A title inside a section, with a quiet sentence below it."""
 
     title: str
     detail: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph; its style is "lead", "detail", "quote" or "warning"."""
 
     paragraph: str
     style: str = "detail"
 
 
-@dataclasses.dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A share from 0 to 1 in large digits over a meter, which marks the baseline if there is one."""
 
     label: str
@@ -34,44 +30,34 @@ class Tile:
     baseline_name: str = "chance"
 
 
-@dataclasses.dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     tiles: Sequence[Tile]
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """Labels with values: a grid of texts, or a row of large numbers."""
 
     items: Mapping[str, str]
     large: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A table's value with a quiet note beside it."""
 
     text: str
     note: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of texts or cells. The first of a row is its header; a caption names the table for screen readers.
+class Table(NamedTuple):
+    """Rows of texts or cells. The first of a row is its header; a caption names the table for screen readers."""
 
-    Attributes:
-      head: the columns' names; empty: the table has no head.
-      folded: the summary under which the table is hidden until it is opened.
-    """
-
-    head: Sequence[str]
+    head: Sequence[str]  # names of the columns, or none
     rows: Sequence[Sequence[str | Cell]]
     caption: str = ""
-    folded: str = ""
+    folded: str = ""  # the summary under which the table is hidden until it is opened
 
 
-@dataclasses.dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """A confusion matrix, int [classes, classes], its rows the true classes; colours show shares of a row."""
 
     labels: Sequence[str]
@@ -79,8 +65,7 @@ class Matrix:
     caption: str
 
 
-@dataclasses.dataclass(frozen=True)
-class CardLine:
+class CardLine(NamedTuple):
     """A label and a text below it; `mark` puts ✓ or ✗ beside the label, with the note or else "right" or "wrong"."""
 
     label: str = ""
@@ -90,24 +75,16 @@ class CardLine:
     quiet: bool = True
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """An image, uint8 [H, W, 3], with lines below it.
-
-    Attributes:
-      image: None: a card without an image.
-      alt: a text for those who do not see the image.
-      second: an image to show beside the first.
-    """
+class Card(NamedTuple):
+    """An image, uint8 [H, W, 3], if there is one, and a second beside it, with lines below."""
 
     image: np.ndarray | None
     lines: Sequence[CardLine] = ()
-    alt: str = ""
+    alt: str = ""  # a text for those who do not see the image
     second: np.ndarray | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Gallery:
+class Gallery(NamedTuple):
     """Cards in a grid; its layout is "cards", "strip" (eight small ones a row) or "pairs" (wide)."""
 
     title: str
@@ -116,8 +93,7 @@ class Gallery:
     layout: str = "cards"
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels:
+class Pixels(NamedTuple):
     """An image, uint8 [H, W, 3], lossless, each pixel a square of `scale` pixels."""
 
     image: np.ndarray
@@ -125,23 +101,20 @@ class Pixels:
     scale: int = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Pieces of a tokenised text: (piece, id, whether it is special)."""
 
     pieces: Sequence[tuple[str, int, bool]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Bars:
+class Bars(NamedTuple):
     """A histogram: a horizontal bar for each (label, count)."""
 
     title: str
     rows: Sequence[tuple[str, int]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A line of a chart: its name, its style (a class of the style sheet), its last value, and (style, points) drawn."""
 
     name: str
@@ -150,26 +123,18 @@ class Curve:
     polylines: Sequence[tuple[str, str]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A line chart in per cent of its width and height; `charts.line_chart` makes it from rows of numbers.
-
-    Attributes:
-      y_ticks, x_ticks: (text, place in per cent).
-      readings: JSON for the page's script, which shows the values under the pointer.
-      small: low and without a legend, for several side by side.
-    """
+class Chart(NamedTuple):
+    """A line chart in per cent of its width and height; `charts.line_chart` makes it from rows of numbers."""
 
     title: str
     curves: Sequence[Curve]
-    y_ticks: Sequence[tuple[str, float]]
+    y_ticks: Sequence[tuple[str, float]]  # text and place
     x_ticks: Sequence[tuple[str, float]]
-    readings: Mapping[str, Any]
-    small: bool = False
+    readings: Mapping[str, Any]  # JSON for the page's script, which shows the values under the pointer
+    small: bool = False  # low and without a legend, for several side by side
 
 
-@dataclasses.dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """Blocks side by side, as many columns as fit; each at least `width` pixels wide where the page is."""
 
     columns: Sequence[Sequence["Block"]]
@@ -179,8 +144,7 @@ class Columns:
 Block = Heading | Text | Tiles | Facts | Table | Matrix | Gallery | Pixels | Tokens | Bars | Chart | Columns
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of a page with a heading; one with an anchor is linked from the page's navigation."""
 
     title: str

@@ -7,8 +7,10 @@ ticks as HTML, whose size stays.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from coca_jax.pages.blocks import Chart, Curve
 
@@ -17,8 +19,7 @@ _SMOOTH_ABOVE = 60  # points from which a line is drawn as its moving average
 _LOG_ABOVE = 12.0  # ratio of largest to smallest value from which the axis is logarithmic
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line to draw: its name in the legend, its key in the rows, and its style, a class of the style sheet."""
 
     name: str
@@ -63,16 +64,17 @@ def line_chart(
     Args:
       rows: in order of "step".
       lines: the keys to draw.
-      title: the chart's caption.
+      title, small: of the chart.
       form: writes a value.
-      small: without a legend and low, for several side by side.
     """
     steps = column(rows, "step")
     columns = {line: values for line in lines if np.isfinite(values := column(rows, line.key)).sum() >= 2}
     if not columns or not np.isfinite(steps).any():
         return []
     latest = [form(values[np.isfinite(values)][-1]) for values in columns.values()]
-    steps, thinned = _thin(steps, list(columns.values()))
+    group = math.ceil(len(steps) / _POINTS)
+    steps = np.append(steps[group - 1 : -1 : group], steps[-1])
+    thinned = [_thin(values, group) for values in columns.values()]
     scale = _Scale.of(np.concatenate(thinned), few=small)
     first, last = float(steps[0]), float(max(steps[-1], steps[0] + 1e-9))
     x = (steps - first) / (last - first) * 100
@@ -85,7 +87,7 @@ def line_chart(
             for line, values, text in drawn
         ],
         y_ticks=[(form(value).replace(".0%", "%"), place) for value, place in scale.ticks()],
-        x_ticks=[(_short(step), (step - first) / (last - first) * 100) for step in ticks],
+        x_ticks=[(f"{step:,.0f}", (step - first) / (last - first) * 100) for step in ticks],
         readings={
             "x": [round(float(v), 2) for v in x],
             "step": [f"{v:,.0f}" for v in steps],
@@ -139,29 +141,10 @@ def _round_numbers(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, int(high / step + 1e-9) + 1)]
 
 
-def _short(step: float) -> str:
-    return f"{step / 1000:g}k" if step >= 10_000 else f"{step:,.0f}"
-
-
-def _thin(steps: np.ndarray, columns: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Groups of neighbouring rows averaged, so that at most _POINTS are left; missing values do not count."""
-    size = math.ceil(len(steps) / _POINTS)
-    starts = np.arange(0, len(steps), size)
-    thinned = []
-    for values in columns:
-        known = np.isfinite(values)
-        counts = np.add.reduceat(known.astype(np.float64), starts)
-        sums = np.add.reduceat(np.where(known, values, 0.0), starts)
-        thinned.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-    return steps[np.minimum(starts + size - 1, len(steps) - 1)], thinned
-
-
-def _moving_average(values: np.ndarray) -> np.ndarray:
-    """A centred moving average whose window shrinks towards both ends, so that they stay where they are."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    half = np.minimum(np.minimum(at, len(values) - 1 - at), max(1, len(values) // 60))
-    return (sums[at + half + 1] - sums[at - half]) / (2 * half + 1)
+def _thin(values: np.ndarray, group: int) -> np.ndarray:
+    """The means of groups of neighbouring values; missing values do not count."""
+    padded = np.pad(values, (0, -len(values) % group), constant_values=math.nan)
+    return np.ma.masked_invalid(padded.reshape(-1, group)).mean(axis=1).filled(math.nan)
 
 
 def _polylines(line: Line, x: np.ndarray, scale: _Scale, values: np.ndarray, small: bool) -> list[tuple[str, str]]:
@@ -169,7 +152,8 @@ def _polylines(line: Line, x: np.ndarray, scale: _Scale, values: np.ndarray, sma
     known = np.isfinite(values)
     drawn = [(line.style, values[known])]
     if known.sum() > _SMOOTH_ABOVE and not small:
-        drawn = [(f"{line.style} raw", values[known]), (line.style, _moving_average(values[known]))]
+        smooth = ndimage.uniform_filter1d(values[known], 1 + 2 * max(1, known.sum() // 60), mode="nearest")
+        drawn = [(f"{line.style} raw", values[known]), (line.style, smooth)]
     return [
         (style, " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x[known], scale.place(y), strict=True)))
         for style, y in drawn

@@ -8,7 +8,7 @@ import base64
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -24,20 +24,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @functools.cache
 def _environment() -> jinja2.Environment:
+    loader, undefined = jinja2.FileSystemLoader(_TEMPLATES), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters: dict[str, Callable[..., object]] = {
-        "kind": lambda block: type(block).__name__,
-        "percent": percent,
-        "thumbnail": images.thumbnail,
-        "exact": images.exact,
-    }
-    environment.filters.update(filters)
+    environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters |= {"percent": percent, "thumbnail": images.thumbnail, "exact": images.exact}
     return environment
 
 
@@ -45,26 +37,17 @@ def render_page(*, kind: str, title: str, sections: Sequence[Section], summary: 
     """The page's HTML; see `write_page`."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            kind=kind, title=title, summary=summary, sections=sections, style=style, script=script, script_hash=digest
-        )
-    )
+    template = _environment().get_template("page.html")
+    content = {"kind": kind, "title": title, "summary": summary, "sections": sections}
+    return template.render(content, style=style, script=script, script_hash=digest)
 
 
 def write_page(
     path: str | os.PathLike, *, kind: str, title: str, sections: Sequence[Section], summary: str = ""
 ) -> None:
-    """Writes a page atomically, making its folder if there is none.
+    """Writes a page atomically, on a disk or in a bucket, making its folder if there is none.
 
-    Args:
-      path: of the HTML file, on a disk or in a bucket.
-      kind: of page, above the title: "evaluation report".
-      title: its heading.
-      sections: its content.
-      summary: a sentence below the heading.
+    `kind`, such as "evaluation report", stands above the title, `summary`, a sentence, below it.
 
     Raises:
       CocaError: the file cannot be written.

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 from coca_jax.planning.cost import COMFORTABLE, Cost
 
 

@@ -87,11 +87,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 
 def data(name: str) -> dict[str, Any]:
-    """The keys "dataset" and "augmentation" of a source in which a dataset differs from the defaults.
-
-    Raises:
-      CocaError: there is no such dataset; it lists them.
-    """
+    """A dataset's keys of a source ("dataset", "augmentation"); raises CocaError with the list if there is no such one."""
     if name not in DATASETS:
         raise CocaError(f"there is no dataset {name!r}: choose one of {', '.join(DATASETS)}")
     return copy.deepcopy(DATASETS[name])

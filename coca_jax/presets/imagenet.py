@@ -42,29 +42,28 @@ def imagenet_family(arg: str | None) -> ml_collections.ConfigDict:
     datasets = {
         name: _imagenet(folder, tfds, split, class_subset=subset) for name, (tfds, split, subset) in _FAMILY.items()
     }
-    datasets["objectnet"] = _classified(
+    objectnet = _classified(
         folder,
         format="folder",
         label_field="folder",
         class_names="mappings/folder_to_objectnet_label.json",
         crop_border=2,  # red; as wide as the authors' code has it
     )
-    datasets["objectnet"].classification.class_ids = "mappings/objectnet_to_imagenet_1k.json"
-    datasets[
-        "objectnet"
-    ].download = "https://objectnet.dev: dataset.path is its images, dataset.class_names and classification.class_ids are its mappings"
-    return config_lib.evaluation_config(**datasets)
+    objectnet.classification.class_ids = "mappings/objectnet_to_imagenet_1k.json"
+    objectnet.download = "https://objectnet.dev: dataset.path is its images, dataset.class_names and classification.class_ids are its mappings"
+    return config_lib.evaluation_config(**datasets, objectnet=objectnet)
 
 
 def imagenet_c(arg: str | None) -> ml_collections.ConfigDict:
     """15 corruptions in 5 severities, their mean and mCE; `arg` as for `imagenet_family`."""
     folder = _folder(arg)
-    datasets = {}
-    for kind in ALEXNET_ERRORS:
-        for severity in SEVERITIES:
-            one = _imagenet(folder, f"imagenet2012_corrupted/{kind}_{severity}", "validation")
-            one.group = "imagenet_c"
-            datasets[f"imagenet_c_{kind}_{severity}"] = one
+    datasets = {
+        f"imagenet_c_{kind}_{severity}": _imagenet(folder, f"imagenet2012_corrupted/{kind}_{severity}", "validation")
+        for kind in ALEXNET_ERRORS
+        for severity in SEVERITIES
+    }
+    for one in datasets.values():
+        one.group = "imagenet_c"
     config = config_lib.evaluation_config(**datasets)
     config.gallery = 0  # 75 of them would make a page that no browser likes
     return config
@@ -81,14 +80,9 @@ def _folder(arg: str | None) -> str:
 
 
 def _imagenet(folder: str, tfds: str, split: str, *, class_subset: bool = False) -> ml_collections.ConfigDict:
-    one = _classified(
-        folder,
-        format="tfds",
-        path=tfds,
-        evaluation_files=(split,),
-        label_field="label",
-        class_names=f"{folder}/en_classnames.json:imagenet1k",
-    )
+    names = f"{folder}/en_classnames.json:imagenet1k"
+    place = {"format": "tfds", "path": tfds, "evaluation_files": (split,)}
+    one = _classified(folder, **place, label_field="label", class_names=names)
     one.classification.class_subset = class_subset
     one.download = f"tfds build {tfds}"
     return one

@@ -1,23 +1,18 @@
-"""Configs that several files of configs/ share: a small model on any dataset, and the paper's pretraining (§4.1) in three sizes,
-the stage at 576 pixels, each of them shrunk to a laptop too.
+"""A small model on any dataset, and the paper's pretraining (§4.1) in three sizes, each also at 576 pixels or on a laptop.
 
-    --config=configs/coca_giant.py                       65,536 pairs a step, 500,000 steps, at 288 pixels
-    --config=configs/coca_giant.py:res=576               then one epoch at 576, from the checkpoint of the first
-    --config=configs/coca_giant.py:res=576,size=laptop   either through the same code on a laptop, for three steps
-    --config=configs/coca_giant.py:data=imagenet         on another dataset of datasets.py than tars of one's own
+--config=configs/coca_giant.py                       65,536 pairs a step, 500,000 steps, at 288 pixels
+--config=configs/coca_giant.py:res=576               then one epoch at 576, from the checkpoint of the first
+--config=configs/coca_giant.py:res=576,size=laptop   either through the same code on a laptop, for three steps
+--config=configs/coca_giant.py:data=imagenet         on another dataset of datasets.py than tars of one's own
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets
 
-_ARGUMENTS = {
-    "res": ("288", "576"),
-    "size": ("full", "laptop"),
-    "data": tuple(datasets.DATASETS),
-}  # the first is the default
+_ARGUMENTS = {"res": ("288", "576"), "size": ("full", "laptop")}  # the first is the default
 
 
 def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -38,46 +33,35 @@ def arguments(text: str | None, choices: dict[str, tuple[str, ...]]) -> dict[str
     return {key: values[0] for key, values in choices.items()} | given
 
 
-def small(name: str) -> ml_collections.ConfigDict:
-    """A small model on a dataset of `datasets.py`, to be trained from scratch on a laptop or one accelerator.
-
-    Raises:
-      CocaError: there is no such dataset.
-    """
+def small(name: str) -> ConfigDict:
+    """A small model on a dataset of `datasets.py`, to be trained from scratch; raises CocaError if there is no such one."""
     config = config_lib.default()
     config.model.update(width=192, heads=6, dtype="float32", remat="full")
     config.model.image.update(size=96, patch=16, stem="conv", layers=4, mlp=768)
     config.model.pooler.update(queries=16, hidden_multiple=1)
     config.model.text.update(vocabulary_size=4_000, length=48, unimodal_layers=2, multimodal_layers=2, mlp=768)
-    config.optimizer.update(
-        name="adamw",
-        peak_learning_rate=5e-4,
-        b2=0.98,
-        warmup_fraction=0.05,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        ema_decay=0.99,
-    )
+    config.optimizer.update(name="adamw", peak_learning_rate=5e-4, b2=0.98, warmup_fraction=0.05)
+    config.optimizer.update(weight_decay=0.1, clip_norm=1.0, ema_decay=0.99)
     config.data.update(datasets.data(name), name=name, long_text="truncate")
     config.train.update(steps=2_000, batch_size=64, checkpoint_every=200, log_every=20)
     config.evaluation.update(batch_size=64)
     return config
 
 
-def coca(variant: str, text: str | None = None) -> ml_collections.ConfigDict:
-    """The config of the paper's base, large or giant.
+def coca(variant: str, text: str | None = None, data: tuple[str, ...] = tuple(datasets.DATASETS)) -> ConfigDict:
+    """The config of the paper's base, large or giant; errors as those of `arguments`.
 
     Args:
       text: the config file's argument, such as "res=576,size=laptop".
-
-    Raises:
-      CocaError: an argument is not known.
+      data: datasets that its key "data" may name; empty: the file has data of its own.
     """
-    given = arguments(text, _ARGUMENTS)
+    given = arguments(text, _ARGUMENTS | ({"data": data} if data else {}))
     config = config_lib.default()  # loss, optimiser, steps and batch size are the paper's already
     config.model = config_lib.to_config_dict(config_lib.variant(variant))
     config.model.remat = "dots"
-    config.data.update(datasets.data(given["data"]), name=given["data"], long_text="truncate")
+    config.data.long_text = "truncate"
+    if data:
+        config.data.update(datasets.data(given["data"]), name=given["data"])
     config.train.log_every = 50
     if given["res"] == "576":
         _continue_at_576(config, f"runs/coca_{variant}")
@@ -86,14 +70,14 @@ def coca(variant: str, text: str | None = None) -> ml_collections.ConfigDict:
     return config
 
 
-def _continue_at_576(config: ml_collections.ConfigDict, first_stage: str) -> None:
+def _continue_at_576(config: ConfigDict, first_stage: str) -> None:
     """One epoch of ALIGN's 1.6 billion pairs, half of each batch. The paper names no learning rate: a tenth is ours."""
     config.model.image.size = 576
     config.optimizer.peak_learning_rate /= 10
     config.train.update(steps=50_000, init_from=first_stage)
 
 
-def _shrink(config: ml_collections.ConfigDict) -> None:
+def _shrink(config: ConfigDict) -> None:
     """A twelfth of the layers, an eighth of the widths, a sixth of the image; on digit scenes, which need no files."""
     model, image, text = config.model, config.model.image, config.model.text
     model.update(width=model.width // 8, heads=model.heads // 4, dtype="float32")  # CPUs are slow at bfloat16

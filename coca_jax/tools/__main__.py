@@ -25,12 +25,8 @@ _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
 def _show(text: str) -> None:
     """Prints a text as a command does: quietly if the reader of a pipe leaves early."""
-
-    def run(arguments: list[str]) -> None:
-        print(text)
-
     sys.argv[1:] = []
-    command_line.run(run)
+    command_line.run(lambda arguments: print(text))
 
 
 def main() -> None:

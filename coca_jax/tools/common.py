@@ -26,11 +26,9 @@ B = TypeVar("B")
 def open_datasets(
     config: Config, split: str, command: str, *, excluded: bool = False
 ) -> dict[str, tuple[DatasetConfig, RecordStore]]:
-    """The config's datasets by name, and their records; digit_scenes, which has none, is left out.
+    """The config's datasets by name, and a split of their records; digit_scenes, which has none, is left out.
 
     Args:
-      config: names the datasets.
-      split: of the records.
       command: that needs them, for the error message.
       excluded: whether to open the records that exclude_keys leaves out, too.
 

@@ -7,12 +7,10 @@ is not writable, in the cache folder (COCA_CACHE). Prints the number of records 
 """
 
 import concurrent.futures
-import contextlib
 import functools
 import logging
 import multiprocessing
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -21,10 +19,8 @@ from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.records import shard_files
 from coca_jax.data.records.formats import tar, tfrecord
 from coca_jax.data.records.open import SPLITS, open_records
-from coca_jax.data.records.record import RecordStore
 from coca_jax.data.records.selection import Selection
 from coca_jax.errors import CocaError
-from coca_jax.pages.text_table import text_table
 from coca_jax.storage.files import File
 from coca_jax.tools.common import progress
 
@@ -33,47 +29,34 @@ _log = logging.getLogger(__name__)
 
 
 def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside: bool = True) -> dict[str, str]:
-    """Indexes the tars or TFRecord files of a dataset that have no index yet, several at a time.
+    """Indexes the tars or TFRecord files of a dataset that have no index yet, by several processes.
 
     Args:
-      name: of the dataset, for the progress bar.
-      dataset: of the format tars or tfrecords.
+      name, dataset: of the dataset.
       workers: processes.
       beside: keep new indices beside shards in a bucket, too.
 
     Returns:
-      For each shard that cannot be indexed, by path, the reason.
+      The reason for each shard that cannot be indexed, by path.
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
     files = shard_files.find_shards(dataset, selection)
     work = functools.partial(_index, dataset.format, dataset.image_field, beside)
     # Processes, because reading headers holds the interpreter's lock; new ones, because this one has threads.
     context = multiprocessing.get_context("spawn")
-    with contextlib.ExitStack() as stack:
-        results: Iterator[str] = map(work, files)
-        if workers > 1:
-            pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context)
-            results = stack.enter_context(pool).map(work, files, chunksize=4)
+    with concurrent.futures.ProcessPoolExecutor(min(workers, len(files)), mp_context=context) as pool:
+        results = pool.map(work, files, chunksize=4) if workers > 1 else map(work, files)
         errors = list(progress(results, name, len(files), "shard"))
     return {file.path: error for file, error in zip(files, errors, strict=True) if error}
 
 
 def _index(format: str, image_field: str, beside: bool, file: File) -> str:
-    """Indexes one shard; returns the error, if there is one."""
+    """Indexes one shard; returns the error, or ""."""
     try:
         _KINDS[format].index(file, image_field, beside)
-        return ""
     except CocaError as error:
         return str(error)
-
-
-def summary(name: str, stores: Mapping[str, RecordStore]) -> str:
-    """A table with the numbers of records of a dataset's splits, and its damage."""
-    rows = [(name, "records")] + [(f"  {split}", f"{len(store):,}") for split, store in stores.items()]
-    damage: Counter[str] = Counter()
-    for store in stores.values():
-        damage |= Counter(store.census.damage)  # both splits may lie in the same shards
-    return text_table(rows + [(f"  lost: {cause}", f"{count:,}") for cause, count in sorted(damage.items())])
+    return ""
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
@@ -93,8 +76,10 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
             if dataset.format in _KINDS:
                 errors |= build_indices(name, dataset, workers=workers.value, beside=beside.value)
             if not errors:
-                splits = SPLITS if dataset.holds_out else SPLITS[:1]
-                print(summary(name, {split: open_records(dataset, split) for split in splits}))
+                for split in SPLITS if dataset.holds_out else SPLITS[:1]:
+                    store = open_records(dataset, split)
+                    lost = (f"; {cause}: {count:,}" for cause, count in sorted(store.census.damage.items()))
+                    print(f"{name}, {split}: {len(store):,} records{''.join(lost)}")
         for error in list(errors.values())[1:]:
             _log.warning("%s", error)
         if errors:

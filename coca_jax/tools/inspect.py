@@ -8,14 +8,14 @@ so that a mixture shows its proportions.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
 from coca_jax.cli.app import define_path, required
 from coca_jax.config import Config
-from coca_jax.data.pipeline.examples import Skipped
+from coca_jax.data.pipeline.batches import Origin, Pipeline
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
@@ -29,46 +29,36 @@ _ENLARGED = 320  # pixels that a side is enlarged to, about
 def write_samples(
     path: str, config: Config, vocabulary: Vocabulary, *, step: int = 0, count: int = 24, split: str = "train"
 ) -> str:
-    """Writes the page; returns its summary, a sentence.
-
-    Args:
-      path: of the HTML file.
-      config, vocabulary: of the run.
-      step: whose batch is shown.
-      count: of rows that are shown.
-      split: of the records.
+    """Writes the page of `count` rows of a step's batch; returns its summary, a sentence.
 
     Raises:
       CocaError: records do not exist or cannot be read, or the file cannot be written.
     """
-    from coca_jax.data.pipeline.batches import Pipeline
-
     rows = common.evenly_spread(config.train.batch_size, count)
     pipeline = Pipeline(config, vocabulary, split=split, rows=rows)
-    batch, origins = pipeline.batch(step), pipeline.origins(step)
+    batch, origins = pipeline.traced(step)
     samples = [
         _sample(vocabulary, image, text, origin, step)
         for image, text, origin in zip(batch["image"], batch["text"], origins, strict=True)
     ]
-    quotas = ", ".join(
-        f"{quota:,} of {name}" for name, quota in zip(pipeline.layout.names, pipeline.layout.quotas, strict=True)
-    )
+    names, quotas = pipeline.layout.names, pipeline.layout.quotas
+    shares = ", ".join(f"{quota:,} of {name}" for name, quota in zip(names, quotas, strict=True))
     shape = " x ".join(map(str, batch["image"].shape[1:]))
     summary = (
         f"{len(rows):,} of the {config.train.batch_size:,} rows of step {step:,}, split {split}: images of "
-        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {quotas}."
+        f"{shape}, texts of {config.model.text.length} tokens, {vocabulary.size:,} pieces. A batch holds {shares}."
     )
     write_page(
         path,
         kind="data, as the model sees them",
         summary=summary,
-        title=config.data.name or ", ".join(pipeline.layout.names),
-        sections=samples + _skipped(pipeline.skipped_by_source.values()),
+        title=config.data.name or ", ".join(names),
+        sections=samples + _skipped(pipeline),
     )
     return summary
 
 
-def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin, step: int) -> Section:
+def _sample(vocabulary: Vocabulary, image: np.ndarray, ids: np.ndarray, origin: Origin, step: int) -> Section:
     (text,) = vocabulary.decode(ids[None])
     (tokens,) = vocabulary.lengths([origin.text])
     blocks: list[Block] = [Text(text, "quote")]
@@ -92,21 +82,20 @@ def _views(image: np.ndarray, alt: str) -> list[Block]:
 
 def _pieces(vocabulary: Vocabulary, ids: np.ndarray) -> list[tuple[str, int, bool]]:
     """(piece, id, whether it is special) of each token; a run of pads is one entry with its length."""
-    special = {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id}
     pieces = []
     for token, run in itertools.groupby(ids.tolist()):
         piece, times = vocabulary.piece(token), len(list(run))
         if token == vocabulary.pad_id:
             piece, times = f"{piece}, {times} times", 1
-        pieces += [(piece, token, token in special)] * times
+        pieces += [(piece, token, token in vocabulary.special_ids)] * times
     return pieces
 
 
-def _skipped(sources: Iterable[Skipped]) -> list[Section]:
+def _skipped(pipeline: Pipeline) -> list[Section]:
     """The records that were passed over on the way, by cause."""
     rows = [
         (f"{cause}: {count:,}", ", ".join(skipped.names.get(cause, ())))
-        for skipped in sources
+        for skipped in pipeline.skipped_by_source.values()
         for cause, count in skipped.by_cause.items()
     ]
     return [Section("Skipped records", "", [Table((), rows, "Skipped records")])] if rows else []
@@ -120,10 +109,8 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     split = flags.DEFINE_enum("split", "train", list(SPLITS), "The records that are shown.", flag_values=values)
 
     def run(config: Config) -> None:
-        path = required(output)
-        summary = write_samples(
-            path, config, load_vocabulary(config), step=step.value, count=count.value, split=split.value
-        )
+        path, vocabulary = required(output), load_vocabulary(config)
+        summary = write_samples(path, config, vocabulary, step=step.value, count=count.value, split=split.value)
         print(f"{path}: {summary}")
 
     return run

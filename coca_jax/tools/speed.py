@@ -10,26 +10,26 @@ batch to the device. "a core" is the rate of one core alone: records by seconds 
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from absl import flags
 
-from coca_jax.config import Config, ModelConfig, SourceConfig
+from coca_jax.config import Config, SourceConfig
 from coca_jax.data.images.inputs import decode_input
+from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records.open import SPLITS, open_records
-from coca_jax.data.records.record import BadRecord, Record, RecordStore
+from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.errors import CocaError
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 
 _RECORDS = 256  # held in memory for the stages after reading
 _ROWS = 256  # of a batch that the pipeline makes, at most
 _TEXTS = 64  # tokenised at a time
-
-
 Rates = dict[str, float]
 
 
@@ -44,32 +44,21 @@ def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str,
     """
     stages: dict[str, Rates] = {}
     for name, source in config.data.sources.items():
-        if source.dataset.format == "digit_scenes":
-            continue
-        store = open_records(source.dataset, SPLITS[0])
-        records: list[Record] = []
-        stages[f"read {name}"] = _timed(seconds, _read(store, config.data.block, records))
-        records = [record for record in records if _is_usable(record, source, config.model)]
-        if not records:
-            raise CocaError(
-                f"none of the records of {source.dataset.path} that were tried can be read: see python -m "
-                "coca_jax.tools stats"
-            )
-        stages[f"view {name}"] = _timed(seconds, _view(records, source, config.model))
-        texts = Texts(source.dataset, store)
-        stages[f"tokenise {name}"] = _timed(seconds, _tokenise(records, texts, vocabulary, config.model.text.length))
-    return stages | _batches(config, vocabulary, seconds)
+        if source.dataset.format != "digit_scenes":
+            stages |= _of_source(name, source, config, vocabulary, seconds)
+    return stages | _of_batches(config, vocabulary, seconds)
 
 
-def _timed(seconds: float, work: Iterator[tuple[int, int]]) -> Rates:
-    """Takes (records, bytes) from `work` until the time is up."""
+def _timed(seconds: float, work: Callable[[], tuple[int, int]]) -> Rates:
+    """Calls `work`, which returns numbers of records and bytes, until the time is up."""
     records = size = 0
     start, core_start = time.perf_counter(), time.process_time()
-    for more, more_bytes in work:
+    elapsed = -1.0
+    while elapsed < seconds:
+        more, more_bytes = work()
         records, size = records + more, size + more_bytes
-        if time.perf_counter() - start >= seconds:
-            break
-    elapsed, cores = time.perf_counter() - start, max(time.process_time() - core_start, 1e-9)  # of all threads
+        elapsed = time.perf_counter() - start
+    cores = max(time.process_time() - core_start, 1e-9)  # of all threads
     return {
         "records_per_second": records / elapsed,
         "bytes_per_second": size / elapsed,
@@ -80,75 +69,76 @@ def _timed(seconds: float, work: Iterator[tuple[int, int]]) -> Rates:
     }
 
 
-def _read(store: RecordStore, block: int, records: list[Record]) -> Iterator[tuple[int, int]]:
-    """Reads blocks at random places; the first records are appended to `records`."""
-    rng = np.random.default_rng(0)
-    while True:
+def _of_source(
+    name: str, source: SourceConfig, config: Config, vocabulary: Vocabulary, seconds: float
+) -> dict[str, Rates]:
+    """Reading blocks at random places; then the views and the texts of the first records in turn."""
+    store, block = open_records(source.dataset, SPLITS[0]), config.data.block
+    texts, rng = Texts(source.dataset, store), np.random.default_rng(0)
+    records: list[Record] = []
+
+    def read() -> tuple[int, int]:
         first = int(rng.integers(max(1, len(store) - block + 1)))
         results = store.read(list(range(first, min(first + block, len(store)))))
         good = [record for record in results if isinstance(record, Record)]
-        records += good[: _RECORDS - len(records)]
-        yield len(good), sum(len(record.image) for record in good)
+        records.extend(good[: _RECORDS - len(records)])
+        return len(good), sum(len(record.image) for record in good)
 
+    def view() -> tuple[int, int]:
+        record = next(endless)
+        decode_input(record.image, config.model, source.dataset, rng, source.augmentation)
+        return 1, len(record.image)
 
-def _is_usable(record: Record, source: SourceConfig, model: ModelConfig) -> bool:
-    try:
-        decode_input(record.image, model, source.dataset)
+    def tokenise() -> tuple[int, int]:
+        drawn = [texts.draw(record, rng) for record in itertools.islice(endless, _TEXTS)]
+        vocabulary.encode(drawn, config.model.text.length, "truncate")
+        return len(drawn), sum(len(text.encode()) for text in drawn)
+
+    def is_usable(record: Record) -> bool:
+        try:
+            texts.all(record)
+            decode_input(record.image, config.model, source.dataset)
+        except BadRecord:
+            return False
         return True
-    except BadRecord:
-        return False
+
+    reading = _timed(seconds, read)
+    usable = list(filter(is_usable, records))
+    if not usable:
+        raise CocaError(
+            f"none of the records of {source.dataset.path} that were tried can be read: see python -m coca_jax.tools stats"
+        )
+    endless = itertools.cycle(usable)
+    viewing, tokenising = _timed(seconds, view), _timed(seconds, tokenise)
+    return {f"read {name}": reading, f"view {name}": viewing, f"tokenise {name}": tokenising}
 
 
-def _view(records: list[Record], source: SourceConfig, model: ModelConfig) -> Iterator[tuple[int, int]]:
-    rng = np.random.default_rng(0)
-    for record in itertools.cycle(records):
-        decode_input(record.image, model, source.dataset, rng, source.augmentation)
-        yield 1, len(record.image)
-
-
-def _tokenise(records: list[Record], texts: Texts, vocabulary: Vocabulary, length: int) -> Iterator[tuple[int, int]]:
-    rng = np.random.default_rng(0)
-    endless = itertools.cycle(records)
-    while True:
-        drawn = []
-        for record in itertools.islice(endless, _TEXTS):
-            try:
-                drawn.append(texts.draw(record, rng))
-            except BadRecord:
-                continue
-        vocabulary.encode(drawn, length, "truncate")
-        yield len(drawn), sum(len(text.encode()) for text in drawn)
-
-
-def _batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
+def _of_batches(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
     """The whole pipeline on some rows of each batch, and the way to the device."""
-    import jax
-
-    from coca_jax.data.pipeline.batches import Pipeline  # tensorflow takes seconds to import
-
     rows = range(min(_ROWS, config.train.batch_size))
     batches = Pipeline(config, vocabulary, rows=rows).iterate()
     last = next(batches)  # the first one pays for the start
-    counts = len(rows), sum(array.nbytes for array in last.values())
 
-    def send() -> Iterator[tuple[int, int]]:
-        while True:
-            jax.block_until_ready(jax.device_put(last))
-            yield counts
+    def make() -> tuple[int, int]:
+        return len(rows), sum(array.nbytes for array in next(batches).values())
 
-    next(send())
-    return {
-        "pipeline": _timed(seconds, (counts for _ in batches)),
-        f"transfer to {jax.devices()[0].platform}": _timed(min(seconds, 1.0), send()),
-    }
+    def send() -> tuple[int, int]:
+        jax.block_until_ready(jax.device_put(last))
+        return len(rows), sum(array.nbytes for array in last.values())
+
+    send()
+    making, sending = _timed(seconds, make), _timed(min(seconds, 1.0), send)
+    return {"pipeline": making, f"transfer to {jax.devices()[0].platform}": sending}
 
 
 def as_text(stages: dict[str, Rates]) -> str:
     """A table of the rates."""
     rows: list[Sequence[str]] = [("stage", "records/s", "MB/s", "records/s a core", "cores busy")]
     for name, rates in stages.items():
-        cells = f"{rates['records_per_second']:,.0f}", f"{rates['bytes_per_second'] / 1e6:,.1f}"
-        rows.append((name, *cells, f"{rates['records_per_second_per_core']:,.0f}", f"{rates['cores_busy']:.1f}"))
+        rate, megabytes = f"{rates['records_per_second']:,.0f}", f"{rates['bytes_per_second'] / 1e6:,.1f}"
+        rows.append(
+            (name, rate, megabytes, f"{rates['records_per_second_per_core']:,.0f}", f"{rates['cores_busy']:.1f}")
+        )
     return text_table(rows)
 
 

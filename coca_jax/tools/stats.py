@@ -6,15 +6,15 @@ reads records, evenly spread over each dataset (the same ones at each call), dec
 caption. A record is corrupt if training would skip it.
 """
 
+import array
 import collections
-import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -30,37 +30,32 @@ from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.pages.blocks import Bars, Block, Columns, Heading, Section, Table
 from coca_jax.pages.page import write_page
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 from coca_jax.tools import common
 
 _NAMES = 10  # of corrupt records, for each cause
 _FREQUENT = 10  # captions that are shown as the most frequent
 _BINS = 12
-_ASPECTS = {  # width / height from which on an image counts here
-    0: "below 1:3",
-    1 / 3: "1:3 to 1:2",
-    1 / 2: "1:2 to 2:3",
-    2 / 3: "2:3 to 3:4",
-    3 / 4: "3:4 to 0.95",
-    0.95: "square",
-    1.05: "1.05 to 4:3",
-    4 / 3: "4:3 to 3:2",
-    3 / 2: "3:2 to 2:1",
-    2: "2:1 to 3:1",
-    3: "above 3:1",
-}
+_QUANTITIES = (
+    "file, bytes",
+    "width, pixels",
+    "height, pixels",
+    "shorter side, pixels",
+    "width by height, %",
+    "captions an image",
+    "caption, characters",
+    "caption, tokens with BOS and EOS",
+)
 Stats = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """The measures of a block of records: eight bytes a number, so that whole datasets fit into memory."""
+class _Measures(NamedTuple):
+    """The measures of a usable record; `numbers` holds the values of each quantity that it has."""
 
-    corrupt: list[tuple[int, str]]  # index and cause
-    formats: Counter[str]
-    sizes: np.ndarray  # width and height of each image but clips and stored tokens, int64 [images, 2]
-    files: np.ndarray  # bytes, hash and number of captions of each usable record, int64 [records, 3]
-    captions: np.ndarray  # record, hash, characters and tokens of each caption, int64 [captions, 4]
+    digest: bytes
+    format: str
+    captions: tuple[str, ...]
+    numbers: Mapping[str, Sequence[int]]
 
 
 def measure(
@@ -75,8 +70,7 @@ def measure(
     """Reads a dataset, or `sample` of its records.
 
     Args:
-      name: of the dataset, for the progress bar.
-      dataset, store: the dataset.
+      name, dataset, store: of the dataset.
       vocabulary: counts tokens.
       config: a record is corrupt if its image cannot become an input of this config's model.
       sample: how many records are read; 0: all.
@@ -87,85 +81,58 @@ def measure(
       records that were read; "spreads" has extremes, quantiles, mean and histogram of each quantity that has values.
     """
     indices, texts = common.evenly_spread(len(store), sample), Texts(dataset, store)
-    work = functools.partial(_measure_block, dataset, store, texts, vocabulary, config.model)
-    parts = list(common.in_blocks(work, indices, workers, name))
+    examine = functools.partial(_examine, dataset, texts, vocabulary, config.model)
+    blocks = common.in_blocks(lambda some: list(map(examine, store.read(some))), indices, workers, name)
+    numbers = {quantity: array.array("q") for quantity in _QUANTITIES}
     corrupt = collections.defaultdict(list)
-    for index, cause in (one for part in parts for one in part.corrupt):
-        corrupt[cause].append(index)
-    sizes, files, captions = (
-        np.concatenate([getattr(part, key) for part in parts]) for key in ("sizes", "files", "captions")
-    )
-    quantities = {
-        "file, bytes": files[:, 0],
-        "width, pixels": sizes[:, 0],
-        "height, pixels": sizes[:, 1],
-        "shorter side, pixels": sizes.min(axis=1),
-        "captions an image": files[:, 2],
-        "caption, characters": captions[:, 2],
-        "caption, tokens with BOS and EOS": captions[:, 3],
-    }
-    aspects = np.histogram(sizes[:, 0] / np.maximum(sizes[:, 1], 1), [*_ASPECTS, np.inf])[0].tolist()
-    _, first, counts = np.unique(captions[:, 1], return_index=True, return_counts=True)
+    formats, captions, images = Counter[str](), Counter[str](), set[bytes]()
+    for index, one in zip(indices, itertools.chain.from_iterable(blocks), strict=True):
+        if isinstance(one, BadRecord):
+            corrupt[one.cause].append(index)
+            continue
+        images.add(one.digest)
+        formats[one.format] += 1
+        captions.update(one.captions)
+        for quantity, values in one.numbers.items():
+            numbers[quantity].extend(values)
+    usable, *_, tokens = map(np.array, numbers.values())
     return {
         "records": len(store),
         "read": len(indices),
-        "usable": len(files),
+        "usable": len(usable),
         "lost": dict(store.census.damage),
         "corrupt": {cause: len(bad) for cause, bad in corrupt.items()},
         "corrupt_names": {cause: [store.name(index) for index in bad[:_NAMES]] for cause, bad in corrupt.items()},
-        "formats": dict(sum((part.formats for part in parts), Counter()).most_common()),
-        "aspects": {words: count for words, count in zip(_ASPECTS.values(), aspects, strict=True) if count},
-        "spreads": {words: _spread(values) for words, values in quantities.items() if len(values)},
-        "identical_images": len(files) - len(np.unique(files[:, 1])),
-        "captions": len(captions),
-        "repeated_captions": len(captions) - len(counts),
-        "most_frequent_captions": _most_frequent(store, texts, captions, first, counts),
+        "formats": dict(formats.most_common()),
+        "spreads": {quantity: _spread(np.array(values)) for quantity, values in numbers.items() if values},
+        "identical_images": len(usable) - len(images),
+        "captions": len(tokens),
+        "repeated_captions": len(tokens) - len(captions),
+        "most_frequent_captions": {text: count for text, count in captions.most_common(_FREQUENT) if count > 1},
         "tokens_that_the_model_reads": config.model.text.length,
-        "captions_with_more_tokens": int((captions[:, 3] > config.model.text.length).sum()),
+        "captions_with_more_tokens": int((tokens > config.model.text.length).sum()),
     }
 
 
-def _measure_block(
-    dataset: DatasetConfig,
-    store: RecordStore,
-    texts: Texts,
-    vocabulary: Vocabulary,
-    model: ModelConfig,
-    indices: list[int],
-) -> _Part:
-    corrupt, formats, sizes, files, captions = [], Counter[str](), [], [], []
-    for index, record in zip(indices, store.read(indices), strict=True):
-        try:
-            if isinstance(record, BadRecord):
-                raise record
-            every = texts.all(record)
-            decode_input(record.image, model, dataset)
-        except BadRecord as error:
-            corrupt.append((index, error.cause))
-            continue
-        try:
-            header = decode.open_header(record.image)
-            formats[header.format or "unknown"] += 1
-            sizes.append(header.size)
-        except BadRecord:  # usable nevertheless
-            formats["clip" if video.is_clip(record.image) else "stored tokens"] += 1
-        files.append((len(record.image), _hash(record.image), len(every)))
-        captions += [(index, caption) for caption in every]
-    tokens = vocabulary.lengths([caption for _, caption in captions])
-    rows = [
-        (index, _hash(caption.encode()), len(caption), count)
-        for (index, caption), count in zip(captions, tokens, strict=True)
-    ]
-    return _Part(corrupt, formats, _array(sizes, 2), _array(files, 3), _array(rows, 4))
-
-
-def _array(rows: Sequence[tuple[int, ...]], columns: int) -> np.ndarray:
-    return np.array(rows, np.int64).reshape(-1, columns)
-
-
-def _hash(data: bytes) -> int:
-    """63 bits, which int64 holds."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
+def _examine(
+    dataset: DatasetConfig, texts: Texts, vocabulary: Vocabulary, model: ModelConfig, record: Record | BadRecord
+) -> _Measures | BadRecord:
+    try:
+        if isinstance(record, BadRecord):
+            raise record
+        captions = texts.all(record)
+        decode_input(record.image, model, dataset)
+    except BadRecord as error:
+        return error
+    try:
+        header = decode.open_header(record.image)
+        kind, (width, height) = header.format or "unknown", header.size
+        sides = [[width], [height], [min(width, height)], [round(100 * width / height)]]
+    except BadRecord:  # usable nevertheless
+        kind, sides = "clip" if video.is_clip(record.image) else "stored tokens", [[], [], [], []]
+    of_texts = ([len(captions)], list(map(len, captions)), vocabulary.lengths(captions))
+    numbers = dict(zip(_QUANTITIES, ([len(record.image)], *sides, *of_texts), strict=True))
+    return _Measures(hashlib.blake2b(record.image, digest_size=8).digest(), kind, captions, numbers)
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:
@@ -177,20 +144,6 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
     return quantiles | {"mean": round(float(values.mean()), 3), "histogram": histogram}
 
 
-def _most_frequent(
-    store: RecordStore, texts: Texts, captions: np.ndarray, first: np.ndarray, counts: np.ndarray
-) -> dict[str, int]:
-    """The captions that occur most often, read again, for only their hashes were kept."""
-    result = {}
-    for at in np.argsort(-counts, kind="stable")[:_FREQUENT]:
-        index, wanted = captions[first[at], :2].tolist()
-        (record,) = store.read([index])
-        if counts[at] > 1 and isinstance(record, Record):
-            text = next((text for text in texts.all(record) if _hash(text.encode()) == wanted), "")
-            result[text] = int(counts[at])
-    return result
-
-
 def as_text(name: str, stats: Stats) -> str:
     """The statistics as a table and lines."""
     rows: list[Sequence[str]] = [(name, "min", "5 %", "median", "95 %", "max", "mean")]
@@ -199,7 +152,6 @@ def as_text(name: str, stats: Stats) -> str:
         rows.append((words, *quantiles, f"{spread['mean']:,.1f}"))
     lines = [text_table(rows), *(f"{label}: {value}" for label, value in _facts(stats))]
     lines += [f"  such as {each}" for names in stats["corrupt_names"].values() for each in names[:3]]
-    lines += [f"aspect (width:height): {_listed(stats['aspects'])}"] if stats["aspects"] else []
     frequent = stats["most_frequent_captions"].items()
     lines += ["most frequent captions:"] if frequent else []
     lines += [f"  {count:,} x {text if len(text) <= 80 else text[:79] + '…'}" for text, count in frequent]
@@ -228,11 +180,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def write_report(path: str, title: str, split: str, results: Mapping[str, Stats]) -> None:
-    """Writes a page with histograms of each dataset.
-
-    Raises:
-      CocaError: the file cannot be written.
-    """
+    """Writes a page with histograms of each dataset; raises CocaError if it cannot be written."""
     write_page(
         path,
         kind="data statistics",
@@ -244,7 +192,7 @@ def write_report(path: str, title: str, split: str, results: Mapping[str, Stats]
 
 def _blocks(stats: Stats) -> list[Block]:
     names = [(f"{cause}, such as", "\n".join(names)) for cause, names in stats["corrupt_names"].items()]
-    histograms = [Bars("width : height", list(stats["aspects"].items()))]
+    histograms = []
     for words, spread in stats["spreads"].items():
         bins = itertools.pairwise(spread["histogram"]["edges"])
         labels = [f"{low:,}" if high - low <= 1 else f"{low:,} to {high - 1:,}" for low, high in bins]

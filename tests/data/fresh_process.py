@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 from coca_jax.config import Config
+from coca_jax.data.pipeline import batches as pipeline_lib
 from coca_jax.data.pipeline.batches import Batch, Pipeline
 from coca_jax.data.text.vocabulary import Vocabulary
 from tests.data import builders
@@ -85,8 +86,9 @@ def _of_kind(config_: Config, vocabulary: Vocabulary, steps: list[int], length: 
     """The data's fingerprint, and for each host "1 of 4" the digests of all its starts."""
     found = {}
     for hosts, starts in schedule(steps, length).items():
+        pipeline_lib._THREADS = hosts
         for host, rows in enumerate(np.split(np.arange(config_.train.batch_size), hosts)):
-            pipeline = Pipeline(config_, vocabulary, rows=rows, threads=hosts)
+            pipeline = Pipeline(config_, vocabulary, rows=rows)
             found[f"{host} of {hosts}"] = [_started(pipeline, *start) for start in starts]
     return {"fingerprint": pipeline.fingerprint, "hosts": found}
 

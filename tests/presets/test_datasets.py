@@ -51,6 +51,8 @@ def test_an_unknown_set_is_refused_with_the_list():
         get_config("small.py", "coco")
     with pytest.raises(CocaError, match="data=coco_captions"):
         get_config("coca_base.py", "data=coco")
+    with pytest.raises(CocaError, match="no argument 'data=imagenet'"):  # its data are its own
+        get_config("mixture.py", "data=imagenet")
 
 
 def test_the_mixture_is_half_and_half():

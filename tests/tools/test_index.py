@@ -27,8 +27,8 @@ def test_indices_are_made_once_by_processes_and_used(config, tmp_path, monkeypat
     call("index", config, "--workers=2")
     made = kept(tmp_path)
     assert sorted(made) == [f"{name}.tar.index" for name in ("t0", "t1", "t2", "z")]
-    said = capsys.readouterr().out.split()
-    assert said == ["tars", "records", "train", "30", "evaluation", "4", "lost:", "image", "without", "text", "1"]
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["tars, train: 30 records", "tars, evaluation: 4 records; image without text: 1"]
     monkeypatch.setattr("tarfile.open", None)  # nothing is scanned again
     assert len(records.open_records(config.data.dataset, "train")) == 30
     call("index", config, "--workers=1")

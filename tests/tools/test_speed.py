@@ -25,7 +25,7 @@ def test_every_stage_of_a_mixture(tmp_path, capsys):
 
 
 def test_rates():
-    rates = speed._timed(0.0, iter([(30, 6_000_000)]))
+    rates = speed._timed(0.0, lambda: (30, 6_000_000))
     assert rates["records"] == 30 and rates["records_per_second"] == pytest.approx(30 / rates["seconds"])
     cores = rates["cores_busy"] * rates["seconds"]
     assert rates["records_per_second_per_core"] == pytest.approx(30 / cores)

@@ -74,7 +74,13 @@ def test_counts(config, vocabulary):
     assert [width[key] for key in ("min", "median", "p95", "max", "mean")] == [60, 60, 90, 90, 65]
     assert sum(width["histogram"]["counts"]) == 24 and width["histogram"]["counts"][0] == 20
     assert (height["min"], height["max"], characters["max"]) == (60, 60, len("the same words"))
-    assert result["aspects"].pop("square") == 20 and sum(result["aspects"].values()) == 4
+    aspect = result["spreads"]["width by height, %"]
+    assert [aspect[key] for key in ("min", "median", "max", "mean")] == [
+        100,
+        100,
+        150,
+        pytest.approx(650 / 6, abs=1e-3),
+    ]
     assert result["identical_images"] == 1
     assert result["repeated_captions"] == 12 and result["most_frequent_captions"] == {"the same words": 13}
     ids = vocabulary.encode(["the same words"] * 13 + [f"shade {i}" for i in range(13, 24)], 32)

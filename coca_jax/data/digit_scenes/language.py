@@ -74,17 +74,11 @@ class Thing(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """A scene's canonical form: two texts have equal ones if and only if they mean the same.
+    """A scene's canonical form: two texts have equal ones if and only if they mean the same."""
 
-    Attributes:
-      layout: a key of `FRAMES`.
-      place: of the only thing in a "single" layout, one of `PLACES`; "" in the others.
-      things: in the layout's order (see `FRAMES`).
-    """
-
-    layout: str
-    place: str
-    things: tuple[Thing, ...]
+    layout: str  # a key of `FRAMES`
+    place: str  # of the only thing in a "single" layout, one of `PLACES`; "" in the others
+    things: tuple[Thing, ...]  # in the layout's order (see `FRAMES`)
 
 
 _THING = re.compile(rf"\ba ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(DIGITS)})\b")
@@ -117,10 +111,7 @@ def phrasings(form: Meaning) -> list[str]:
 
 
 def meaning(text: str) -> Meaning | None:
-    """The canonical form of a caption; None if the text is not of the language.
-
-    Case, repeated spaces and a final full stop make no difference.
-    """
+    """The canonical form of a caption, whatever its case, spaces and full stop; None if it is not of the language."""
     text = " ".join(text.casefold().split()).removesuffix(".")
     skeleton = _SKELETONS.get(_THING.sub("#", text))
     if skeleton is None:

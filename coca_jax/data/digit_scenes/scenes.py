@@ -43,21 +43,11 @@ _DRAWS = 80  # uniform numbers, more than any scene uses
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One scene.
-
-    Attributes:
-      image: uint8 [size, size, 3].
-      caption: one of its phrasings, chosen by the index.
-      form: the canonical form: layout, place, things.
-      sources: which of the 1,797 digits were drawn, in the order of `form.things`.
-      boxes: (left, top, right, bottom) in pixels of each thing's writing, in the same order.
-    """
+    """An image, uint8 [size, size, 3]; one of its phrasings, chosen by the index; and its canonical form."""
 
     image: np.ndarray
     caption: str
     form: Meaning
-    sources: tuple[int, ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
 
 
 class _Stroke:
@@ -100,7 +90,7 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     layout, place, choice = pick(_LAYOUTS[count]), pick(PLACES), int(uniform.pop() * 60)
     targets = _digits()[2]
     first, last = (0, TRAINING_DIGITS) if training else (TRAINING_DIGITS, len(targets))
-    sources = tuple(pick(range(first, last)) for _ in range(count))
+    sources = [pick(range(first, last)) for _ in range(count)]
     sizes = [pick(SIZES) for _ in range(count)]
     if layout in ("row", "column") and sizes.count("large") == 3:
         sizes[pick(range(3))] = "small"  # three large ones do not fit in a line
@@ -117,11 +107,7 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     for stroke, thing, centre in zip(strokes, things, centres, strict=True):
         _paint(canvas, stroke, _RGB[thing.color], centre)
     form = Meaning(layout, place if layout == "single" else "", things)
-    boxes = tuple(
-        (x - s.half[0], y - s.half[1], x + s.half[0], y + s.half[1]) for s, (x, y) in zip(strokes, centres, strict=True)
-    )
-    image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return Scene(image, phrase(form, choice), form, sources, boxes)
+    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), phrase(form, choice), form)
 
 
 def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:
@@ -183,17 +169,10 @@ def _paint(canvas: np.ndarray, stroke: _Stroke, rgb: tuple[int, int, int], centr
     inverse = 1 / (a * d - b * c)
     a, b, c, d = d * inverse, -b * inverse, -c * inverse, a * inverse
     middle_x, middle_y = boxes[stroke.source][:2]
-    coefficients = (
-        a,
-        b,
-        a * (left - x) + b * (top - y) + middle_x,
-        c,
-        d,
-        c * (left - x) + d * (top - y) + middle_y,
-    )
-    writing = digits[stroke.source].transform(
-        (right - left, bottom - top), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-    )
+    across = a * (left - x) + b * (top - y) + middle_x
+    down = c * (left - x) + d * (top - y) + middle_y
+    extent, inverted = (right - left, bottom - top), (a, b, across, c, d, down)
+    writing = digits[stroke.source].transform(extent, Image.Transform.AFFINE, inverted, Image.Resampling.BICUBIC)
     intensity = np.frombuffer(writing.tobytes(), np.uint8).reshape(bottom - top, right - left)
     alpha = intensity * np.float32(stroke.gain / 255) - np.float32(stroke.bias)
     alpha = np.minimum(np.maximum(alpha, 0), 1)[:, :, None]

@@ -22,7 +22,6 @@ def view(
     dataset: DatasetConfig,
     rng: np.random.Generator | None,
     augmentation: AugmentationConfig = _NO_AUGMENTATION,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The pixels of an image or clip: uint8 [size, size, 3]; if dataset.frames > 0 [frames, size, size, 3].
 
@@ -37,7 +36,6 @@ def view(
       dataset: the record's.
       rng: the only source of chance; None: the evaluation's view, the central square without augmentation.
       augmentation: of a training view.
-      out: a contiguous array that the pixels are written to and that is returned; by default a new one.
 
     Raises:
       BadRecord: the bytes cannot be used.
@@ -46,18 +44,12 @@ def view(
     if dataset.frames and not video.AVAILABLE:
         raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
     if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
-        pixels = _clip(data, size, dataset.frames, rng, augmentation)
-    elif rng is None:
+        return _clip(data, size, dataset.frames, rng, augmentation)
+    if rng is None:
         pixels = images.resize_and_crop(_without_border(images.decode(data), dataset.crop_border), size)
     else:
-        pixels = _augmented(
-            _decoded(data, size, augmentation), size, rng, augmentation, None if dataset.frames else out
-        )
-    if out is None:
-        return np.repeat(pixels[None], dataset.frames, axis=0) if dataset.frames and pixels.ndim == 3 else pixels
-    if pixels is not out:
-        out[...] = pixels  # an image that stands still fills all frames
-    return out
+        pixels = _augmented(_decoded(data, size, augmentation), size, rng, augmentation)
+    return np.repeat(pixels[None], dataset.frames, axis=0) if dataset.frames else pixels
 
 
 def _clip(
@@ -90,32 +82,26 @@ def _decoded(data: bytes, size: int, augmentation: AugmentationConfig) -> np.nda
 
 
 def _augmented(
-    image: np.ndarray | Image.Image,
-    size: int,
-    rng: np.random.Generator,
-    augmentation: AugmentationConfig,
-    out: np.ndarray | None = None,
+    image: np.ndarray | Image.Image, size: int, rng: np.random.Generator, augmentation: AugmentationConfig
 ) -> np.ndarray:
     if isinstance(image, Image.Image) and augmentation.crop == "drawing":
         pixels = _drawing(image, size, rng)
     else:
-        pixels = _crop(image, size, rng if augmentation.crop == "random" else None, out)
+        pixels = _crop(image, size, rng if augmentation.crop == "random" else None)
     if augmentation.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     layers = augmentation.randaugment_layers
     return randaugment.randaugment(pixels, layers, augmentation.randaugment_magnitude, rng) if layers else pixels
 
 
-def _crop(
-    image: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None, out: np.ndarray | None
-) -> np.ndarray:
+def _crop(image: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None) -> np.ndarray:
     width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
     across, down, chance = (0.5, 0.5, 1.0) if rng is None else rng.random(3).tolist()
     side = max(1, round(min(width, height) * (images.LEAST_CROP + (1.0 - images.LEAST_CROP) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
     box = left, top, left + side, top + side
     if fast_jpeg.AVAILABLE or not isinstance(image, Image.Image):
-        return fast_jpeg.resized(np.asarray(image), size, box, out)
+        return fast_jpeg.resized(np.asarray(image), size, box)
     return images.resized(image, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time
 
 
@@ -124,14 +110,9 @@ def _drawing(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndar
     scale, angle = rng.uniform(0.8, 1.1), math.radians(rng.uniform(-12, 12))
     shift_x, shift_y = rng.uniform(-0.08, 0.08, 2) * size
     cos, sin, middle = math.cos(angle) / scale, math.sin(angle) / scale, size / 2
-    coefficients = (
-        cos,
-        sin,
-        middle - cos * (middle + shift_x) - sin * (middle + shift_y),
-        -sin,
-        cos,
-        middle + sin * (middle + shift_x) - cos * (middle + shift_y),
-    )
+    left = middle - cos * (middle + shift_x) - sin * (middle + shift_y)
+    top = middle + sin * (middle + shift_x) - cos * (middle + shift_y)
+    coefficients = (cos, sin, left, -sin, cos, top)
     affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
     moved = square.transform((size, size), affine, coefficients, bicubic, fillcolor=_WHITE)
     gain = rng.uniform(0.9, 1.1) * rng.uniform(0.93, 1.07, 3)

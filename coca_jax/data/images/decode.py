@@ -39,9 +39,8 @@ def decode(data: bytes, smallest: int = 0) -> Image.Image:
     """The image as RGB, upright (EXIF), with transparency laid on white.
 
     Args:
-      data: an encoded file: PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF.
-      smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, as long as no side falls below
-        this; 0: always whole.
+      data: a file: PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF.
+      smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, while no side falls below this.
 
     Raises:
       BadRecord: the bytes are not an image, a damaged one, one too large, or of a format that is not supported.
@@ -86,12 +85,9 @@ def _cause(data: bytes) -> str:
     if is_image_container(data):
         end = min(int.from_bytes(data[:4]), 256)
         brands = {data[8:12], *(data[place : place + 4] for place in range(16, end, 4))}
-        if "AVIF" not in _FORMATS and brands & _AVIF:
-            name = "AVIF"
-        elif brands & _AVIF:
-            return "damaged image"
-        else:
-            name = "HEIC"
+        name = "AVIF" if brands & _AVIF else "HEIC"
+    if name in _FORMATS:
+        return "damaged image"
     return f"{name} image (not supported)" if name else ""
 
 
@@ -106,21 +102,20 @@ def _scans(data: bytes, image: JpegImageFile) -> int:
     return data.count(b"\xff\xda")
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) if there is none or it cannot be read."""
+def turn(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the image upright, by its EXIF orientation; None if it is upright or that cannot be read."""
     if image.format in ("JPEG", "GIF", "BMP") and "exif" not in image.info:
-        return 1  # the common case, without building an EXIF table
+        return None  # the common case, without building an EXIF table
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block does not spoil the image
-        return 1
-    return value if value in _TURNS else 1
+        return None
 
 
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says."""
-    turn = _TURNS.get(orientation(image))
-    return image if turn is None else image.transpose(turn)
+    needed = turn(image)
+    return image if needed is None else image.transpose(needed)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -142,7 +137,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def least_side(size: int) -> int:
-    """The shorter side, in pixels, of an image of which no training crop has to be enlarged."""
+    """The shorter side of an image of which no training crop has to be enlarged."""
     return math.ceil(size / LEAST_CROP)
 
 
@@ -166,8 +161,7 @@ def load_image(image: Any, size: int) -> np.ndarray:
     """An image as the model takes it: uint8 [size, size, 3].
 
     Args:
-      image: a PIL image, a path, the bytes of an image file, or an array: uint8 (0..255) or float (0..1), [H, W] or
-        [H, W, 1, 3 or 4].
+      image: a PIL image, a path, a file's bytes, or an array [H, W] or [H, W, 1, 3 or 4]: uint8, or float from 0 to 1.
       size: pixels a side.
 
     Raises:
@@ -191,7 +185,7 @@ def load_image(image: Any, size: int) -> np.ndarray:
 
 
 def read_file(file: str | os.PathLike | bytes, kind: str) -> tuple[str, bytes]:
-    """The name, for messages, and the bytes of an image's or clip's file: of a path, or of the bytes themselves.
+    """The name, for messages, and the bytes of an image's or clip's file (kind "image" or "clip").
 
     Raises:
       CocaError: it cannot be read.
@@ -217,7 +211,7 @@ def _from_array(image: Any) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if not shaped or (array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating)) or not array.size:
+    if not shaped or not array.size or (array.dtype != np.uint8 and array.dtype.kind != "f"):
         raise CocaError(
             f"an array of shape {array.shape} and type {array.dtype} is not an image: give uint8 or float "
             "[height, width, 3]"

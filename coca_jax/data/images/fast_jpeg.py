@@ -27,19 +27,14 @@ _IGNORED = {0xE0, *range(0xE2, 0xEE), 0xEF, 0xDB, 0xC4, 0xDD, 0xFE}
 def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
     """The image as uint8 [height, width, 3]; None if it is not a plain upright JPEG, or a damaged one.
 
-    Args:
-      data: an encoded file.
-      smallest: as in `decode.decode`.
-
-    Raises:
-      BadRecord: as `decode.open_header`.
+    `smallest` as in `decode.decode`, errors as those of `decode.open_header`.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
     size = _plain_size(data)
     if size is None:
         header = images.open_header(data)
-        if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.orientation(header) != 1:
+        if header.format != "JPEG" or header.mode not in ("RGB", "L") or images.turn(header) is not None:
             return None
         size = header.height, header.width
     # Vector instructions serve 1/2, 1/4 and 1/8 only: sizes between them take longer than the whole image.
@@ -54,9 +49,9 @@ def decode_jpeg(data: bytes, smallest: int) -> np.ndarray | None:
 
 
 def _plain_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of the usual kind of JPEG: one scan, no EXIF, no unusual colours, not too large.
+    """Height and width of the usual kind of JPEG: one scan, no EXIF, no unusual colours, not too large; of others None.
 
-    None: Pillow has to read the header; for every image this would cost a tenth of its decoding.
+    Pillow then reads the header; for every image this would cost a tenth of its decoding.
     """
     size, components, at = None, 0, 2
     while at + 10 <= len(data) and data[at] == 0xFF:
@@ -74,15 +69,11 @@ def _plain_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int], out: np.ndarray | None = None) -> np.ndarray:
+def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
     """A resized part of the pixels [height, width, 3] (left, top, right, bottom): uint8 [size, size, 3].
 
     Two taps a side, which miss no pixel down to half the size; areas below that.
-
-    Args:
-      out: a contiguous array that it is written to; by default a new one.
     """
     left, top, right, bottom = box
-    part = pixels[top:bottom, left:right]
     kind = cv2.INTER_AREA if right - left > 2 * size else cv2.INTER_LINEAR
-    return cv2.resize(part, (size, size), dst=out, interpolation=kind)
+    return cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=kind)

@@ -1,9 +1,8 @@
 """The array that a model takes of an image: pixels, or stored tokens for `model.image.kind = precomputed`.
 
-Stored tokens are an image encoder's output, computed beforehand: the .npy file of an array [tokens, width] of float16 or
-float32, in place of the encoded image in any format of records. Batches hold them as float32, in which both are exact, so
-that a batch's type does not depend on the files; bfloat16 has no .npy form. The header is checked before any value is
-read, and nothing is ever unpickled.
+Stored tokens are an image encoder's output: the .npy file of an array [tokens, width] of float16 or float32 (bfloat16 has
+no .npy form), in place of the encoded image in any format of records. Batches hold them as float32, in which both are
+exact. The header is checked before any value is read, and nothing is ever unpickled.
 """
 
 import io
@@ -39,22 +38,16 @@ def decode_input(
     dataset: DatasetConfig,
     rng: np.random.Generator | None = None,
     augmentation: AugmentationConfig = _NO_AUGMENTATION,
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The model's input of a record's image, of `input_shape` and `input_dtype`; arguments and errors as `augment.view`."""
-    if model.image.kind != "precomputed":
-        return view(data, model.image.size, dataset, rng, augmentation, out)
-    tokens = decode_tokens(data, input_shape(model))
-    if out is None:
-        return tokens
-    out[...] = tokens
-    return out
+    if model.image.kind == "precomputed":
+        return decode_tokens(data, input_shape(model))
+    return view(data, model.image.size, dataset, rng, augmentation)
 
 
 def load_input(image: Any, model: ModelConfig) -> np.ndarray:
-    """The model's input of one image in any form that `load_image` takes.
-
-    For stored tokens these are the path or the bytes of a .npy file, or an array [tokens, width].
+    """The model's input of an image in any form that `load_image` takes, or of stored tokens: an array [tokens, width],
+    or the path or bytes of a .npy file.
 
     Raises:
       CocaError: it cannot be read, or has another shape or type.
@@ -78,11 +71,7 @@ def load_input(image: Any, model: ModelConfig) -> np.ndarray:
 
 
 def decode_tokens(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of a .npy file, of a known shape [tokens, width]: float32.
-
-    Raises:
-      BadRecord: the bytes are not such a file, or the array has another shape or type, or a value that is not finite.
-    """
+    """The array of a .npy file, float32 [tokens, width]; raises BadRecord if it has another shape or type, or is damaged."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)

@@ -19,10 +19,10 @@ _GREY = (128, 128, 128)  # of pixels that move in from beyond the edge
 
 def randaugment(pixels: np.ndarray, layers: int, magnitude: float, rng: np.random.Generator) -> np.ndarray:
     """Pixels, uint8 [size, size, 3], after `layers` operations of a magnitude (0 to 30) drawn with replacement."""
-    image = Image.fromarray(pixels)
+    image, operations = Image.fromarray(pixels), list(OPERATIONS.values())
     for number in rng.integers(len(OPERATIONS), size=layers).tolist():
         sign = 1.0 if rng.random() < 0.5 else -1.0
-        image = OPERATIONS[number](image, magnitude / 10, sign)
+        image = operations[number](image, magnitude / 10, sign)
     return np.asarray(image)
 
 
@@ -30,63 +30,28 @@ def _affine(image: Image.Image, *coefficients: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, fillcolor=_GREY)
 
 
-def _identity(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return image
-
-
-def _auto_contrast(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return ImageOps.autocontrast(image)
-
-
-def _equalize(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return ImageOps.equalize(image)
-
-
-def _rotate(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return image.rotate(sign * 30 * level, fillcolor=_GREY)
-
-
-def _solarize(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return ImageOps.solarize(image, int(256 * level))
-
-
-def _posterize(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return ImageOps.posterize(image, min(8, max(1, int(4 * level))))
-
-
 def _enhance(kind: type) -> Callable[[Image.Image, float, float], Image.Image]:
     return lambda image, level, sign: kind(image).enhance(0.1 + 1.8 * level)
 
 
-def _shear_x(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return _affine(image, 1, sign * 0.3 * level, 0, 0, 1, 0)
+def _pixels(side: int, level: float) -> int:
+    return math.floor(level * side * 100 / 224)
 
 
-def _shear_y(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return _affine(image, 1, 0, 0, sign * 0.3 * level, 1, 0)
-
-
-def _translate_x(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return _affine(image, 1, 0, sign * math.floor(level * image.width * 100 / 224), 0, 1, 0)
-
-
-def _translate_y(image: Image.Image, level: float, sign: float) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, sign * math.floor(level * image.height * 100 / 224))
-
-
-OPERATIONS: tuple[Callable[[Image.Image, float, float], Image.Image], ...] = (
-    _identity,
-    _auto_contrast,
-    _equalize,
-    _rotate,
-    _solarize,
-    _posterize,
-    _enhance(ImageEnhance.Color),
-    _enhance(ImageEnhance.Contrast),
-    _enhance(ImageEnhance.Brightness),
-    _enhance(ImageEnhance.Sharpness),
-    _shear_x,
-    _shear_y,
-    _translate_x,
-    _translate_y,
-)
+# By name, of (image, level, sign): the level is magnitude / 10, the sign 1 or -1. Draws depend on the order.
+OPERATIONS: dict[str, Callable[[Image.Image, float, float], Image.Image]] = {
+    "identity": lambda image, level, sign: image,
+    "auto_contrast": lambda image, level, sign: ImageOps.autocontrast(image),
+    "equalize": lambda image, level, sign: ImageOps.equalize(image),
+    "rotate": lambda image, level, sign: image.rotate(sign * 30 * level, fillcolor=_GREY),
+    "solarize": lambda image, level, sign: ImageOps.solarize(image, int(256 * level)),
+    "posterize": lambda image, level, sign: ImageOps.posterize(image, min(8, max(1, int(4 * level)))),
+    "color": _enhance(ImageEnhance.Color),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+    "shear_x": lambda image, level, sign: _affine(image, 1, sign * 0.3 * level, 0, 0, 1, 0),
+    "shear_y": lambda image, level, sign: _affine(image, 1, 0, 0, sign * 0.3 * level, 1, 0),
+    "translate_x": lambda image, level, sign: _affine(image, 1, 0, sign * _pixels(image.width, level), 0, 1, 0),
+    "translate_y": lambda image, level, sign: _affine(image, 1, 0, 0, 0, 1, sign * _pixels(image.height, level)),
+}

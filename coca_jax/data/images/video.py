@@ -4,6 +4,7 @@ A clip's packets are listed first, which decodes nothing and tells which frames 
 through them in order, jumping to a keyframe where that saves decoding many frames. Pixels are taken as square.
 """
 
+import contextlib
 import io
 import math
 import os
@@ -13,15 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from coca_jax.data.images.decode import (
-    MAX_PIXELS,
-    decode,
-    is_image_container,
-    least_side,
-    load_image,
-    read_file,
-    resize_and_crop,
-)
+from coca_jax.data.images import decode as stills
+from coca_jax.data.images.decode import load_image, read_file, resize_and_crop
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
@@ -42,7 +36,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the first box
 def is_clip(data: bytes) -> bool:
     """Whether the bytes begin as mp4, mov, mkv, webm or avi do; a GIF is an image unless the dataset has frames."""
     if data[4:8] in _BOXES:  # after the box's size, which four letters of a text would make enormous
-        return int.from_bytes(data[:4]) < 2**29 and not is_image_container(data)
+        return int.from_bytes(data[:4]) < 2**29 and not stills.is_image_container(data)
     return data[:4] == b"\x1aE\xdf\xa3" or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
 
 
@@ -58,7 +52,7 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
       clip: a path or the bytes of a file (mp4, mkv, webm, mov, avi, gif), an array [T, H, W, 3], or an iterable of
         images as `load_image` takes them. One image stands still.
       size: pixels a side.
-      frames: how many to take: the middles of so many equal parts; of a shorter clip some repeat.
+      frames: the middles of so many equal parts; of a shorter clip some repeat.
 
     Raises:
       CocaError: it cannot be read or has no frame, `frames` is below 1, or PyAV is not installed.
@@ -89,22 +83,22 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
 def decode_clip(data: bytes, size: int, count: int) -> np.ndarray:
     """The evaluation's view of a clip, or of an image that stands still: uint8 [count, size, size, 3]; errors as `frames`."""
     if is_clip(data) or is_gif(data):
-        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=least_side(size))]
+        images = [Image.fromarray(frame) for frame in frames(data, count, smallest=stills.least_side(size))]
         return np.stack([resize_and_crop(image, size) for image in images])
-    return np.repeat(resize_and_crop(decode(data), size)[None], count, axis=0)
+    return np.repeat(resize_and_crop(stills.decode(data), size)[None], count, axis=0)
 
 
 def frames(data: bytes, count: int, rng: np.random.Generator | None = None, smallest: int = 0) -> np.ndarray:
     """Frames of a clip, upright: uint8 [count, height, width, 3].
 
-    The clip is cut into `count` equal parts; of each the middle frame is taken or, with a generator, any. A clip of
-    fewer frames repeats some; frames that cannot be decoded are replaced by the last one before, or the first after.
+    One of each of `count` equal parts; a clip of fewer frames repeats some. Frames that cannot be decoded are replaced
+    by the last one before, or the first after.
 
     Args:
-      data: a file of any of the formats above, or a GIF.
+      data: a file.
       count: how many frames.
       rng: the only source of chance; None: the middle of each part.
-      smallest: frames may come out smaller, as long as no side falls below this; 0: as they are.
+      smallest: frames may come out smaller, while no side falls below this; 0: as they are.
 
     Raises:
       BadRecord: nothing can be decoded, the clip is too large, or PyAV is not installed.
@@ -145,22 +139,20 @@ def _decoded(data: bytes, count: int, rng: np.random.Generator | None, smallest:
         else:
             shown = _shown(container, stream, times, keys, sorted(set(wanted)))
         pixels: dict[int, np.ndarray] = {}
-        try:
+        with contextlib.suppress(av.FFmpegError):  # the rest is lost
             for number, frame in shown:
                 if number in wanted:
                     first = next(iter(pixels.values()), None)
                     pixels[number] = _pixels(frame, smallest, None if first is None else first.shape)
                 if number >= wanted[-1]:
                     break
-        except av.FFmpegError:  # the rest is lost
-            pass
         return [pixels.get(number) for number in wanted]
 
 
 def _packets(container, stream) -> tuple[int, list[int], list[int]]:
     """The number of frames, their distinct times and those of keyframes, sorted."""
     total, times, keys = 0, set(), []
-    try:
+    with contextlib.suppress(av.FFmpegError):  # a clip that breaks off is as long as what there is of it
         for packet in container.demux(stream):
             if packet.size:  # the last one is empty and flushes the decoder
                 total += 1
@@ -169,8 +161,6 @@ def _packets(container, stream) -> tuple[int, list[int], list[int]]:
                     keys += [packet.pts] * packet.is_keyframe
             if total > MAX_PACKETS:
                 raise BadRecord("clip too long")
-    except av.FFmpegError:  # a clip that breaks off is as long as what there is of it
-        pass
     return total, sorted(times), sorted(keys)
 
 
@@ -211,7 +201,7 @@ def _from(container, stream, time: int, budget: list[int]) -> Iterator["av.Video
 
 
 def _check_size(frame) -> None:
-    if frame.width * frame.height > MAX_PIXELS:
+    if frame.width * frame.height > stills.MAX_PIXELS:
         raise BadRecord("too many pixels")
 
 

@@ -6,13 +6,12 @@ used; the order in which threads reach them changes no byte.
 """
 
 import collections
-import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,34 +26,23 @@ from coca_jax.storage.files import digest
 
 _PREFETCH = 2  # batches prepared besides the one in use
 _GROUP = 16  # rows that a thread makes at a time, at most
+_THREADS = max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JAX's
+# Of encoded images read before they are due, over all sources: an eighth of a small machine's memory.
+_AHEAD_BYTES = min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
 Batch = dict[str, np.ndarray]
+_Pending = Callable[
+    [], tuple[Batch, list[Example]]
+]  # waits for a batch, and for the examples that its rows are made of
 
 
-def _most_ahead() -> int:
-    """4 GiB, or an eighth of a small machine's memory."""
-    return min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+class Origin(NamedTuple):
+    """The record behind a row of a batch."""
 
-
-_AHEAD_BYTES = _most_ahead()  # of encoded images read before they are due, over all sources
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """The record behind a row of a batch.
-
-    Attributes:
-      row: of the whole batch.
-      source: its name.
-      position: in the source's order.
-      record: the path at which a person finds the record that was used.
-      text: before it was cut to the model's length.
-    """
-
-    row: int
+    row: int  # of the whole batch
     source: str
-    position: int
-    record: str
-    text: str
+    position: int  # in the source's order
+    record: str  # the path at which a person finds the one that was used
+    text: str  # before it was cut to the model's length
 
 
 class Pipeline:
@@ -64,7 +52,7 @@ class Pipeline:
       fingerprint: hex digits that change if the same step gives another batch; independent of the number of hosts and
         of where the data lies.
       layout: the source of each row of a batch.
-      summaries: for each source, the line for the log on the records that there are, held out and left out.
+      summaries: of each source, a line for the log on the records that train, are held out and are left out.
     """
 
     def __init__(
@@ -73,17 +61,14 @@ class Pipeline:
         vocabulary: Vocabulary,
         *,
         split: str = "train",
-        rows: Sequence[int] | np.ndarray | None = None,
-        threads: int | None = None,
+        rows: Sequence[int] | None = None,
     ):
         """Opens the records; reads none.
 
         Args:
-          config: the run's.
-          vocabulary: must fit the model's.
+          config, vocabulary: of the run.
           split: "train": shuffled and augmented. "evaluation": held-out records in their order, without augmentation.
           rows: the rows of each batch to make, b of them; by default all.
-          threads: number of threads that make them; by default half of the cores, at most 32.
 
         Raises:
           CocaError: the records cannot be found, or the vocabulary does not fit.
@@ -93,45 +78,31 @@ class Pipeline:
         sources, batch_size = config.data.sources, config.train.batch_size
         self.layout = layout({name: source.share for name, source in sources.items()}, batch_size)
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
-        self._threads = threads or max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JAX's
         seed = config.train.seed if split == SPLITS[0] else None
-        self._sources = [
-            open_examples(config, name, split, quota, seed)
-            for name, quota in zip(self.layout.names, self.layout.quotas, strict=True)
-        ]
+        quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
+        self._sources = [open_examples(config, name, split, quota, seed) for name, quota in quotas]
         self.summaries = {name: one.summary for name, one in self._named()}
         self._shape = input_shape(config.model, max(source.dataset.frames for source in sources.values()))
-        self.fingerprint = digest(
-            split,
-            str(config.train.seed),
-            str(batch_size),
-            str(self._shape),
-            str(config.model.text.length),
-            hashlib.sha256(vocabulary.model_bytes).hexdigest(),
-            *(
-                part
-                for (name, one), quota in zip(self._named(), self.layout.quotas, strict=True)
-                for part in (name, str(quota), one.fingerprint)
-            ),
-        )
+        numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
+        parts = [split, *map(str, numbers), hashlib.sha256(vocabulary.model_bytes).hexdigest()]
+        for (name, quota), one in zip(quotas, self._sources, strict=True):
+            parts += [name, str(quota), one.fingerprint]
+        self.fingerprint = digest(*parts)
 
     @property
     def skipped_by_source(self) -> dict[str, Skipped]:
-        """For each source, the records that could not be used so far, by cause, with names."""
+        """The records of each source that could not be used so far."""
         return {name: one.skipped() for name, one in self._named()}
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Figures of each source NAME after a number of steps.
-
-        `data/NAME/pairs` of a batch, `data/NAME/epoch` (passes over its records) and `data/NAME/skipped` (distinct
-        records that this host could not use).
-        """
+        """Of each source NAME: `data/NAME/pairs` of a batch; after a number of steps `data/NAME/epoch`, passes over its
+        records, and `data/NAME/skipped`, distinct records that this host could not use."""
         figures: dict[str, float] = {}
         for (name, one), quota in zip(self._named(), self.layout.quotas, strict=True):
             figures[f"data/{name}/pairs"] = quota
             if one.count is not None:
                 figures[f"data/{name}/epoch"] = step * quota / one.count
-                figures[f"data/{name}/skipped"] = sum(one.skipped().by_cause.values())
+                figures[f"data/{name}/skipped"] = len(one.bad)
         return figures
 
     def batch(self, step: int) -> Batch:
@@ -143,15 +114,14 @@ class Pipeline:
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
         """
-        return self._made(step).wait()
+        return self._made(step)[0]
 
-    def origins(self, step: int) -> list[Origin]:
-        """The records behind the rows of the batch of a step; errors as `batch`."""
-        made = self._made(step)
-        made.wait()
-        return [
+    def traced(self, step: int) -> tuple[Batch, list[Origin]]:
+        """The batch of a step, and the records behind its rows; errors as `batch`."""
+        batch, examples = self._made(step)
+        return batch, [
             Origin(row, self.layout.names[number], one.position, self._sources[number].name(one.index), one.text)
-            for row, number, one in zip(self._rows.tolist(), made.batch["source"].tolist(), made.examples, strict=True)
+            for row, number, one in zip(self._rows.tolist(), batch["source"].tolist(), examples, strict=True)
         ]
 
     def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> Generator[Batch, None, None]:
@@ -165,26 +135,25 @@ class Pipeline:
         """
         shares = np.bincount(self.layout.source[self._rows], minlength=len(self._sources)) / len(self._rows)
         readers = [one.reader(int(_AHEAD_BYTES * share)) for one, share in zip(self._sources, shares, strict=True)]
-        pool = ThreadPoolExecutor(self._threads, "batches")
+        pool = ThreadPoolExecutor(_THREADS, "batches")
         pending: collections.deque[_Pending] = collections.deque()
         try:
             for step in itertools.count(start_step):
                 pending.append(self._start(step, readers, pool))
                 if len(pending) > prefetch:
-                    yield pending.popleft().wait()
+                    yield pending.popleft()()[0]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _named(self) -> Iterator[tuple[str, Any]]:
         return zip(self.layout.names, self._sources, strict=True)
 
-    def _made(self, step: int) -> "_Pending":
-        """The batch of a step, complete or with the error that `wait` raises."""
-        with ThreadPoolExecutor(self._threads) as pool:
-            return self._start(step, [one.reader(0) for one in self._sources], pool)
+    def _made(self, step: int) -> tuple[Batch, list[Example]]:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return self._start(step, [one.reader(0) for one in self._sources], pool)()
 
-    def _start(self, step: int, readers: list, pool: ThreadPoolExecutor) -> "_Pending":
-        """Has the threads of the pool make the batch of a step."""
+    def _start(self, step: int, readers: list, pool: ThreadPoolExecutor) -> _Pending:
+        """Has the threads of the pool make the batch of a step; the result waits for it, and raises what a thread raised."""
         source, positions, indices = self._places(step)
         length = self._config.model.text.length
         image = np.empty((len(source), *self._shape), input_dtype(self._config.model))
@@ -207,10 +176,16 @@ class Pipeline:
             except CocaError as error:
                 raise DataError(str(error)) from error
 
-        count = max(1, min(_GROUP, -(-len(source) // (2 * self._threads))))
+        count = max(1, min(_GROUP, -(-len(source) // (2 * _THREADS))))
         groups = [range(first, min(first + count, len(source))) for first in range(0, len(source), count)]
-        batch = {"image": image, "text": text, "source": source.copy()}
-        return _Pending(batch, examples, [pool.submit(make, group) for group in groups])
+        parts = [pool.submit(make, group) for group in groups]
+
+        def wait() -> tuple[Batch, list[Example]]:
+            for part in parts:
+                part.result()
+            return {"image": image, "text": text, "source": source.copy()}, examples
+
+        return wait
 
     def _places(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Source, position and index of the record of each of this host's rows, [b] each."""
@@ -221,18 +196,3 @@ class Pipeline:
             rows = source == number
             indices[rows] = one.indices(positions[rows])
         return source, positions, indices
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pending:
-    """A batch in preparation, and the examples that its rows are made of."""
-
-    batch: Batch
-    examples: list[Example]
-    parts: list[Future]
-
-    def wait(self) -> Batch:
-        """The batch, complete; raises what a thread raised."""
-        for part in self.parts:
-            part.result()
-        return self.batch

@@ -31,17 +31,13 @@ _VERSION = "5"  # part of every fingerprint: raise it when the same position giv
 # Keys of a dataset that change no example, or name files whose contents other fingerprints hold.
 _ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records to read before their share of bad ones is meaningful
+_NAMED = 10  # bad records of each cause
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store
 
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """The records that could not be used so far.
-
-    Attributes:
-      by_cause: numbers of distinct records (and broken tars) by cause.
-      names: the first ten of each cause.
-    """
+    """The records that could not be used so far: numbers of distinct ones, and names of the first ten, by cause."""
 
     by_cause: dict[str, int]
     names: dict[str, list[str]]
@@ -49,25 +45,17 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """An example whose image is not decoded yet.
+    """An example whose image is not decoded yet."""
 
-    Attributes:
-      position: in the source's order.
-      index: of the record.
-      image: encoded, or why the record cannot be used.
-      text: one line.
-      rng: the chance left for the image's view; None: the evaluation's view.
-    """
-
-    position: int
-    index: int
-    image: bytes | BadRecord
+    position: int  # in the source's order
+    index: int  # of the record
+    image: bytes | BadRecord  # encoded, or why the record cannot be used
     text: str = ""
-    rng: np.random.Generator | None = None
+    rng: np.random.Generator | None = None  # the chance left for the image's view; None: the evaluation's view
 
 
 class SceneExamples:
-    """Digit scenes: unbounded, and never bad."""
+    """Digit scenes, unbounded and never bad; methods as those of `StoredExamples`."""
 
     count = None
 
@@ -79,40 +67,33 @@ class SceneExamples:
         self.summary = "digit scenes, made as they are needed"
 
     def reader(self, ahead_bytes: int) -> None:
-        """None: there is nothing to read."""
+        """There is nothing to read."""
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
-        """The scenes at positions [n]: int64 [n]."""
         return positions
 
-    def read(self, position: int, index: int, reader: None = None) -> Example:
-        """The example at a position, not drawn yet."""
-        del reader
+    def read(self, position: int, index: int, reader: None) -> Example:
         return Example(position, index, b"")
 
     def decode(self, example: Example, out: np.ndarray) -> Example:
-        """Draws an example's scene into `out`; the example with its caption."""
         drawn = scene(example.index + self._offset, self._split, self._size)
         out[...] = drawn.image
         return dataclasses.replace(example, text=drawn.caption)
 
     def name(self, index: int) -> str:
-        """The scene's number, for people."""
         return f"scene {index + self._offset} of {self._split}"
 
     def skipped(self) -> Skipped:
-        """No record."""
         return Skipped({}, {})
 
 
 class StoredExamples:
-    """Examples of the records of a store.
+    """Examples of the `count` records of a store.
 
     Attributes:
-      count: number of records.
-      order: of positions.
       fingerprint: hex digits that change with the examples.
       summary: the log's line on the records that there are, held out and left out.
+      bad: the cause of each record that could not be used so far, by index.
     """
 
     def __init__(self, config: Config, name: str, split: str, lanes: int, seed: int | None):
@@ -124,7 +105,7 @@ class StoredExamples:
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
         self._max_bad_ratio = config.data.max_bad_ratio
-        self._bad: dict[int, str] = {}
+        self.bad: dict[int, str] = {}
         self._reads = 0
         self._lock = threading.Lock()
         self.count = len(self._store)
@@ -142,7 +123,7 @@ class StoredExamples:
         self.summary = summary(source.dataset, self._store)
 
     def reader(self, ahead_bytes: int) -> Reader:
-        """A reader for `read`; see `Reader`."""
+        """A reader for `read`."""
         return Reader(self._store, self.order, ahead_bytes)
 
     def indices(self, positions: np.ndarray) -> np.ndarray:
@@ -168,7 +149,8 @@ class StoredExamples:
             try:
                 if isinstance(example.image, BadRecord):
                     raise example.image
-                decode_input(example.image, self._model, self._dataset, example.rng, self._augmentation, out)
+                # An image that stands still fills all frames.
+                out[...] = decode_input(example.image, self._model, self._dataset, example.rng, self._augmentation)
             except BadRecord as error:
                 self._add_bad(example.index, error.cause)
             else:
@@ -184,13 +166,11 @@ class StoredExamples:
 
     def skipped(self) -> Skipped:
         """The records that could not be used so far."""
-        with self._lock:
-            bad = dict(self._bad)
-        names: dict[str, list[str]] = {}
-        for index, cause in bad.items():
-            if len(names.setdefault(cause, [])) < 10:
-                names[cause].append(self._store.name(index))
-        return Skipped(dict(Counter(self._store.census.damage) + Counter(bad.values())), names)
+        bad = dict(self.bad)  # which threads may be adding to
+        by_cause = Counter(bad.values())
+        first = {cause: [index for index in bad if bad[index] == cause][:_NAMED] for cause in by_cause}
+        names = {cause: [self._store.name(index) for index in indices] for cause, indices in first.items()}
+        return Skipped(dict(by_cause), names)
 
     def _drawn(self, position: int, index: int, record: Record | BadRecord) -> Example:
         try:
@@ -207,24 +187,26 @@ class StoredExamples:
         """Counts and logs a bad record; raises DataError if there are too many."""
         with self._lock:
             self._reads += 1
-            if index in self._bad:
+            if index in self.bad:
                 return
-            self._bad[index] = cause
-            _log.warning("record %s is skipped: %s", self._store.name(index), cause)
-            # Only a sample of a large store has been read: allow for three standard deviations, those of records that
-            # are read and lost a block at a time.
-            sample = self._max_bad_ratio * min(max(self._reads, _JUDGED), self.count)
-            limit = min(self._max_bad_ratio * self.count, sample + 3 * math.sqrt(sample * self.order.block))
-            if len(self._bad) <= max(_TOLERATED, limit):
-                return
-            first = ", ".join(self._store.name(bad) for bad in list(self._bad)[:5])
+            self.bad[index] = cause
+            reads, bad = self._reads, len(self.bad)
+        # Without the lock: a name may take a look at a disk or a bucket.
+        _log.warning("record %s is skipped: %s", self._store.name(index), cause)
+        # Only a sample of a large store has been read: allow for three standard deviations, those of records that are
+        # read and lost a block at a time.
+        sample = self._max_bad_ratio * min(max(reads, _JUDGED), self.count)
+        limit = min(self._max_bad_ratio * self.count, sample + 3 * math.sqrt(sample * self.order.block))
+        if bad > max(_TOLERATED, limit):
+            first = ", ".join(self._store.name(index) for index in list(self.bad)[:5])
             raise DataError(
                 f"more than {self._max_bad_ratio:.2%} of the records of {self._dataset.path} cannot be read "
                 f"({self._causes()}; such as {first}): replace them, or raise data.max_bad_ratio"
             )
 
     def _causes(self) -> str:
-        return ", ".join(f"{cause}: {number}" for cause, number in Counter(self._bad.values()).most_common())
+        bad = dict(self.bad)
+        return ", ".join(f"{cause}: {number}" for cause, number in Counter(bad.values()).most_common())
 
 
 Examples = SceneExamples | StoredExamples
@@ -238,11 +220,11 @@ def _stride(count: int) -> int:
     return stride
 
 
-def open_examples(config: Config, name: str, split: str, lanes: int | None = None, seed: int | None = None) -> Examples:
+def open_examples(config: Config, name: str, split: str, lanes: int, seed: int | None) -> Examples:
     """The examples of one split ("train", "evaluation") of the source `name` of `config.data`.
 
     Args:
-      lanes: positions a step; by default the batch size.
+      lanes: positions a step.
       seed: of the order; None: the store's own.
 
     Raises:
@@ -250,4 +232,4 @@ def open_examples(config: Config, name: str, split: str, lanes: int | None = Non
     """
     if config.data.sources[name].dataset.format == "digit_scenes":
         return SceneExamples(config, split)
-    return StoredExamples(config, name, split, lanes or config.train.batch_size, seed)
+    return StoredExamples(config, name, split, lanes, seed)

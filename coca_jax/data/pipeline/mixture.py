@@ -1,37 +1,24 @@
 """The shares of a mixture's sources in each batch: exact quotas, spread evenly over the rows."""
 
-import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from coca_jax.errors import CocaError
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """The source of each row of a batch, the same for all steps and on all hosts.
+class Layout(NamedTuple):
+    """The source of each row of a batch, the same for all steps and on all hosts."""
 
-    Attributes:
-      names: of the sources.
-      quotas: rows of each of them in a batch; their sum is the batch size.
-      source: int32 [B], the source of each row.
-      place: int64 [B], the row's number among its source's rows: row r at step n holds the source's position
-        n * quota + place[r].
-    """
-
-    names: tuple[str, ...]
-    quotas: tuple[int, ...]
-    source: np.ndarray
-    place: np.ndarray
+    names: tuple[str, ...]  # of the sources
+    quotas: tuple[int, ...]  # rows of each of them in a batch; their sum is the batch size
+    source: np.ndarray  # int32 [B], of each row
+    place: np.ndarray  # int64 [B], the row's number among its source's: at step n it holds position n * quota + place
 
 
 def layout(shares: Mapping[str, float], batch_size: int) -> Layout:
-    """The layout of batches whose rows are shared out by the largest remainder.
-
-    Args:
-      shares: of each source by name, above 0; only their proportions count.
-      batch_size: B.
+    """The layout of batches whose rows are shared out by the largest remainder, in proportion to the sources' shares.
 
     Raises:
       CocaError: a source would get no row.

@@ -25,17 +25,12 @@ _ONE = np.uint64(1)
 
 
 class Order:
-    """The order of one source's records.
-
-    Attributes:
-      block: neighbouring records that are read together; at most the `block` given.
-    """
+    """The order of one source's records, of which `block` neighbours are read together."""
 
     def __init__(self, count: int, lanes: int, block: int, seed: int | None, source: int = 0):
-        """An order of `count` records.
+        """An order of `count` (at least 1) records.
 
         Args:
-          count: of records, at least 1.
           lanes: positions a step.
           block: neighbours that a lane reads together, at most.
           seed: of all permutations; None: the store's own order, over and over.
@@ -54,13 +49,11 @@ class Order:
         key = _mixed(self._key, epoch.astype(np.uint64))
         if self.block == 1:
             return _permuted(place, self.count, key)
-        whole = self._groups * self.lanes * self.block
+        blocks = self._groups * self.lanes
+        whole = blocks * self.block
         tick, lane = self._ticks(place)
-        number = _permuted(
-            np.minimum(tick // self.block * self.lanes + lane, self._groups * self.lanes - 1),
-            self._groups * self.lanes,
-            _mixed(key, np.uint64(1)),
-        )
+        turn = np.minimum(tick // self.block * self.lanes + lane, blocks - 1)
+        number = _permuted(turn, blocks, _mixed(key, np.uint64(1)))
         inner = _permuted(tick % self.block, self.block, _mixed(key, np.uint64(2), number.astype(np.uint64)))
         rest = self.count - whole
         single = _permuted(np.maximum(place - whole, 0), max(rest, 1), _mixed(key, np.uint64(3)))

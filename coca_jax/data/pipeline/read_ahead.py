@@ -13,12 +13,7 @@ class Reader:
     """
 
     def __init__(self, store: RecordStore, order: Order, ahead_bytes: int):
-        """Nothing is read yet.
-
-        Args:
-          store, order: of the source.
-          ahead_bytes: of encoded images in the cache, about; 0: each record is read alone, when it is due.
-        """
+        """Reads nothing yet; `ahead_bytes` of encoded images fit the cache; 0: each record is read alone, when it is due."""
         self._store, self._order, self._limit = store, order, ahead_bytes
         self._cache: dict[int, Record | BadRecord] = {}
         self._bytes = 0

@@ -29,7 +29,6 @@ from coca_jax.data.text import class_names as class_files
 
 _log = logging.getLogger(__name__)
 _WORDNET = re.compile(r"n\d{8}")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 _LONGEST = 1_000  # characters of an alt-text
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+", re.IGNORECASE)
@@ -53,32 +52,27 @@ def clean(text: str, kind: str) -> str:
 
 
 class Texts:
-    """The texts of one dataset's records.
-
-    Attributes:
-      prompts: the templates that class names are put into; empty without a label_field.
-    """
+    """The texts of one dataset's records; `prompts` are the templates that class names are put into, if they have labels."""
 
     def __init__(self, dataset: DatasetConfig, store: RecordStore):
-        """Reads the files of class names and prompts.
-
-        Raises:
-          CocaError: such a file cannot be read.
-        """
+        """Reads the files of class names and prompts; raises CocaError if one cannot be read."""
         self._clean, self._field = dataset.clean, dataset.label_field
         self._names: dict[str, str] = {}  # the first name of each class, by number or label
+        self._known: set[str] = set()  # every name of every class
         self.prompts: tuple[str, ...] = ()
         if not dataset.label_field:
             return
-        self._names = _class_names(dataset, store)
+        names = _class_names(dataset, store)
+        self._names = {label: synonyms[0] for label, synonyms in names.items()}
+        self._known = {name for synonyms in names.values() for name in synonyms}
+        self.prompts = class_files.templates(dataset.prompts)
         if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
             _log.warning(
                 "the class names of %s are WordNet's numbers, such as %s, which mean nothing in a text: name a file "
                 "with words as class_names",
                 dataset.path,
-                next(iter(self._names.values())),
+                self.class_names[0],
             )
-        self.prompts = class_files.templates(dataset.prompts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -104,21 +98,13 @@ class Texts:
         return _filled(self.prompts[int(rng.integers(len(self.prompts)))], names)
 
     def all(self, record: Record | RecordText) -> tuple[str, ...]:
-        """All texts for evaluation: every caption, or the class names in their order in the first prompt.
-
-        Raises:
-          BadRecord: the record has no text.
-        """
+        """All texts for evaluation: every caption, or the class names in order in the first prompt; errors as `draw`."""
         if self._field:
             return (_filled(self.prompts[0], self.labels(record.metadata)),)
         return self._cleaned(record.captions)
 
     def labels(self, metadata: Mapping[str, Any]) -> list[str]:
-        """The names of the record's classes.
-
-        Raises:
-          BadRecord: it has no label, or one without a class name.
-        """
+        """The names of the record's classes; raises BadRecord if it has no label, or one without a class name."""
         try:
             value = fields.lookup(metadata, self._field)
         except RecursionError as error:
@@ -144,25 +130,23 @@ class Texts:
             label = label.decode("utf-8", "replace")
         if isinstance(label, bool) or not isinstance(label, (int, np.integer, str)):
             raise BadRecord(f"{self._field} is neither a class number nor a class name")
-        name = self._names.get(str(label).strip())
-        if name is not None:
-            return name
-        # Tables hold numbers as text: where classes have names, a number without one is not a name itself.
-        is_number = (
-            isinstance(label, str) and _NUMBER.fullmatch(label.strip()) and label.strip() not in self.class_names
-        )
-        if not isinstance(label, str) or (self._names and is_number):
-            raise BadRecord(f"{self._field} is a number that class_names does not name")
+        text = str(label).strip()  # tables hold numbers as text
+        if text in self._names:
+            return self._names[text]
         # Names of files and folders have _ for spaces; a name that is not UTF-8 must not reach the tokeniser.
-        return clean(label.encode("utf-8", "replace").decode().replace("_", " "), self._clean)
+        name = clean(text.encode("utf-8", "replace").decode().replace("_", " "), self._clean)
+        is_name = isinstance(label, str) and (not self._names or self._known.intersection((text, name)))
+        if text and not is_name:
+            raise BadRecord(f"{self._field} has a value that class_names does not name")
+        return name
 
 
-def _class_names(dataset: DatasetConfig, store: RecordStore) -> dict[str, str]:
+def _class_names(dataset: DatasetConfig, store: RecordStore) -> dict[str, class_files.Names]:
+    """The names of each class by its number or label; empty if neither the config nor the store has them."""
     if not dataset.class_names:
-        return {str(number): name for number, name in enumerate(store.class_names or ())}
+        return {str(number): (name,) for number, name in enumerate(store.class_names or ())}
     names = class_files.class_names(dataset.class_names)
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    return {str(label): synonyms[0] for label, synonyms in pairs}
+    return names if isinstance(names, dict) else {str(number): one for number, one in enumerate(names)}
 
 
 def _filled(prompt: str, names: Sequence[str]) -> str:

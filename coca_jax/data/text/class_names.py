@@ -23,15 +23,17 @@ def class_names(spec: str) -> list[Names] | dict[str, Names]:
       CocaError: the file or its key is missing, or it holds no names, or a class has none.
     """
     value = _read(spec, "classes")
-    pairs = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
-    names = {str(label): _names(one) for label, one in pairs}
+    classes: dict[Any, Any] = (
+        value if isinstance(value, dict) else dict(enumerate(value if isinstance(value, list) else ()))
+    )
+    names = {label: _names(one) for label, one in classes.items()}
     if not any(names.values()):
         raise CocaError(
             f"{spec} holds no class names: give a list of names, one a class, or FILE:KEY if the file has several lists"
         )
-    for label, one in pairs:
-        if not names[str(label)]:
-            raise CocaError(f"{spec} has {one!r} for class {label}, which is not a name: write one there")
+    for label, own in names.items():
+        if not own:
+            raise CocaError(f"{spec} has {classes[label]!r} for class {label}, which is not a name: write one there")
     return names if isinstance(value, dict) else list(names.values())
 
 
@@ -43,14 +45,15 @@ def prompts(spec: str) -> tuple[str, ...]:
     """
     value = _read(spec, "templates")
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        example = '["a photo of a {c}."]'
         raise CocaError(
-            f'{spec} holds no templates: give a list such as ["a photo of a {{c}}."], or FILE:KEY if the file has '
-            "several lists"
+            f"{spec} holds no templates: give a list such as {example}, or FILE:KEY if it has several lists"
         )
-    for template in value:
-        if "{}" not in template.replace("{c}", "{}"):
-            raise CocaError(f"the template {template!r} of {spec} has no {{c}} or {{}}: write one for the class name")
-    return tuple(text.replace("{c}", "{}") for text in value)
+    texts = tuple(text.replace("{c}", "{}") for text in value)
+    for text in texts:
+        if "{}" not in text:
+            raise CocaError(f"the template {text!r} of {spec} has no {{c}} or {{}}: write one for the class name")
+    return texts
 
 
 def templates(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
 
     The file is a list of labels in the order of their numbers (JSON, or a text whose lines begin with them, such as
     ImageNet's LOC_synset_mapping.txt), or a JSON object: {"n01440764": 0}, {"alarm_clock": [409, 530]} or
-    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders, as in ImageNet's own.
+    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders.
 
     Raises:
       CocaError: the file is missing or of another form.
@@ -95,16 +98,10 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
 
 
 def keys(spec: str) -> set[str]:
-    """The keys of a JSON object.
-
-    Raises:
-      CocaError: the file is missing or not an object.
-    """
+    """The keys of a JSON object; raises CocaError if the file is missing or not an object."""
     value = _read(spec, "classes")
     if not isinstance(value, dict):
-        raise CocaError(
-            f"{spec} is not a JSON object: beside names by label, class_ids names one whose keys are the classes to keep"
-        )
+        raise CocaError(f"{spec} is not a JSON object: name a file whose keys are the classes to keep as class_ids")
     return set(value)
 
 
@@ -144,16 +141,13 @@ def _read(spec: str, variable: str) -> Any:
 def _lines(text: str, path: str, numbered: bool) -> list[str]:
     """The lines without blank ones at the end; if their numbers count, a blank one before is refused."""
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]  # a name may hold what else splitlines() splits at
-    if not numbered:
-        return list(filter(None, lines))
-    while lines and not lines[-1]:
-        lines.pop()
-    if "" in lines:
+    used = list(filter(None, lines))
+    if numbered and lines[: len(used)] != used:
         raise CocaError(
             f"line {lines.index('') + 1} of {path} is blank, and a line's place is its class number: write the name there, "
             "or remove the line"
         )
-    return lines
+    return used
 
 
 def _section(text: str, heading: str, variable: str, path: str) -> Any:

@@ -36,8 +36,7 @@ def load_vocabulary(config: Config) -> Vocabulary:
 def training_captions(config: Config) -> Iterator[str]:
     """Texts of the training records of `config.data`: at most a million, an equal part of each source.
 
-    All captions of a record, cleaned as in training; if texts are made from labels, one a record, in a random prompt. No
-    image is decoded.
+    All captions of a record, cleaned as in training; if texts are made from labels, one a record, in a random prompt.
 
     Raises:
       CocaError: the records cannot be found, or none of a source has a text.

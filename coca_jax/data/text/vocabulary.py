@@ -1,6 +1,7 @@
 """SentencePiece vocabularies: training, loading, special ids. Needs no tensorflow."""
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,19 +19,13 @@ _TRAINING_THREADS = 2  # fixed: the pieces depend on how the corpus is split ove
 
 
 class Vocabulary:
-    """A SentencePiece model with its special ids.
-
-    Attributes:
-      model_bytes: the serialised model.
-      size: number of ids.
-      pad_id, bos_id, eos_id, unk_id: pairwise distinct.
-    """
+    """A SentencePiece model, serialised as `model_bytes`, with `size` ids, of which pad, bos, eos and unk are distinct."""
 
     def __init__(self, model_bytes: bytes, origin: str = "the vocabulary"):
         """Loads a serialised model.
 
         Raises:
-          CocaError: the bytes are not a SentencePiece model, or a special id is missing; `origin` is named.
+          CocaError: the bytes are not a SentencePiece model, or a special id is missing; it names `origin`.
         """
         self.model_bytes = model_bytes
         self._processor = sentencepiece.SentencePieceProcessor()
@@ -45,8 +40,8 @@ class Vocabulary:
         self.pad_id, self.bos_id = self._processor.pad_id(), self._processor.bos_id()
         self.eos_id, self.unk_id = self._processor.eos_id(), self._processor.unk_id()
         special = {"pad": self.pad_id, "bos": self.bos_id, "eos": self.eos_id, "unk": self.unk_id}
-        missing = [name for name, value in special.items() if value < 0]
-        if missing or len(set(special.values())) < 4:
+        self.special_ids = set(special.values())
+        if min(self.special_ids) < 0 or len(self.special_ids) < 4:
             raise CocaError(
                 f"{origin} has the special ids {special}, but all four must exist and differ: train it "
                 "with python -m coca_jax.tools vocabulary, or with explicit ids (--pad_id=0 --eos_id=1 …)"
@@ -87,7 +82,7 @@ class Vocabulary:
           advice: the end of that error's sentence.
 
         Raises:
-          CocaError: a text takes more than `length` tokens under "error"; the first such text is named.
+          CocaError: a text takes more than `length` tokens under "error"; it names the first one.
         """
         rows = np.full((len(texts), length), self.pad_id, np.int32)
         # One by one: for a list SentencePiece starts a thread, even for one.
@@ -106,11 +101,11 @@ class Vocabulary:
 
     def decode(self, ids: np.ndarray) -> list[str]:
         """The texts of ids [n, L], each up to its first EOS and without special ids."""
-        special = {self.pad_id, self.bos_id, self.eos_id, self.unk_id}
         texts = []
         for row in np.asarray(ids).tolist():
-            end = row.index(self.eos_id) if self.eos_id in row else len(row)
-            texts.append(self._processor.decode([i for i in row[:end] if i not in special and 0 <= i < self.size]))
+            until_eos = itertools.takewhile(self.eos_id.__ne__, row)
+            pieces = [i for i in until_eos if i not in self.special_ids and 0 <= i < self.size]
+            texts.append(self._processor.decode(pieces))
         return texts
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -123,11 +118,7 @@ class Vocabulary:
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Trains a SentencePiece model (BPE); the same texts give the same model.
-
-    Args:
-      texts: the corpus.
-      size: number of ids wanted, special ones included; a corpus that supports fewer gives a smaller vocabulary.
+    """Trains a SentencePiece model (BPE) with `size` ids, or fewer from a small corpus; the same texts give the same model.
 
     Raises:
       CocaError: there is no text, or `size` is too small even for the corpus' characters.
@@ -164,11 +155,7 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
 
 
 def check_against_model(vocabulary: Vocabulary, text_config: TextConfig) -> None:
-    """Checks that every id has its row in the model's embedding.
-
-    Raises:
-      CocaError: the model's vocabulary is smaller than this one.
-    """
+    """Raises CocaError if an id has no row in the model's embedding."""
     if vocabulary.size > text_config.vocabulary_size:
         raise CocaError(
             f"the vocabulary has {vocabulary.size} pieces but model.text.vocabulary_size is "

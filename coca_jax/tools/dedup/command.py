@@ -7,16 +7,20 @@ training leaves them out); pairs.jsonl, every pair; report.html, pairs side by s
 are perceptual hashes; with --checkpoint its image embeddings as well.
 """
 
-from collections.abc import Callable
+import os
+import runpy
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from coca_jax import config as configs
 from coca_jax.cli.app import define_path, define_paths, required
-from coca_jax.config import Config
+from coca_jax.config import Config, DatasetConfig, EvaluationConfig
+from coca_jax.data.records.open import SPLITS, open_records
+from coca_jax.errors import CocaError
 from coca_jax.tools.common import open_datasets
-from coca_jax.tools.dedup.images import Collection, evaluation_collections
 from coca_jax.tools.dedup.report import write_report
-from coca_jax.tools.dedup.search import Embedding, find_duplicates
+from coca_jax.tools.dedup.search import Collection, Embedding, find_duplicates
 
 
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
@@ -41,11 +45,10 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
         training = [Collection(name, store) for name, (_, store) in datasets.items()]
-        evaluation = evaluation_collections(config, against.value, own.value)
+        evaluation = _evaluation(config, against.value, own.value)
         embedding = _embedding(checkpoint.value, similarity.value) if checkpoint.value else None
-        result = find_duplicates(
-            training, evaluation, distance=distance.value, workers=workers.value, embedding=embedding
-        )
+        bits, threads = distance.value, workers.value
+        result = find_duplicates(training, evaluation, distance=bits, workers=threads, embedding=embedding)
         write_report(folder, config, result, training, evaluation, shown.value)
 
     return run
@@ -56,3 +59,46 @@ def _embedding(checkpoint: str, threshold: float) -> Embedding:
 
     coca = coca_jax.load(checkpoint)
     return Embedding(coca.embed_images, coca.config.model.image.size, threshold)
+
+
+def _evaluation(config: Config, against: Sequence[str], own: bool) -> list[Collection]:
+    """The images that training must not contain; `own`: those that the config's training datasets hold out, too."""
+    collections = _held_out(config if own else config.evaluation)
+    for path in map(os.path.expanduser, against):
+        if path.partition(":")[0].endswith(".py"):
+            collections += _held_out(_config(path), f"{path} ")
+        else:
+            # A label that every file has: images count without texts, too.
+            folder = DatasetConfig(format="folder", path=path, label_field="stem", holdout=0.0)
+            collections.append(Collection(path, open_records(folder, SPLITS[0])))
+    if not collections:
+        raise CocaError("there is nothing to compare with: name a dataset with --against, or leave out --noown")
+    return collections
+
+
+def _held_out(config: Config | EvaluationConfig, prefix: str = "") -> list[Collection]:
+    """The held-out records of a config's training and evaluation datasets, but for digit_scenes."""
+    datasets: dict[str, DatasetConfig] = {}
+    where = ""
+    if isinstance(config, Config):
+        datasets = {name: one.dataset for name, one in config.data.sources.items() if one.dataset.holds_out}
+        config, where = config.evaluation, "evaluation.datasets."  # a training dataset may have the same name
+    datasets |= {f"{where}{name}": one.dataset for name, one in config.datasets.items()}
+    return [
+        Collection(prefix + name, open_records(dataset, SPLITS[1]))
+        for name, dataset in datasets.items()
+        if dataset.format != "digit_scenes"
+    ]
+
+
+def _config(path: str) -> Config | EvaluationConfig:
+    """The config of FILE[:ARGUMENT], a file of configs/ or configs/eval/."""
+    file, _, argument = path.partition(":")
+    try:
+        get_config = runpy.run_path(file)["get_config"]
+    except (OSError, KeyError) as error:
+        raise CocaError(
+            f"--against={path} is no config file that can be read ({error}): name one with get_config, or a folder"
+        ) from error
+    values = get_config(argument) if argument else get_config()
+    return configs.from_config_dict(values) if "data" in values else configs.evaluation_from_config_dict(values)

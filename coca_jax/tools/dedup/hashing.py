@@ -5,7 +5,7 @@ each. Two images are near-duplicates if hashes of theirs differ in few bits and 
 the same: a hash ignores colour, and a blue heart is no copy of a green one.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -31,19 +31,14 @@ _CROPS = tuple(
 _CENTRES = _CROPS[::5]
 
 
-@dataclasses.dataclass(frozen=True)
-class Hashes:
-    """The hashes of an image in V variants.
+class Hashes(NamedTuple):
+    """The hashes of an image in V variants, uint64 [V], and the mean colours of their cells, uint8 [V, 4, 4, 3].
 
-    Attributes:
-      bits: uint64 [V].
-      colors: mean colours of each variant's cells, uint8 [V, 4, 4, 3].
-      plain: whether the image has no structure; such images are compared with nothing.
+    An image without structure has none, and is compared with nothing.
     """
 
     bits: np.ndarray
     colors: np.ndarray
-    plain: bool
 
 
 def evaluation_hashes(image: Image.Image) -> Hashes:
@@ -72,11 +67,12 @@ def _samples(image: Image.Image, windows: tuple[tuple[float, float, float], ...]
 
 def _hashes(samples: np.ndarray) -> Hashes:
     grey = samples @ _GREY
+    used = slice(0 if grey[0].std() < _PLAIN else None)
     frequencies = scipy.fft.dctn(grey, axes=(1, 2), norm="ortho")[:, :_BITS, :_BITS].reshape(len(samples), -1)
     bits = np.packbits(frequencies > np.median(frequencies, axis=1, keepdims=True), axis=1).view(np.uint64)[:, 0]
     cell = _SAMPLES // _GRID
     means = samples.reshape(-1, _GRID, cell, _GRID, cell, 3).mean(axis=(2, 4))
-    return Hashes(bits, np.round(means).astype(np.uint8), bool(grey[0].std() < _PLAIN))
+    return Hashes(bits[used], np.round(means).astype(np.uint8)[used])
 
 
 def same_colors(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from coca_jax.config import Config
-from coca_jax.data.records.record import BadRecord
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.errors import CocaError
 from coca_jax.pages.blocks import Card, CardLine, Gallery, Section, Table, Text
 from coca_jax.pages.page import write_page
 from coca_jax.storage.files import write_atomically
-from coca_jax.tools.dedup.images import Collection
-from coca_jax.tools.dedup.search import Duplicates, Pair, still
+from coca_jax.tools.dedup.search import Collection, Duplicates, Pair, still
 
 _log = logging.getLogger(__name__)
 
@@ -28,22 +27,12 @@ def write_report(
     evaluation: Sequence[Collection],
     shown: int,
 ) -> None:
-    """Writes DATASET.txt, pairs.jsonl and report.html into a folder, and prints the flags that use the lists.
-
-    Args:
-      output: the folder.
-      config: of the training datasets.
-      result: of the search among `training` for `evaluation`.
-      shown: how many pairs the page shows at most.
-
-    Raises:
-      CocaError: the folder cannot be written into.
-    """
+    """Writes DATASET.txt, pairs.jsonl and report.html (at most `shown` pairs) into a folder, and prints the flags that use
+    the lists; raises CocaError if the folder cannot be written into."""
     output = output.rstrip("/")
     counts = Counter(pair.dataset for pair in result.pairs)
     for name in result.training:
-        keys = sorted({pair.key for pair in result.pairs if pair.dataset == name})
-        _write(f"{output}/{name}.txt", keys)
+        _write(f"{output}/{name}.txt", sorted({pair.key for pair in result.pairs if pair.dataset == name}))
     _write(f"{output}/pairs.jsonl", [json.dumps(dataclasses.asdict(pair)) for pair in result.pairs])
     summary = (
         f"{len(result.pairs):,} of {sum(result.training.values()):,} training images are near-duplicates of one of "
@@ -58,9 +47,8 @@ def write_report(
     )
     print(summary)
     for name, count in counts.items():
-        print(
-            f"{name}: {count:,} to leave out, by --config.{config.data.key(name)}.dataset.exclude_keys={output}/{name}.txt"
-        )
+        flag = f"--config.{config.data.key(name)}.dataset.exclude_keys={output}/{name}.txt"
+        print(f"{name}: {count:,} to leave out, by {flag}")
     for cause, count in result.skipped.items():
         _log.warning("%d images could not be compared: %s", count, cause)
 
@@ -73,15 +61,10 @@ def _write(path: str, lines: Sequence[str]) -> None:
 
 
 def _counts(result: Duplicates, counts: Counter[str]) -> Table:
-    rows = [
-        (f"training dataset {name}", f"{counts[name]:,} of {number:,} images")
-        for name, number in result.training.items()
-    ]
-    rows += [
-        (f"evaluation dataset {name}", f"contains {count:,} of them")
-        for name, count in Counter(pair.evaluation for pair in result.pairs).items()
-    ]
-    rows += [(f"not compared: {cause}", f"{count:,}") for cause, count in result.skipped.items()]
+    contained = Counter(pair.evaluation for pair in result.pairs)
+    rows = [(f"training dataset {name}", f"{counts[name]:,} of {n:,} images") for name, n in result.training.items()]
+    rows += [(f"evaluation dataset {name}", f"contains {n:,} of them") for name, n in contained.items()]
+    rows += [(f"not compared: {cause}", f"{n:,}") for cause, n in result.skipped.items()]
     return Table((), rows, "Counts")
 
 
@@ -90,7 +73,7 @@ def _pairs(
 ) -> list[Section]:
     """The pairs that agree least first: they show whether the thresholds are right."""
     doubtful = sorted(pairs, key=lambda pair: (-(99 if pair.distance is None else pair.distance), pair.similarity or 0))
-    left, right = ({one.name: one for one in collections} for collections in (training, evaluation))
+    left, right = dict(training), dict(evaluation)
     cards = [
         Card(
             _image(left[pair.dataset], pair.index),
@@ -106,17 +89,14 @@ def _pairs(
 
 
 def _agreement(pair: Pair) -> str:
-    parts = [f"{pair.dataset} and {pair.evaluation}"]
-    if pair.distance is not None:
-        parts.append(f"{pair.distance} of 64 bits differ")
-    if pair.similarity is not None:
-        parts.append(f"cosine {pair.similarity:.3f}")
-    return ", ".join(parts)
+    bits = "" if pair.distance is None else f", {pair.distance} of 64 bits differ"
+    cosine = "" if pair.similarity is None else f", cosine {pair.similarity:.3f}"
+    return f"{pair.dataset} and {pair.evaluation}{bits}{cosine}"
 
 
-def _image(collection: Collection, index: int) -> np.ndarray | None:
+def _image(images: RecordStore, index: int) -> np.ndarray | None:
     """The image; None if it can no longer be read."""
-    (record,) = collection.images.read([index])
+    (record,) = images.read([index])
     try:
         return None if isinstance(record, BadRecord) else np.asarray(still(record.image))
     except BadRecord:

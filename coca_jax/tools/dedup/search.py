@@ -3,51 +3,42 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from coca_jax.data.images import decode, video
-from coca_jax.data.records.record import BadRecord
+from coca_jax.data.records.record import BadRecord, RecordStore
 from coca_jax.errors import CocaError
 from coca_jax.tools import common
 from coca_jax.tools.dedup import hashing
 from coca_jax.tools.dedup.hashing import Hashes
-from coca_jax.tools.dedup.images import Collection
 
 _ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
-_ROWS = 65_536  # evaluation embeddings compared at a time
 _PLAIN = "no structure to compare"
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True)
-class Embedding:
-    """An image encoder as a second way to compare.
+class Collection(NamedTuple):
+    """Images under a name."""
 
-    Attributes:
-      embed: uint8 [n, size, size, 3] -> unit vectors, float32 [n, E].
-      size: pixels a side of its images.
-      threshold: the cosine from which two images are near-duplicates.
-    """
+    name: str
+    images: RecordStore
 
-    embed: Callable[[np.ndarray], np.ndarray]
+
+class Embedding(NamedTuple):
+    """An image encoder as a second way to compare."""
+
+    embed: Callable[[np.ndarray], np.ndarray]  # uint8 [n, size, size, 3] -> unit vectors, float32 [n, E]
     size: int
-    threshold: float
+    threshold: float  # the cosine from which two images are near-duplicates
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A training record and the evaluation image nearest to it.
-
-    Attributes:
-      dataset, index, key, name: the training record.
-      evaluation, evaluation_index, evaluation_name: the evaluation image.
-      distance: bits in which their hashes differ; None if only the embeddings agree.
-      similarity: cosine of their embeddings; None if not compared, or below the threshold.
-    """
+    """A training record and the evaluation image nearest to it."""
 
     dataset: str
     index: int
@@ -56,24 +47,17 @@ class Pair:
     evaluation: str
     evaluation_index: int
     evaluation_name: str
-    distance: int | None
-    similarity: float | None
+    distance: int | None  # bits in which their hashes differ; None if only the embeddings agree
+    similarity: float | None  # cosine of their embeddings; None if not compared, or below the threshold
 
 
-@dataclasses.dataclass(frozen=True)
-class Duplicates:
-    """The result of a search.
+class Duplicates(NamedTuple):
+    """The result of a search."""
 
-    Attributes:
-      pairs: at most one for each training record.
-      training: number of readable training images by dataset; evaluation: number of readable evaluation images.
-      skipped: images of both kinds that hashes were not compared of, by cause.
-    """
-
-    pairs: list[Pair]
-    training: Counter[str]
-    evaluation: int
-    skipped: Counter[str]
+    pairs: list[Pair]  # at most one for each training record
+    training: Counter[str]  # readable images, by dataset
+    evaluation: int  # readable images
+    skipped: Counter[str]  # images of both kinds that hashes were not compared of, by cause
 
 
 def find_duplicates(
@@ -99,17 +83,18 @@ def find_duplicates(
     library = _Library(evaluation, distance, workers, embedding, skipped)
     pairs, counts = [], Counter({collection.name: 0 for collection in training})
     for collection in training:
+        name, images = collection
         for indices, results, vectors in _read(collection, library.nearest_hash, workers, embedding, skipped):
-            counts[collection.name] += len(indices)
-            skipped[_PLAIN] += sum(hashes.plain for hashes, _ in results)
+            counts[name] += len(indices)
             similar = library.nearest_embedding(vectors)
-            for row, (index, (_, near)) in enumerate(zip(indices, results, strict=True)):
+            for row, (index, (hashes, near)) in enumerate(zip(indices, results, strict=True)):
+                skipped[_PLAIN] += not len(hashes.bits)
                 alike = similar.get(row)
-                number = near[0] if near else alike[0] if alike else None
-                if number is not None:
-                    record = (collection.name, index, collection.images.key(index), collection.images.name(index))
-                    distance_and_cosine = (near and near[1], alike and round(alike[1], 4))
-                    pairs.append(Pair(*record, *library.place(number), *distance_and_cosine))
+                found = near or alike
+                if found:
+                    record = (name, index, images.key(index), images.name(index))
+                    cosine = alike and round(alike[1], 4)
+                    pairs.append(Pair(*record, *library.place(found[0]), near and near[1], cosine))
     return Duplicates(pairs, counts, len(library), +skipped)
 
 
@@ -135,25 +120,23 @@ class _Library:
                 parts.append(vectors)
         if not hashes:
             raise CocaError("none of the evaluation images can be read: check the datasets that are compared")
-        skipped[_PLAIN] += sum(one.plain for one in hashes)
+        counts = [len(one.bits) for one in hashes]
+        skipped[_PLAIN] += counts.count(0)
         self._vectors = np.concatenate(parts)
-        self._owners = np.repeat(np.arange(len(hashes)), [0 if one.plain else len(one.bits) for one in hashes])
-        self._bits = np.concatenate([one.bits[: 0 if one.plain else None] for one in hashes])
-        self._colors = np.concatenate([one.colors[: 0 if one.plain else None] for one in hashes])
+        self._owners = np.repeat(np.arange(len(hashes)), counts)
+        self._bits, self._colors = (np.concatenate(arrays) for arrays in zip(*hashes, strict=True))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def place(self, number: int) -> tuple[str, int, str]:
         """Collection, index and name of an image."""
-        collection, index = self._places[number]
-        return collection.name, index, collection.images.name(index)
+        (name, images), index = self._places[number]
+        return name, index, images.name(index)
 
     def nearest_hash(self, image: Image.Image) -> tuple[Hashes, tuple[int, int] | None]:
         """The image's hashes; and the nearest image here with the distance in bits, None if there is none."""
         hashes = hashing.training_hashes(image)
-        if hashes.plain:
-            return hashes, None
         queries, entries, distances = within_distance(self._bits, hashes.bits, self._distance)
         same = hashing.same_colors(hashes.colors[queries], self._colors[entries])
         if not same.any():
@@ -165,11 +148,8 @@ class _Library:
         """For each of the vectors [n, E] that reaches the threshold: the nearest image here, and the cosine."""
         if not self._embedding:
             return {}
-        nearest, cosines = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf)
-        for start in range(0, len(self._vectors), _ROWS):
-            similar = vectors @ self._vectors[start : start + _ROWS].T
-            best, top = similar.argmax(axis=1), similar.max(axis=1)
-            nearest, cosines = np.where(top > cosines, best + start, nearest), np.maximum(cosines, top)
+        similar = vectors @ self._vectors.T
+        nearest, cosines = similar.argmax(axis=1), similar.max(axis=1)
         rows = np.flatnonzero(cosines >= self._embedding.threshold).tolist()
         return {row: (int(nearest[row]), float(cosines[row])) for row in rows}
 
@@ -177,10 +157,7 @@ class _Library:
 def within_distance(
     entries: np.ndarray, queries: np.ndarray, distance: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of hashes that differ in at most `distance` bits, by comparing each query with each entry.
-
-    Args:
-      entries, queries: uint64 [m] and [q].
+    """All pairs of hashes (uint64 [m] and [q]) that differ in at most `distance` bits.
 
     Returns:
       Numbers of queries, numbers of entries, and distances, int64 [pairs] each.

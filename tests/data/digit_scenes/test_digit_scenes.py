@@ -1,5 +1,7 @@
 """The embedded data set: determinism, the split of the handwriting, and a language without contradictions."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,24 @@ from coca_jax.evaluation.digit_scenes import open_digit_scenes
 
 @pytest.fixture(scope="module")
 def many():
-    return [scene(index, split) for split in digit_scenes.SPLITS for index in range(2_000)]
+    """Scenes with what was drawn, in the order of their things: the digits' numbers, and boxes around their writing."""
+    painted = []
+    paint = digit_scenes._paint
+
+    def record(canvas, stroke, rgb, centre):
+        (x, y), (half_x, half_y) = centre, stroke.half
+        painted.append((stroke.source, (x - half_x, y - half_y, x + half_x, y + half_y)))
+        paint(canvas, stroke, rgb, centre)
+
+    def drawn(index, split):
+        painted.clear()
+        result = scene(index, split)
+        sources, boxes = zip(*painted, strict=True)
+        return types.SimpleNamespace(**vars(result), sources=sources, boxes=boxes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digit_scenes, "_paint", record)
+        return [drawn(index, split) for split in digit_scenes.SPLITS for index in range(2_000)]
 
 
 @pytest.mark.parametrize("index", [0, 7, 10**12, 2**62 + 5])

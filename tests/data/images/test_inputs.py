@@ -25,11 +25,9 @@ def array(dtype=np.float32, shape=SHAPE):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_stored_tokens_come_as_float32_whatever_their_form(dtype, order):
     stored = np.asarray(array(dtype), order=order)
-    out = np.zeros(SHAPE, np.float32)
-    assert decode_input(builders.npy(stored), TOKENS, DatasetConfig(), out=out) is out
     found = decode_input(builders.npy(stored), TOKENS, DatasetConfig(), np.random.default_rng(0))
     assert found.dtype == np.float32 == input_dtype(TOKENS) and found.shape == SHAPE == input_shape(TOKENS)
-    assert np.array_equal(found, stored) and np.array_equal(out, stored)
+    assert np.array_equal(found, stored)
 
 
 def test_pixels_are_the_view():

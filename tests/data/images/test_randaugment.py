@@ -7,30 +7,13 @@ from PIL import Image
 from coca_jax.data.images import randaugment
 from coca_jax.data.images.randaugment import OPERATIONS
 
-NAMES = (
-    "identity",
-    "auto_contrast",
-    "equalize",
-    "rotate",
-    "solarize",
-    "posterize",
-    "color",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-)
-
 
 def noise(size=56, low=40, high=200):
     return np.random.default_rng(0).integers(low, high, (size, size, 3), np.uint8)
 
 
 def applied(name, pixels, magnitude, sign=1.0):
-    return np.asarray(OPERATIONS[NAMES.index(name)](Image.fromarray(pixels), magnitude / 10, sign))
+    return np.asarray(OPERATIONS[name](Image.fromarray(pixels), magnitude / 10, sign))
 
 
 def test_there_are_the_papers_fourteen():
@@ -77,6 +60,6 @@ def test_chance_comes_from_the_generator_and_layers_are_drawn_apart():
 
 def test_every_magnitude_leaves_a_picture():
     for magnitude in (0, 1, 15, 30):
-        for name in NAMES:
+        for name in OPERATIONS:
             pixels = applied(name, noise(), magnitude, -1.0)
             assert pixels.shape == (56, 56, 3) and pixels.dtype == np.uint8

@@ -128,7 +128,7 @@ def test_clips_too_large_are_refused(monkeypatch):
     monkeypatch.setattr(video, "MAX_PACKETS", 5)
     with pytest.raises(BadRecord, match="clip too long"):
         video.frames(data, 4, None)
-    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(video.stills, "MAX_PIXELS", 1000)
     with pytest.raises(BadRecord, match="too many pixels"):
         video.frames(data, 4, None)
 

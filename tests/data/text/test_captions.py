@@ -79,7 +79,8 @@ def test_one_of_several_captions_is_drawn():
         ([0, 2], ["cat", "dog"]),
         (np.array([2, 0]), ["dog", "cat"]),
         ([0, 0], ["cat"]),
-        ("polar_bear", ["polar bear"]),
+        ("great_white_shark", ["great white shark"]),
+        (" dog ", ["dog"]),
     ],
 )
 def test_labels_are_numbers_or_names(label, names):
@@ -93,6 +94,8 @@ def test_labels_are_numbers_or_names(label, names):
         ({"label": None}, "no label"),
         ({"label": []}, "empty caption"),
         ({"label": " "}, "empty caption"),
+        ({"label": "polar_bear"}, "label has a value that class_names does not name"),
+        ({"label": ["cat", "Cat"]}, "class_names does not name"),
         ({"label": 3}, "class_names does not name"),
         ({"label": -1}, "class_names does not name"),
         ({"label": 0.5}, "neither a class number"),
@@ -117,6 +120,20 @@ def test_numbers_that_are_names_stay_names():
     texts = Texts(DatasetConfig(label_field="label"), years)
     assert texts.labels({"label": "1984"}) == ["1984"] and texts.labels({"label": " 1 "}) == ["2001"]
     assert Texts(DatasetConfig(label_field="label"), NAMELESS).labels({"label": "3"}) == ["3"]
+
+
+def test_a_label_is_a_name_of_a_class_or_without_class_names_any_text(tmp_path):
+    """A misspelt label would train as a class of its own."""
+    (tmp_path / "names.json").write_text(json.dumps([["tench", "tinca_tinca"], "goldfish"]))
+    texts = Texts(DatasetConfig(label_field="label", class_names=str(tmp_path / "names.json")), NAMELESS)
+    assert [texts.labels({"label": label}) for label in ("tench", "tinca_tinca", "1")] == [
+        ["tench"],
+        ["tinca tinca"],
+        ["goldfish"],
+    ]
+    with pytest.raises(BadRecord, match="class_names does not name"):
+        texts.labels({"label": "gold_fish"})
+    assert Texts(DatasetConfig(label_field="label"), NAMELESS).labels({"label": "polar_bear"}) == ["polar bear"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -60,6 +60,6 @@ def test_a_dataset_without_a_text_is_refused_with_the_causes(tmp_path):
     labelled = builders.with_data(config, label_field="number", class_names=str(tmp_path / "names.txt"))
     builders.write_tar(tmp_path / "a.tar", builders.members(range(2, 5)))
     with pytest.raises(
-        CocaError, match=r"\(number is a number that class_names does not name: 3\): check .*label_field"
+        CocaError, match=r"\(number has a value that class_names does not name: 3\): check .*label_field"
     ):
         list(corpus.training_captions(labelled))

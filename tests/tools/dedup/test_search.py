@@ -16,7 +16,6 @@ from coca_jax.data.records import open as records
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.tools.dedup import hashing, search
-from coca_jax.tools.dedup.images import Collection
 from tests.data import builders
 from tests.tools.commands import call, photo
 
@@ -197,10 +196,9 @@ def embed(images: np.ndarray) -> np.ndarray:
     return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_embeddings_find_what_hashes_do_not(config, monkeypatch):
-    monkeypatch.setattr(search, "_ROWS", 4)  # several chunks
+def test_embeddings_find_what_hashes_do_not(config):
     training, evaluation = (
-        [Collection("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS
+        [search.Collection("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS
     )
     embedding = search.Embedding(embed, 16, 0.9999)
     result = search.find_duplicates(training, evaluation, distance=8, embedding=embedding)

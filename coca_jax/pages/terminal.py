@@ -4,11 +4,7 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], alignment: str = "<>") -> str:
-    """Rows as lines with aligned columns, two spaces apart.
-
-    Args:
-      rows: texts; all rows have the same length.
-      alignment: "<" (left) or ">" (right) for each column; the last one holds for all further columns.
+    """Rows as lines with columns aligned left ("<") or right (">"), the last sign for all further ones, two spaces apart.
 
     >>> print(text_table([("loss", "1.5"), ("accuracy", "0.25")]))
     loss       1.5
