@@ -13,7 +13,7 @@ from etils import epath
 from coca_jax.config import ModelConfig, differences
 from coca_jax.distributed.sharding import spec
 from coca_jax.objectives.base import by_name
-from coca_jax.pages.text_table import text_table
+from coca_jax.pages.terminal import text_table
 from coca_jax.storage.files import write_atomically
 
 
