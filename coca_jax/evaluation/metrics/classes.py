@@ -24,6 +24,9 @@ def predict_classes(
 ) -> ClassPredictions:
     """Compares scores with the right classes.
 
+    >>> predict_classes(np.array([[0.1, 0.9]]), np.array([0]), np.arange(2), np.arange(2)).ranks
+    array([1])
+
     Args:
       scores: [M, C], higher is better.
       targets: int [M], the right classes; or [M, K], filled up with -1: the best of them counts.
@@ -85,7 +88,11 @@ def confusion_matrix(targets: np.ndarray, predicted: np.ndarray, classes: int) -
 
 
 def confused_pairs(targets: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int, int]]:
-    """(right class, predicted class, count) of the mistakes, the most frequent first; memory does not grow with C²."""
+    """(right class, predicted class, count) of the mistakes, the most frequent first; memory does not grow with C².
+
+    >>> confused_pairs(np.array([0, 0, 1]), np.array([1, 1, 1]))
+    [(0, 1, 2)]
+    """
     wrong = np.flatnonzero(targets != predicted)
     counts = Counter(zip(targets[wrong].tolist(), predicted[wrong].tolist(), strict=True))
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))]

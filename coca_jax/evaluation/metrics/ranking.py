@@ -21,6 +21,9 @@ _similarities = jax.jit(similarities)
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The rank of each query's best right candidate, int64 [Q]: 0 the best, N where no candidate is right.
 
+    >>> ranks(np.array([[0.9, 0.5, 0.1], [0.5, 0.5, 0.1]]), np.array([[True, False, False]] * 2)).tolist()
+    [0, 1]
+
     Args:
       scores: [Q, N] of each query and candidate, higher is better.
       right: bool [Q, N], which candidates answer the query; several may, and only wrong ones can stand above.
@@ -31,7 +34,11 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def hit_rate(query_ranks: np.ndarray, k: int) -> float:
-    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries."""
+    """The share of queries with a right answer among the first k (R@k, or top-k accuracy); NaN without queries.
+
+    >>> hit_rate(np.array([0, 4, 5, 0]), 5)
+    0.75
+    """
     return float(np.mean(query_ranks < k)) if len(query_ranks) else float("nan")
 
 
@@ -39,6 +46,9 @@ def chance_hit_rate(right_counts: np.ndarray, candidates: int, k: int) -> float:
     """The hit rate among the first k that a random order of the candidates reaches on average.
 
     It is the mean over queries of 1 - C(N - r, k) / C(N, k), for r right ones among N candidates; NaN without queries.
+
+    >>> chance_hit_rate(np.array([1, 3]), 4, 1)
+    0.5
     """
     wrong = candidates - np.asarray(right_counts, np.float64)
     missed = np.ones(len(wrong))

@@ -1,4 +1,3 @@
-import doctest
 import re
 
 import jax
@@ -144,10 +143,6 @@ def test_the_output_projection_crosses_the_network_once_a_step():
             found.append((computation, collective[1]))
     # Gathered once, its gradient summed once: not in the loop over six chunks.
     assert sorted(found) == [("ENTRY", "all-gather"), ("ENTRY", "all-reduce")]
-
-
-def test_the_docstrings_examples_hold():
-    assert doctest.testmod(captioning).attempted > 0 == doctest.testmod(captioning).failed
 
 
 PAD, EOS, BOS = 0, 1, 3

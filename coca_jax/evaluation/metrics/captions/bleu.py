@@ -50,6 +50,10 @@ def bleu(captions: Sequence[BleuCounts]) -> tuple[float, ...]:
 
     BLEU-n = BP · (Π_{k ≤ n} matches_k / candidates_k)^(1/n), where the brevity penalty BP is 1 for candidates at least
     as long as their references and exp(1 - reference_length / length) for shorter ones.
+
+    >>> one, two, *_ = bleu([bleu_counts("a dog runs".split(), ["a dog ran".split()])])
+    >>> round(one, 6), round(two, 6)
+    (0.666667, 0.57735)
     """
     lengths, reference_lengths, candidates, matches = zip(*captions, strict=True)
     ratio = (sum(lengths) + _TINY) / (sum(reference_lengths) + _SMALL)

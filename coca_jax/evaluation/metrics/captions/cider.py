@@ -49,6 +49,11 @@ def cider(candidate: Words, references: Sequence[Words], frequencies: DocumentFr
 
     The clipped cosine of a candidate c and a reference r, whose n-grams weigh c_i and r_i, is
     exp(-(l_c - l_r)² / 2·6²) · Σ_i min(c_i, r_i) · r_i / (|c| |r|).
+
+    >>> dog, cat = ["a", "dog"], ["a", "cat"]
+    >>> frequencies = document_frequencies([[dog], [cat]])
+    >>> round(cider(dog, [dog], frequencies), 6), cider(cat, [dog], frequencies)
+    (5.0, 0.0)
     """
     own = _vector(candidate, frequencies)
     total = sum(_similarity(own, _vector(reference, frequencies)) for reference in references)

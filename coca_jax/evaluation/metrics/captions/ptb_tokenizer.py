@@ -168,7 +168,10 @@ RULES = (
 
 
 def tokenize(caption: str) -> str:
-    """The tokens of a caption, joined by spaces: "A man's dog." becomes "a man 's dog".
+    """The tokens of a caption, joined by spaces.
+
+    >>> tokenize("A man's dog.")
+    "a man 's dog"
 
     It equals what `PTBTokenizer -preserveLines -lowerCase` of Stanford CoreNLP 3.4.1 and the removal of punctuation in
     pycocoevalcap make of a caption of one line. A line break counts as a space here; there, all but "\\n" would move

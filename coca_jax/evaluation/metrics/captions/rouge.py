@@ -12,6 +12,9 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     """The F-measure (1 + β²)PR / (R + β²P), β = 1.2, of the longest common subsequences with the references.
 
     P = max LCS / len(candidate) and R = max LCS / len(reference): the two maxima may come from different references.
+
+    >>> round(rouge_l(["a", "dog"], [["a", "brown", "dog"]]), 6)
+    0.772152
     """
     common = [common_subsequence(candidate, reference) for reference in references]
     if not any(common):
