@@ -1,6 +1,6 @@
 """The cost of one step on a machine.
 
-Memory and communication come from the compiled program or from `estimate`, FLOPs always from the jaxpr. The times are
+Memory and communication come from the compiled program or from `forecast`, FLOPs always from the jaxpr. The times are
 bounds: what the step would take if compute, memory and network each ran at the chip's peak and hid each other.
 """
 
@@ -12,8 +12,10 @@ from typing import Any
 import jax
 from jax.errors import JaxRuntimeError
 
+from coca_jax.config import Config, MeshConfig
 from coca_jax.errors import CocaError
 from coca_jax.planning import collectives
+from coca_jax.planning.collectives import Traffic
 from coca_jax.planning.topology import Topology
 from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
 
@@ -22,23 +24,14 @@ COMFORTABLE = 0.9  # of the chip's memory; the rest is for fragmentation, for ba
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes a chip.
-
-    Attributes:
-      optimizer: its state, and the average of the parameters if there is one.
-      batch: one chip's rows of one batch.
-      temporaries: activations, gradients, gathered parameters, and all else that lives within a step.
-      code: the program itself.
-      peak: the most that is in use at once.
-      available: what the chip has for it.
-    """
+    """Bytes a chip."""
 
     parameters: int
-    optimizer: int
-    batch: int
-    temporaries: int
+    optimizer: int  # its state, and the average of the parameters if there is one
+    batch: int  # the chip's rows of one batch
+    temporaries: int  # activations, gradients, gathered parameters, and all else that lives within a step
     code: int
-    peak: int
+    peak: int  # the most that is in use at once
     available: int
 
     @property
@@ -48,26 +41,16 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One step's cost.
-
-    Attributes:
-      model_flops: what the step needs by convention, over all chips; `step_flops`: what it computes.
-      traffic: bytes that each chip sends, and how often, by kind of collective; None: the program cannot be read.
-      compile_seconds: None if memory and traffic are estimates.
-      unread: why traffic is None.
-    """
+    """One step's cost."""
 
     topology: Topology
-    mesh: tuple[int, int, int]
-    remat: str
-    batch_size: int
-    microbatches: int
+    config: Config  # with the size of every mesh axis
     memory: Memory
-    model_flops: float
-    step_flops: float
-    traffic: dict[str, collectives.Traffic] | None
-    compile_seconds: float | None
-    unread: str = ""
+    model_flops: float  # that the step needs by convention, over all chips
+    step_flops: float  # that it computes
+    traffic: dict[str, Traffic] | None  # by kind of collective; None: the program cannot be read
+    compile_seconds: float | None = None  # None: memory and traffic are estimates
+    unread: str = ""  # why traffic is None
 
     @property
     def fits(self) -> bool:
@@ -86,10 +69,8 @@ class Cost:
         """
         chip, memory = self.topology.chip, self.memory
         moved = 2 * (memory.parameters + memory.optimizer + memory.temporaries) + memory.batch
-        bounds = {
-            "compute": self.step_flops / self.topology.devices / chip.flops,
-            "memory": moved / chip.hbm_bandwidth,
-        }
+        compute = self.step_flops / self.topology.devices / chip.flops
+        bounds = {"compute": compute, "memory": moved / chip.hbm_bandwidth}
         return bounds if self.sent is None else bounds | {"network": self.sent / chip.network_bandwidth}
 
     @property
@@ -105,7 +86,7 @@ class Cost:
     @property
     def pairs_per_second_per_chip(self) -> float:
         """Upper bound."""
-        return self.batch_size / self.topology.devices / self.step_seconds
+        return self.config.train.batch_size / self.topology.devices / self.step_seconds
 
 
 def compiled_cost(program: Program, topology: Topology) -> Cost:
@@ -117,26 +98,26 @@ def compiled_cost(program: Program, topology: Topology) -> Cost:
       CocaError: the compiler fails for another reason than memory.
     """
     started = time.perf_counter()
+    temporaries = code = 0
     try:
         executable = program.compile()
     except JaxRuntimeError as error:
-        needed = _out_of_memory(str(error))
-        if needed is None:
+        peak = _out_of_memory(str(error))
+        if peak is None:
             raise CocaError(f"the compiler cannot compile the step for {topology}: {_first_line(error)}") from error
-        seconds = time.perf_counter() - started
-        unread = "a step that does not fit is not compiled to its end"
-        return of_program(program, topology, memory(program, topology, peak=needed), None, seconds, unread)
-    stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
-    # Beyond the arguments; on TPUs the code lies in the same memory.
-    beyond_state = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
-    code = stats.generated_code_size_in_bytes
-    peak = max(stats.peak_memory_in_bytes, stats.argument_size_in_bytes + beyond_state) + code
+        traffic, unread = None, "a step that does not fit is not compiled to its end"
+    else:
+        stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
+        # Beyond the arguments; on TPUs the code lies in the same memory.
+        temporaries = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+        code = stats.generated_code_size_in_bytes
+        peak = code + max(stats.peak_memory_in_bytes, stats.argument_size_in_bytes + temporaries)
+        traffic, unread = _traffic(executable, topology.devices)
     seconds = time.perf_counter() - started
-    traffic, unread = _traffic(executable, topology.devices)
-    return of_program(program, topology, memory(program, topology, beyond_state, code, peak), traffic, seconds, unread)
+    return of_program(program, topology, temporaries, traffic, code, peak, seconds, unread)
 
 
-def _traffic(executable: jax.stages.Compiled, devices: int) -> tuple[dict[str, collectives.Traffic] | None, str]:
+def _traffic(executable: jax.stages.Compiled, devices: int) -> tuple[dict[str, Traffic] | None, str]:
     """The collectives of a compiled program; or None, and why they cannot be read."""
     try:
         return collectives.of_hlo(executable.as_text() or "", devices), ""
@@ -151,40 +132,23 @@ def _first_line(error: Exception) -> str:
 def of_program(
     program: Program,
     topology: Topology,
-    needed: Memory,
-    traffic: dict[str, collectives.Traffic] | None,
-    compile_seconds: float | None,
+    temporaries: int,
+    traffic: dict[str, Traffic] | None,
+    code: int = 0,
+    peak: int = 0,
+    compile_seconds: float | None = None,
     unread: str = "",
 ) -> Cost:
-    """A program's cost, with its FLOPs counted."""
-    config = program.config
-    return Cost(
-        topology=topology,
-        mesh=tuple(program.mesh.shape.values()),
-        remat=config.model.remat,
-        batch_size=config.train.batch_size,
-        microbatches=config.train.microbatches,
-        memory=needed,
-        model_flops=model_flops(config),
-        step_flops=step_flops(config),
-        traffic=traffic,
-        compile_seconds=compile_seconds,
-        unread=unread,
-    )
-
-
-def memory(program: Program, topology: Topology, temporaries: int = 0, code: int = 0, peak: int = 0) -> Memory:
-    """The given figures, and those of the program's state and batch."""
-    state = program.plan.abstract
-    return Memory(
-        parameters=bytes_per_device(state.params),
-        optimizer=bytes_per_device((state.opt_state, state.average)),
-        batch=bytes_per_device(program.batch),
-        temporaries=temporaries,
-        code=code,
-        peak=peak,
-        available=topology.chip.hbm,
-    )
+    """A program's cost, with its FLOPs counted; without a `peak` everything is in memory at once."""
+    config, state = program.config, program.plan.abstract
+    parameters, batch = bytes_per_device(state.params), bytes_per_device(program.batch)
+    optimizer = bytes_per_device((state.opt_state, state.average))
+    peak = peak or parameters + optimizer + batch + temporaries
+    memory = Memory(parameters, optimizer, batch, temporaries, code, peak, topology.chip.hbm)
+    train = dataclasses.replace(config.train, mesh=MeshConfig(*program.mesh.shape.values()))
+    placed = dataclasses.replace(config, train=train)
+    flops = model_flops(config), step_flops(config)
+    return Cost(topology, placed, memory, *flops, traffic, compile_seconds, unread)
 
 
 def _out_of_memory(message: str) -> int | None:
