@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import operator
 import os
 import re
 import sys
@@ -17,26 +18,12 @@ from coca_jax.config.evaluation import EvaluationConfig, EvaluationDatasetConfig
 from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
 
-_OUTSIDE = {
-    "at least": lambda value, bound: value < bound,
-    "above": lambda value, bound: value <= bound,
-    "at most": lambda value, bound: value > bound,
-    "below": lambda value, bound: value >= bound,
-}
+_OUTSIDE = {"at least": operator.lt, "above": operator.le, "at most": operator.gt, "below": operator.ge}
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
-    result = ml_collections.ConfigDict()
-    for field in dataclasses.fields(config):
-        result[field.name] = _plain(getattr(config, field.name))
-    return result.lock()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return ml_collections.ConfigDict({key: _plain(inner) for key, inner in value.items()})
-    return to_config_dict(value) if dataclasses.is_dataclass(value) else value
+    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
 
 
 def default() -> ml_collections.ConfigDict:
@@ -80,8 +67,7 @@ def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
       reads_data: False where no record is going to be read, so that the paths of datasets may be missing.
 
     Raises:
-      CocaError: an unknown key (the nearest one is named), a wrong type, a value outside its choices or range, or a
-        contradiction.
+      CocaError: an unknown key, a wrong type, a value outside its choices or range, or a contradiction.
     """
     config = _build(Config(), _as_dict(values), "config")
     checks.check(config, reads_data=reads_data)
@@ -89,11 +75,7 @@ def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
 
 
 def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> EvaluationConfig:
-    """The `EvaluationConfig` of a file of `configs/eval/`, of which only the datasets to evaluate are kept and checked.
-
-    Args:
-      values: as for `from_config_dict`.
-      names: of the datasets to keep; empty: all.
+    """The `EvaluationConfig` of a file of `configs/eval/`, with only the datasets of these names (none: all) kept and checked.
 
     Raises:
       CocaError: as `from_config_dict`; or there is no dataset of that name.
@@ -101,11 +83,9 @@ def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> Evalu
     config = _build(EvaluationConfig(), _as_dict(values), "config")
     for name in names:
         if name not in config.datasets:
-            near = difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0)
-            instead = (
-                f"did you mean {near[0]!r}? There are {', '.join(config.datasets)}" if near else "it has none at all"
-            )
-            raise CocaError(f"the config has no evaluation dataset {name!r}: {instead}")
+            near = "".join(difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0))
+            known = ", ".join(config.datasets) or "none"
+            raise CocaError(f"the config has no evaluation dataset {name!r}: did you mean {near!r}? There are {known}")
     kept = {name: config.datasets[name] for name in names or config.datasets}
     config = dataclasses.replace(config, datasets=kept)
     checks.check_evaluation(config, (), "datasets")
@@ -121,13 +101,11 @@ def _build(default: Any, values: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(default)}
     if not isinstance(values, dict):
         raise CocaError(f"{where} is {values!r}: it must hold keys such as {where}.{next(iter(fields))}")
-    types = typing.get_type_hints(type(default))
-    unknown = [key for key in values if key not in fields]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], fields, n=1, cutoff=0.0)[0]
-        raise CocaError(f"{where} has no key {unknown[0]!r}: did you mean {where}.{near}?")
-    converted = {}
+    types, converted = typing.get_type_hints(type(default)), {}
     for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
+            raise CocaError(f"{where} has no key {key!r}: did you mean {where}.{near}?")
         name, old = f"{where}.{key}", getattr(default, key)
         if dataclasses.is_dataclass(old):
             converted[key] = _build(old, value, name)
@@ -161,11 +139,9 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
         value = float(value)
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
-    if "choices" in metadata and not set(value if strings else (value,)) <= set(metadata["choices"]):
-        raise CocaError(
-            f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(metadata['choices'])}"
-        )
-    bounds = metadata.get("range", {})
+    choices, bounds = metadata.get("choices"), metadata.get("range", {})
+    if choices and not set(value if strings else (value,)) <= set(choices):
+        raise CocaError(f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(choices)}")
     if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
         raise CocaError(f"{name} = {value} must be {allowed}")

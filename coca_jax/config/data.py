@@ -16,9 +16,7 @@ class DatasetConfig:
     train_files: tuple[str, ...] = ("*",)
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
-    exclude_keys: str = (
-        location()
-    )  # a file with the keys of train records to leave out, one a line, as `tools dedup` writes it
+    exclude_keys: str = location()  # a file of the keys of train records to leave out, as `tools dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
     # Share of the records that is held out where no evaluation_files are named; 0: all of them train.
     holdout: float = number(0.1, at_least=0, below=1)

@@ -1,7 +1,4 @@
-"""Constructors of config fields, whose metadata holds what `conversion` checks: choices, ranges, and which are paths.
-
-`differences` gives the fields that are not their defaults.
-"""
+"""Constructors of config fields, whose metadata holds what `conversion` checks: choices, ranges, and which are paths."""
 
 import dataclasses
 from typing import Any
@@ -17,19 +14,13 @@ def choices(all_of_them: tuple[str, ...], default: tuple[str, ...]) -> Any:
     return dataclasses.field(default=default, metadata={"choices": all_of_them})
 
 
-def number(
-    default: float,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """An int or float within a range; every numeric key has one, so that a wrong sign or power of ten shows at once."""
-    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-    return dataclasses.field(
-        default=default, metadata={"range": {word: bound for word, bound in bounds.items() if bound is not None}}
-    )
+def number(default: float, **bounds: float) -> Any:
+    """An int or float that is `at_least`, `above`, `at_most` or `below` its bounds.
+
+    Every numeric key has some, so that a wrong sign or power of ten shows at once.
+    """
+    words = {word.replace("_", " "): bound for word, bound in bounds.items()}
+    return dataclasses.field(default=default, metadata={"range": words})
 
 
 def count(default: int, minimum: int = 1) -> Any:
