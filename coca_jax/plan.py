@@ -24,8 +24,8 @@ _SEARCH = flags.DEFINE_bool("search", False, "Try meshes, remat policies and mic
 _TRIES = flags.DEFINE_integer("tries", 4, "How many candidates --search compiles at most.", lower_bound=1)
 
 
-def plan(config: Config, name: str) -> int:
-    """Prints the plan for the machine of that name; returns the exit status."""
+def plan(config: Config, name: str) -> None:
+    """Prints the plan for the machine of that name."""
     # Imported here: jax takes seconds, which a mistyped flag need not wait for.
     import jax
 
@@ -41,12 +41,11 @@ def plan(config: Config, name: str) -> int:
         print(f"\nto train so: {table.flags(cost)}")
     if not cost.fits:
         raise CocaError(f"the step does not fit {machine}: try --search, more chips or more train.microbatches")
-    return 0
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     command_line.reject_positional_arguments(arguments)
-    return plan(command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY))
+    plan(command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY))
 
 
 if __name__ == "__main__":

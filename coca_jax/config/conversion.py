@@ -69,7 +69,7 @@ def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
     Raises:
       CocaError: an unknown key, a wrong type, a value outside its choices or range, or a contradiction.
     """
-    config = _build(Config(), _as_dict(values), "config")
+    config = _build(Config(), values, "config")
     checks.check(config, reads_data=reads_data)
     return config
 
@@ -80,7 +80,7 @@ def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> Evalu
     Raises:
       CocaError: as `from_config_dict`; or there is no dataset of that name.
     """
-    config = _build(EvaluationConfig(), _as_dict(values), "config")
+    config = _build(EvaluationConfig(), values, "config")
     for name in names:
         if name not in config.datasets:
             near = "".join(difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0))
@@ -92,16 +92,13 @@ def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> Evalu
     return config
 
 
-def _as_dict(values: Any) -> Any:
-    return values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
-
-
 def _build(default: Any, values: Any, where: str) -> Any:
     """The dataclass `default` with the values of a dict, converted strictly; `where` is its place in the config."""
     fields = {field.name: field for field in dataclasses.fields(default)}
+    values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
     if not isinstance(values, dict):
         raise CocaError(f"{where} is {values!r}: it must hold keys such as {where}.{next(iter(fields))}")
-    types, converted = typing.get_type_hints(type(default)), {}
+    converted = {}
     for key, value in values.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
@@ -110,9 +107,9 @@ def _build(default: Any, values: Any, where: str) -> Any:
         if dataclasses.is_dataclass(old):
             converted[key] = _build(old, value, name)
         elif isinstance(old, dict):
-            converted[key] = _build_each(typing.get_args(types[key])[1], value, name)
+            converted[key] = _build_each(typing.get_args(fields[key].type)[1], value, name)
         else:
-            converted[key] = _convert(value, types[key], fields[key].metadata, name)
+            converted[key] = _convert(value, fields[key], name)
     return dataclasses.replace(default, **converted)
 
 
@@ -126,8 +123,9 @@ def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
     return {key: _build(cls(), values[key], f"{where}.{key}") for key in sorted(values)}  # as ConfigDict orders them
 
 
-def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: str) -> Any:
-    """A value of the type `wanted` that keeps to its field's metadata."""
+def _convert(value: Any, field: dataclasses.Field[Any], name: str) -> Any:
+    """A value of the field's type that keeps to its metadata."""
+    wanted: Any = field.type
     strings = typing.get_origin(wanted) is tuple
     if strings:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
@@ -139,12 +137,12 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
         value = float(value)
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
-    choices, bounds = metadata.get("choices"), metadata.get("range", {})
+    choices, bounds = field.metadata.get("choices"), field.metadata.get("range", {})
     if choices and not set(value if strings else (value,)) <= set(choices):
         raise CocaError(f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(choices)}")
     if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
         raise CocaError(f"{name} = {value} must be {allowed}")
-    if metadata.get("path"):
+    if field.metadata.get("path"):
         return tuple(map(os.path.expanduser, value)) if strings else os.path.expanduser(value)
     return value

@@ -16,7 +16,8 @@ _CALLED = re.compile(r"\b(?:calls|to_apply|\w+_computations?)=(\{[^}]*\}|%?[\w.\
 _WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _KNOWN_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"[su](?:32|64)\[\]\S* constant\((\d+)\)")
-_GROUPS = re.compile(r"replica_groups=(\{\{[\d,]*\}|\{\}|\[\d+,\d+\]<=|mesh\[[^\]]*\])")
+# {{0,1},{2,3}}, or [2,4]<=[8], or mesh['axis_0'=2,'axis_1'=4], device_ids=… {'axis_1'} with the axes in braces.
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]<=|mesh\[([^\]]*)\].*?\{('[^}]*)\})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +127,9 @@ def _group_size(line: str, devices: int) -> int:
     groups = _GROUPS.search(line)
     if not groups:
         return devices
-    text = groups[1]
-    if text.startswith("mesh"):  # mesh['axis_0'=2,'axis_1'=4], device_ids=… {'axis_1'}: the axes in braces
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", text))
-        named = re.search(r"\{('[^}]*)\}", line[groups.end() :])
-        axes = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[1]) if named else []
-        return math.prod(int(part or sizes[axis]) for axis, _, part in axes) if axes else devices
-    if text.startswith("["):
-        return int(text[1:].split(",")[1].split("]")[0])
-    return len(re.findall(r"\d+", text)) or devices
+    listed, iota, mesh, axes = groups.groups("")
+    if axes:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh))
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", axes)  # 'axis_1':(2)4 is a part of an axis
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
+    return int(iota) if iota else len(listed.split(","))

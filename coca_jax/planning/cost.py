@@ -9,7 +9,6 @@ import re
 import time
 from typing import Any
 
-import jax
 from jax.errors import JaxRuntimeError
 
 from coca_jax.config import Config, MeshConfig
@@ -98,31 +97,26 @@ def compiled_cost(program: Program, topology: Topology) -> Cost:
       CocaError: the compiler fails for another reason than memory.
     """
     started = time.perf_counter()
-    temporaries = code = 0
+    temporaries, code, traffic, unread = 0, 0, None, ""
     try:
         executable = program.compile()
     except JaxRuntimeError as error:
         peak = _out_of_memory(str(error))
         if peak is None:
             raise CocaError(f"the compiler cannot compile the step for {topology}: {_first_line(error)}") from error
-        traffic, unread = None, "a step that does not fit is not compiled to its end"
+        unread = "a step that does not fit is not compiled to its end"
     else:
         stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
         # Beyond the arguments; on TPUs the code lies in the same memory.
         temporaries = stats.temp_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
         code = stats.generated_code_size_in_bytes
         peak = code + max(stats.peak_memory_in_bytes, stats.argument_size_in_bytes + temporaries)
-        traffic, unread = _traffic(executable, topology.devices)
+        try:
+            traffic = collectives.of_hlo(executable.as_text() or "", topology.devices)
+        except (JaxRuntimeError, ValueError) as error:  # some compilers cannot print some of their programs
+            unread = f"the compiled program cannot be read: {_first_line(error)}"
     seconds = time.perf_counter() - started
     return of_program(program, topology, temporaries, traffic, code, peak, seconds, unread)
-
-
-def _traffic(executable: jax.stages.Compiled, devices: int) -> tuple[dict[str, Traffic] | None, str]:
-    """The collectives of a compiled program; or None, and why they cannot be read."""
-    try:
-        return collectives.of_hlo(executable.as_text() or "", devices), ""
-    except (JaxRuntimeError, ValueError) as error:  # some compilers cannot print some of their programs
-        return None, f"the compiled program cannot be read: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

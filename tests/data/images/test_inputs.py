@@ -113,7 +113,10 @@ def test_tokens_are_given_as_files_bytes_and_arrays(tmp_path):
     "data, message",
     [
         ({}, r"takes stored tokens: data\.dataset must name records"),
-        ({"dataset": {"format": "tars", "path": "x", "frames": 4}}, r"data\.dataset must name records .* without frames"),
+        (
+            {"dataset": {"format": "tars", "path": "x", "frames": 4}},
+            r"data\.dataset must name records .* without frames",
+        ),
         (
             {"dataset": {"format": "tars", "path": "x"}, "augmentation": {"mirror": True}},
             r"data\.augmentation\.mirror has no effect on the stored tokens",
