@@ -14,7 +14,6 @@ import json
 from absl import flags
 
 from coca_jax.cli import app as command_line
-from coca_jax.config import Config
 from coca_jax.errors import CocaError
 
 _CONFIG = command_line.define_config("configs")
@@ -24,8 +23,9 @@ _SEARCH = flags.DEFINE_bool("search", False, "Try meshes, remat policies and mic
 _TRIES = flags.DEFINE_integer("tries", 4, "How many candidates --search compiles at most.", lower_bound=1)
 
 
-def plan(config: Config, name: str) -> None:
-    """Prints the plan for the machine of that name."""
+def main(arguments: list[str]) -> None:
+    command_line.reject_positional_arguments(arguments)
+    config, name = command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY)
     # Imported here: jax takes seconds, which a mistyped flag need not wait for.
     import jax
 
@@ -41,11 +41,6 @@ def plan(config: Config, name: str) -> None:
         print(f"\nto train so: {table.flags(cost)}")
     if not cost.fits:
         raise CocaError(f"the step does not fit {machine}: try --search, more chips or more train.microbatches")
-
-
-def main(arguments: list[str]) -> None:
-    command_line.reject_positional_arguments(arguments)
-    plan(command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY))
 
 
 if __name__ == "__main__":

@@ -73,11 +73,7 @@ def reject_positional_arguments(arguments: Sequence[str]) -> None:
 
 
 def config(flag: flags.FlagHolder[Any], *, reads_data: bool = True) -> Config:
-    """The strictly converted value of a `--config` flag, as `from_config_dict` gives it.
-
-    Raises:
-      CocaError: the flag is missing, the file cannot be read, or its values are refused.
-    """
+    """The strictly converted value of a `--config` flag; CocaError if it is missing or refused."""
     return from_config_dict(required(flag), reads_data=reads_data)
 
 
@@ -138,9 +134,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             poll.register(sys.stdout, 0)  # for errors alone, of which a reader that has left is one
             if not poll.poll(0):
                 raise
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # or the rest of the buffer would fail at exit
+            # The rest of the buffer would fail at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _PIPE_CLOSED
 
     sys.argv = [_with_home(argument) for argument in sys.argv]

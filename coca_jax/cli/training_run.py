@@ -69,12 +69,15 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         last = checkpoints.latest_step() or 0
         before = checkpoints.record(last) if last else None
-        _check_continues(before, last, config, folder)
+        if before:
+            _check_continues(before.config, last, config, folder)
         vocabulary = _vocabulary(config, before)
         rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
         pipeline = Pipeline(config, vocabulary, rows=rows.tolist())
         hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
-        _check_same_data(before, pipeline.fingerprint)
+        if before and before.data_fingerprint != pipeline.fingerprint:
+            what = "its records, the lists of keys or names, or the extra `fast`"
+            raise CocaError(f"{folder} holds a run on other data ({what}): put it back, or choose another --workdir")
         for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
@@ -116,22 +119,15 @@ def _log_skipped(pipeline: Pipeline) -> None:
 
 
 def _keep_compiled(folder: epath.Path) -> None:
-    """Lets a restart load what an earlier start compiled: minutes for a large model, and on GPUs the same choice of
-    kernels, so that the curve stays the same to the last digit.
-
-    Not on CPUs: there, what was compiled on one machine may crash the next that continues the run.
-    """
+    """Lets a restart load what an earlier start compiled: minutes for a large model, and on GPUs the same kernels, so that
+    the curve stays the same to the last digit. Not on CPUs, where it may crash the next machine that continues the run."""
     if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # at run time
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
 def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
     """That of the last checkpoint (`before`), else of the run that this starts from, whose parameters belong to its tokens,
-    else the config's file, else one trained now, by process 0 for all.
-
-    Raises:
-      CocaError: it does not fit the model.
-    """
+    else the config's file, else one trained now, by process 0 for all; CocaError if it does not fit the model."""
     if before is not None:
         return Vocabulary(before.vocabulary)
 
@@ -144,27 +140,15 @@ def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
     return vocabulary
 
 
-def _check_continues(before: RunRecord | None, last: int, config: Config, folder: epath.Path) -> None:
-    if before is None:
-        return
-    old, new = (flattened(dataclasses.asdict(one)) for one in (before.config, config))
+def _check_continues(before: Config, last: int, config: Config, folder: epath.Path) -> None:
+    old, new = (flattened(dataclasses.asdict(one)) for one in (before, config))
     for key in sorted(old.keys() | new.keys()):
         free = key != _FIXED and any(fnmatch.fnmatch(key, pattern) for pattern in _FREE)
         if not free and old.get(key) != new.get(key):
-            change = f"{key} was {old.get(key)}, now {new.get(key)}"
+            was = f"{key} was {old.get(key)}, now {new.get(key)}"
             raise CocaError(
-                f"{folder} holds a run with other settings ({change}): set it back, or choose another --workdir"
+                f"{folder} holds a run with other settings ({was}): set it back, or choose another --workdir"
             )
     if last > config.train.steps:
-        raise CocaError(
-            f"{folder} holds a checkpoint at step {last}, beyond train.steps = {config.train.steps}: set train.steps to at "
-            f"least {last}, or choose another --workdir"
-        )
-
-
-def _check_same_data(before: RunRecord | None, fingerprint: str) -> None:
-    if before is not None and before.data_fingerprint != fingerprint:
-        raise CocaError(
-            "the folder holds a run on other data (its records, the lists of keys or names, or the extra `fast` differ): "
-            "put them back, or choose another --workdir, where train.init_from may name this one"
-        )
+        beyond = f"a checkpoint at step {last}, beyond train.steps = {config.train.steps}"
+        raise CocaError(f"{folder} holds {beyond}: set train.steps to at least {last}, or choose another --workdir")

@@ -1,8 +1,6 @@
 """Frozen dataclasses: the one source of every default, and their strict conversion to and from ConfigDict.
 
-`default()` gives the `ConfigDict` that `configs/*.py` change and `--config.…` flags override; `from_config_dict` turns it
-back, refusing every mistake before anything compiles. The defaults are the paper's (§4.1, Table 1), and for what it
-leaves open those of Google's public code (see docs/decisions.md).
+The defaults are the paper's (§4.1, Table 1), and for what it leaves open those of Google's public code (docs/decisions.md).
 """
 
 from coca_jax.config.conversion import (

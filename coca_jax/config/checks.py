@@ -70,24 +70,19 @@ def _check_model(model: ModelConfig) -> None:
     if image.kind == "convnet" or image.stem == "conv":
         odd = image.patch < 2 or image.patch.bit_count() > 1
         _refuse(odd, f"model.image.patch = {image.patch} is not a power of two: convolutions of stride 2 need one")
-    missing = stored and not image.tokens
-    _refuse(missing, "model.image.kind = precomputed needs model.image.tokens: tokens of each image")
+    _refuse(stored and not image.tokens, "model.image.kind = precomputed needs model.image.tokens: tokens of an image")
 
 
 def _check_data(data: DataConfig, reads_data: bool) -> None:
     if data.mixture:
         alone = DataConfig(name=data.name, dataset=data.dataset, augmentation=data.augmentation)
         _refuse_changes("data", alone, "beside data.mixture, whose sources have such keys: set it there")
-    frames = next(iter(data.sources.values())).dataset.frames
+    frames = {one.dataset.frames for one in data.sources.values()}
+    alike = "a batch is all images, or all clips of the same number of frames"
+    _refuse(len(frames) > 1, f"the sources of data.mixture differ in dataset.frames {sorted(frames)}: {alike}")
     for name, one in data.sources.items():
         where, key, dataset = data.key(name), f"{data.key(name)}.dataset", one.dataset
-        _check_dataset(where, dataset, dataclasses.replace(one, share=1.0))
-        lacking = reads_data and _lacks_path(dataset)
-        _refuse(lacking, f"{key}.format = {dataset.format} needs a folder: pass --config.{key}.path=FOLDER")
-        other = (
-            f"{key}.frames = {dataset.frames} differs from another source's: a batch is all images, or all clips alike"
-        )
-        _refuse(dataset.frames != frames, other)
+        _check_dataset(where, dataset, dataclasses.replace(one, share=1.0), reads_data)
         if not dataset.label_field:
             reason = f"without {key}.label_field: name the metadata with the class there"
             _refuse_changes(key, dataset, reason, "class_names", "prompts")
@@ -102,27 +97,24 @@ def _check_stored_tokens(data: DataConfig) -> None:
         _refuse_changes(f"{key}.augmentation", one.augmentation, f"on the stored tokens of {kind}: change that")
 
 
-def _check_dataset(where: str, dataset: DatasetConfig, config: Any) -> None:
+def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: bool, hint: str = "") -> None:
     """Checks the dataset of a part of the config, which lies at `where`."""
-    if dataset.format == "digit_scenes":
+    generated = dataset.format == "digit_scenes"
+    if generated:
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
         _refuse_changes(where, config, reason)
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")
-
-
-def _lacks_path(dataset: DatasetConfig) -> bool:
-    return dataset.format != "digit_scenes" and not dataset.path
+    lacks_path = reads_data and not generated and not dataset.path
+    _refuse(lacks_path, f"{where} needs its records: pass --config.{where}.dataset.path=FOLDER{hint}")
 
 
 def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_data: bool) -> None:
     dataset, key = one.dataset, f"{where}.dataset"
     own = dataclasses.replace(dataset, evaluation_files=())  # which differ from the defaults in any case
-    _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own))
     get = f" ({one.download} gets the records)" if one.download else ""
-    lacking = reads_data and _lacks_path(dataset)
-    _refuse(lacking, f"{where} needs its records: pass --config.{key}.path=FOLDER{get}")
+    _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own), reads_data, get)
     if not one.classification.described_by:
         reason = f"on an evaluation, as it chooses training records: set {key}.only"
         _refuse_changes(key, own, reason, "train_files", "exclude", "exclude_keys")
@@ -147,13 +139,11 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
     labelled = dataset.format == "digit_scenes" or classification.fields or dataset.label_field
     unlabelled = f"{where} is to be classified: name the metadata with a record's class as {key}.label_field"
     _refuse(classifies and not labelled, unlabelled)
-    prompt = classification.likelihood_prompt
-    _refuse("{}" not in prompt, f"{keys}.likelihood_prompt needs a {{}} where the class name goes")
+    _refuse("{}" not in classification.likelihood_prompt, f"{keys}.likelihood_prompt needs a {{}} for the class name")
     several = f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out"
     _refuse(dataset.class_names and len(classification.fields) > 1, several)
     if classification.described_by:
-        both = f"{key}.class_names and {keys}.described_by both name the classes: leave one of them out"
-        _refuse(dataset.class_names, both)
+        _refuse(dataset.class_names, f"{key}.class_names and {keys}.described_by both name the classes: leave one out")
         no_effect = f"{keys}.described_by has no effect on {', '.join(one.tasks)}: add the task classification"
         _refuse("classification" not in one.tasks, no_effect)
         training = f"{keys}.described_by needs records that are not evaluated: name fewer {key}.evaluation_files"

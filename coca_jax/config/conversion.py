@@ -21,9 +21,11 @@ from coca_jax.errors import CocaError
 _OUTSIDE = {"at least": operator.lt, "above": operator.le, "at most": operator.gt, "below": operator.ge}
 
 
-def to_config_dict(config: Any) -> ml_collections.ConfigDict:
-    """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+def to_config_dict(config: Any, **changes: Any) -> ml_collections.ConfigDict:
+    """A locked ConfigDict with the same keys and values, nested as the dataclasses are, and then changed."""
+    values = ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+    values.update(changes)
+    return values
 
 
 def default() -> ml_collections.ConfigDict:
@@ -36,12 +38,12 @@ def source(**changes: Any) -> ml_collections.ConfigDict:
 
     config.data.mixture = {"web": source(share=3, dataset=dict(format="tars", path="/mnt/web")), "own": source(…)}
     """
-    return _changed(SourceConfig(), changes)
+    return to_config_dict(SourceConfig(), **changes)
 
 
 def evaluation_dataset(**changes: Any) -> ml_collections.ConfigDict:
     """An entry of `EvaluationConfig.datasets`, as `source` makes those of a mixture."""
-    return _changed(EvaluationDatasetConfig(), changes)
+    return to_config_dict(EvaluationDatasetConfig(), **changes)
 
 
 def evaluation_config(**datasets: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -51,19 +53,12 @@ def evaluation_config(**datasets: ml_collections.ConfigDict) -> ml_collections.C
     return values
 
 
-def _changed(config: Any, changes: dict[str, Any]) -> ml_collections.ConfigDict:
-    values = to_config_dict(config)
-    values.update(changes)
-    return values
-
-
 def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
     """The `Config` that a ConfigDict (or nested dict) describes, checked for contradictions.
 
     Missing keys take their defaults, so that a checkpoint written before a key existed still loads.
 
     Args:
-      values: nested as the dataclasses are.
       reads_data: False where no record is going to be read, so that the paths of datasets may be missing.
 
     Raises:
@@ -86,8 +81,7 @@ def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> Evalu
             near = "".join(difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0))
             known = ", ".join(config.datasets) or "none"
             raise CocaError(f"the config has no evaluation dataset {name!r}: did you mean {near!r}? There are {known}")
-    kept = {name: config.datasets[name] for name in names or config.datasets}
-    config = dataclasses.replace(config, datasets=kept)
+    config = dataclasses.replace(config, datasets={name: config.datasets[name] for name in names or config.datasets})
     checks.check_evaluation(config, (), "datasets")
     return config
 

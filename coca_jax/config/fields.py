@@ -15,10 +15,7 @@ def choices(all_of_them: tuple[str, ...], default: tuple[str, ...]) -> Any:
 
 
 def number(default: float, **bounds: float) -> Any:
-    """An int or float that is `at_least`, `above`, `at_most` or `below` its bounds.
-
-    Every numeric key has some, so that a wrong sign or power of ten shows at once.
-    """
+    """An int or float within bounds (at_least, above, at_most, below); every number has some, so that slips show at once."""
     words = {word.replace("_", " "): bound for word, bound in bounds.items()}
     return dataclasses.field(default=default, metadata={"range": words})
 
@@ -36,8 +33,7 @@ def location(default: Any = "") -> Any:
 def differences(config: Any) -> dict[str, Any]:
     """The keys of a config dataclass that are not their defaults, nested as the dataclasses are.
 
-    Fingerprints hash this, so that a key that is added later changes none of them. A released default may therefore
-    change only together with its key's name.
+    Fingerprints hash this: a key that is added later changes none, a default may change only with its key's name.
     """
     result: dict[str, Any] = {}
     for field in dataclasses.fields(config):

@@ -9,8 +9,7 @@ from coca_jax.config import Config, MeshConfig
 from coca_jax.distributed.mesh import make_mesh, mesh_shape
 from coca_jax.errors import CocaError
 from coca_jax.planning import table
-from coca_jax.planning.cost import COMFORTABLE, Cost, compiled_cost
-from coca_jax.planning.forecast import estimate
+from coca_jax.planning.cost import COMFORTABLE, Cost, compiled_cost, estimated_cost
 from coca_jax.planning.topology import Topology, compile_only_devices
 from coca_jax.trainer import program
 
@@ -27,7 +26,7 @@ def measure(config: Config, topology: Topology) -> Cost:
       CocaError: config and machine do not fit each other, or the compiler is missing or fails.
     """
     if not topology.chip.torus:
-        return estimate(program.build(config, program.abstract_mesh(config, topology.devices)), topology)
+        return estimated_cost(config, topology)
     mesh = make_mesh(config.train.mesh, config.model, compile_only_devices(topology))
     return compiled_cost(program.build(config, mesh), topology)
 
@@ -64,7 +63,7 @@ def candidates(config: Config, topology: Topology) -> list[tuple[Config, Cost]]:
     near = []
     for candidate in _variations(config, topology.devices):
         try:
-            cost = estimate(program.build(candidate, program.abstract_mesh(candidate, topology.devices)), topology)
+            cost = estimated_cost(candidate, topology)
         except CocaError:  # this mesh cannot carry this model or batch
             continue
         if cost.memory.share <= COMFORTABLE * _UNSURE:

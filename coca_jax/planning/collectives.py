@@ -9,7 +9,7 @@ import math
 import re
 
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ({_KINDS})(-start)?\(")
 _ARRAY = re.compile(r"\b(pred|token|[a-z]+\d+\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(?:calls|to_apply|\w+_computations?)=(\{[^}]*\}|%?[\w.\-]+)")
@@ -38,7 +38,8 @@ def of_hlo(text: str, devices: int) -> dict[str, Traffic]:
     Raises:
       ValueError: a loop with collectives in it has no trip count that can be read.
     """
-    entry, computations = _computations(text)
+    parts = _COMPUTATION.findall(text)
+    computations = {name: body.splitlines() for _, name, body in parts}
     found: dict[str, Traffic] = {}
 
     def add(name: str, times: int | None) -> None:
@@ -51,23 +52,10 @@ def of_hlo(text: str, devices: int) -> dict[str, Traffic]:
             for called, count in _calls(line, computations):
                 add(called, None if times is None or count is None else times * count)
 
-    add(entry, 1)
+    for entry, name, _ in parts:
+        if entry:
+            add(name, 1)
     return found
-
-
-def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The name of the entry computation, and the lines of each computation by its name."""
-    computations: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in text.splitlines():
-        head = _COMPUTATION.match(line)
-        if head:
-            name = head[2]
-            computations[name] = []
-            entry = name if head[1] else entry
-        elif name and line.startswith("  "):
-            computations[name].append(line)
-    return entry, computations
 
 
 def _calls(line: str, computations: dict[str, list[str]]) -> list[tuple[str, int | None]]:

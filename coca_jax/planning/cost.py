@@ -1,6 +1,6 @@
 """The cost of one step on a machine.
 
-Memory and communication come from the compiled program or from `forecast`, FLOPs always from the jaxpr. The times are
+Memory and communication come from the compiled program or by arithmetic, FLOPs always from the jaxpr. The times are
 bounds: what the step would take if compute, memory and network each ran at the chip's peak and hid each other.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
-from coca_jax.config import Config, MeshConfig
+from coca_jax.config import Config, MeshConfig, ModelConfig
 from coca_jax.errors import CocaError
 from coca_jax.planning import collectives
 from coca_jax.planning.collectives import Traffic
 from coca_jax.planning.topology import Topology
-from coca_jax.trainer.program import Program, bytes_per_device, model_flops, step_flops
+from coca_jax.trainer.program import Program, abstract_mesh, build, bytes_per_device, model_flops, step_flops
 
 COMFORTABLE = 0.9  # of the chip's memory; the rest is for fragmentation, for batches under way, for a newer compiler
 
@@ -103,7 +103,8 @@ def compiled_cost(program: Program, topology: Topology) -> Cost:
     except JaxRuntimeError as error:
         peak = _out_of_memory(str(error))
         if peak is None:
-            raise CocaError(f"the compiler cannot compile the step for {topology}: {_first_line(error)}") from error
+            reason = str(error).splitlines()[0]
+            raise CocaError(f"the compiler cannot compile the step for {topology}: {reason}") from error
         unread = "a step that does not fit is not compiled to its end"
     else:
         stats: Any = executable.memory_analysis()  # typed as optional; compilers for TPUs and CPUs have it
@@ -114,25 +115,12 @@ def compiled_cost(program: Program, topology: Topology) -> Cost:
         try:
             traffic = collectives.of_hlo(executable.as_text() or "", topology.devices)
         except (JaxRuntimeError, ValueError) as error:  # some compilers cannot print some of their programs
-            unread = f"the compiled program cannot be read: {_first_line(error)}"
+            unread = f"the compiled program cannot be read: {str(error).splitlines()[0]}"
     seconds = time.perf_counter() - started
-    return of_program(program, topology, temporaries, traffic, code, peak, seconds, unread)
+    return _cost(program, topology, temporaries, code, peak, traffic=traffic, compile_seconds=seconds, unread=unread)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0]
-
-
-def of_program(
-    program: Program,
-    topology: Topology,
-    temporaries: int,
-    traffic: dict[str, Traffic] | None,
-    code: int = 0,
-    peak: int = 0,
-    compile_seconds: float | None = None,
-    unread: str = "",
-) -> Cost:
+def _cost(program: Program, topology: Topology, temporaries: int, code: int = 0, peak: int = 0, **found: Any) -> Cost:
     """A program's cost, with its FLOPs counted; without a `peak` everything is in memory at once."""
     config, state = program.config, program.plan.abstract
     parameters, batch = bytes_per_device(state.params), bytes_per_device(program.batch)
@@ -141,8 +129,7 @@ def of_program(
     memory = Memory(parameters, optimizer, batch, temporaries, code, peak, topology.chip.hbm)
     train = dataclasses.replace(config.train, mesh=MeshConfig(*program.mesh.shape.values()))
     placed = dataclasses.replace(config, train=train)
-    flops = model_flops(config), step_flops(config)
-    return Cost(topology, placed, memory, *flops, traffic, compile_seconds, unread)
+    return Cost(topology, placed, memory, model_flops(config), step_flops(config), **found)
 
 
 def _out_of_memory(message: str) -> int | None:
@@ -153,3 +140,59 @@ def _out_of_memory(message: str) -> int | None:
     # "Used 19.9G of 15.75G hbm", or "the total memory required for HLO temporaries (300.00G) exceeds …"
     amounts = re.findall(r"(?:Used |\()([\d.]+)([KMGT]?)(?: of|\))", message[:1_000])
     return max((round(float(number) * units[unit]) for number, unit in amounts), default=2**62)
+
+
+def estimated_cost(config: Config, topology: Topology) -> Cost:
+    """The cost by arithmetic alone, for any chip, with memory good to a quarter or so; CocaError if the mesh cannot be."""
+    program = build(config, abstract_mesh(config, topology.devices))
+    parameters = bytes_per_device(program.plan.abstract.params)  # in float32
+    width = 2 if config.model.dtype == "bfloat16" else 4  # bytes of a number in the computation
+    temporaries = round(_temporaries(program, parameters, width))
+    return _cost(program, topology, temporaries, traffic=_traffic(program, parameters, width))
+
+
+def _temporaries(program: Program, parameters: int, width: int) -> float:
+    """Bytes a chip of activations, gradients and gathered parameters: what lives within a step."""
+    train, (data, fsdp, tensor) = program.config.train, program.mesh.shape.values()
+    model, text, image = program.config.model, program.config.model.text, program.config.model.image
+    pairs = train.batch_size / (data * fsdp) / train.microbatches  # a chip's, of one microbatch
+    tokens = image.tokens if image.kind == "precomputed" else (image.size // image.patch) ** 2
+    stacks = (  # layers; positions, MLP width, positions that cross-attention reads
+        (image.layers, (tokens, image.mlp, 0)),
+        (text.unimodal_layers, (text.length + 1, text.mlp, 0)),
+        (text.multimodal_layers, (text.length, text.mlp, model.pooler.queries or tokens)),
+    )
+    kept = sum(layers * _kept(model, model.remat, *sizes) for layers, sizes in stacks)
+    working = max(_kept(model, "none", *sizes) for _, sizes in stacks)
+    logits = 4 * 3 * 8 * text.vocabulary_size / width / tensor  # of a chunk of 8 positions, in float32, with gradients
+    layer = parameters * fsdp * width / 4 / sum(layers for layers, _ in stacks)  # gathered: two, and a gradient
+    embeddings = 4 * 4 * train.batch_size * model.width  # two gathered, with their gradients
+    gradients = parameters * (2 if train.microbatches > 1 else 1)
+    return pairs * (kept + working + logits) * width + 3 * layer + embeddings + gradients
+
+
+def _kept(model: ModelConfig, remat: str, positions: int, mlp: int, read: int) -> float:
+    """Numbers that a block keeps of one pair for its backward pass under a remat policy (see `models.layers`), if its
+    cross-attention reads so many positions; 0: it has none."""
+    width, heads = model.width, model.heads
+    kept = positions * width
+    if remat in ("attention", "dots", "none"):
+        kept += 4 * positions * width + (2 * (positions + read) * width if read else 0)
+    if remat in ("dots", "none"):
+        kept += positions * (mlp + width)
+    if remat == "none":
+        kept += positions * (8 * width + 2 * mlp) + 2 * 4 * heads * positions * (positions + read)
+    return kept
+
+
+def _traffic(program: Program, parameters: int, width: int) -> dict[str, Traffic]:
+    """Bytes that each chip sends for its parameters: gathered for each pass in the dtype of the computation, gradients
+    summed in float32, all that for each microbatch. What activations and embeddings need is a few per cent of it."""
+    parts, (data, fsdp, _) = program.config.train.microbatches, program.mesh.shape.values()
+    passes = 2 * parts + (parts if parts > 1 else 0)  # of several parts the embeddings come first
+    sent = {
+        "all-gather": passes * parameters * width / 4 * (fsdp - 1),
+        "reduce-scatter": parts * parameters * (fsdp - 1),
+        "all-reduce": parts * 2 * parameters * (data - 1) / data,
+    }
+    return {kind: Traffic(0, size) for kind, size in sent.items() if size}

@@ -42,9 +42,8 @@ def table(cost: Cost) -> str:
         sections[3].append((f"  step, by {name}", f"> {1e3 * seconds:,.1f} ms", f"at {peaks[name]}"))
     sections[3].append(("  MFU", f"< {cost.utilization:.1%}", ""))
     sections[3].append(("  pairs/s", f"< {pairs * devices:,.0f}", f"{pairs:,.1f} a chip"))
-    source = "estimated by arithmetic" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
     rows = [row for section in sections for row in (("", "", ""), *section)]
-    return f"{cost.topology}, {devices:,} chips  {_settings(cost)}  {source}\n{text_table(rows, '<><')}"
+    return f"{cost.topology}, {devices:,} chips  {_settings(cost)}  {_source(cost)}\n{text_table(rows, '<><')}"
 
 
 def verdict(cost: Cost) -> str:
@@ -90,9 +89,12 @@ def flags(cost: Cost) -> str:
 
 def line(cost: Cost) -> str:
     """One candidate of a search, as a line of the log."""
-    how = "estimated" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
     memory = f"{_size(cost.memory.peak)} ({cost.memory.share:.0%})"
-    return f"{_settings(cost)}: {how}, {memory}, MFU < {cost.utilization:.1%}"
+    return f"{_settings(cost)}: {_source(cost)}, {memory}, MFU < {cost.utilization:.1%}"
+
+
+def _source(cost: Cost) -> str:
+    return "estimated by arithmetic" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
 
 
 def _settings(cost: Cost) -> str:
@@ -102,19 +104,18 @@ def _settings(cost: Cost) -> str:
 
 
 def _flops(flops: float) -> str:
-    """2.19 TFLOP, 143 PFLOP."""
-    flops /= 1e6
-    for unit in ("MFLOP", "GFLOP", "TFLOP"):
-        if flops < 1_000:
-            return f"{flops:.3g} {unit}"
-        flops /= 1_000
-    return f"{flops:,.4g} PFLOP"
+    """2.19 TFLOP, 143.31 PFLOP."""
+    return _scaled(flops / 1e6, 1_000, ("MFLOP", "GFLOP", "TFLOP", "PFLOP"))
 
 
 def _size(size: float) -> str:
     """5.93 GiB, 312 MiB."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1_000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:,.2f} GiB"
+    return _scaled(size, 1024, ("bytes", "KiB", "MiB", "GiB"))
+
+
+def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if value < 1_000:
+            return f"{value:.3g} {unit}"
+        value /= step
+    return f"{value:,.2f} {units[-1]}"

@@ -34,13 +34,11 @@ def parse(text: str) -> Topology:
     """
     name, _, shape = text.partition(":")
     chip = chips.chip(name)
-    example = f"write for example {chip.name}:{ {0: '256', 2: '16x16', 3: '8x8x8'}[chip.torus] }"
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
-        raise CocaError(f"the topology {text!r} does not say how many chips: {example}")
-    sizes, axes = tuple(map(int, shape.split("x"))), max(chip.torus, 1)
-    if len(sizes) != axes:
-        raise CocaError(f"the topology {text!r} has {len(sizes)} axis sizes, but {chip.name} takes {axes}: {example}")
-    return Topology(chip, sizes)
+    axes = max(chip.torus, 1)
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (axes - 1), shape):
+        example = f"{chip.name}:{ {1: '256', 2: '16x16', 3: '8x8x8'}[axes] }"
+        raise CocaError(f"{text!r} is no topology: {chip.name} takes {axes} axis sizes, such as {example}")
+    return Topology(chip, tuple(map(int, shape.split("x"))))
 
 
 @functools.cache
