@@ -10,15 +10,11 @@ not.
 """
 
 import json
-import logging
 
 from absl import flags
 
 from coca_jax.cli import app as command_line
-from coca_jax.config import Config
 from coca_jax.errors import CocaError
-
-_log = logging.getLogger("coca_jax.plan")
 
 _CONFIG = command_line.define_config("configs")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Chip, and chips along each axis: v4:8x16x16, v5e:16x16, h100:256.")
@@ -27,8 +23,9 @@ _SEARCH = flags.DEFINE_bool("search", False, "Try meshes, remat policies and mic
 _TRIES = flags.DEFINE_integer("tries", 4, "How many candidates --search compiles at most.", lower_bound=1)
 
 
-def plan(config: Config, name: str) -> int:
-    """Prints the plan for the machine of that name; returns the exit status."""
+def main(arguments: list[str]) -> None:
+    command_line.reject_positional_arguments(arguments)
+    config, name = command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY)
     # Imported here: jax takes seconds, which a mistyped flag need not wait for.
     import jax
 
@@ -37,27 +34,13 @@ def plan(config: Config, name: str) -> int:
     jax.config.update("jax_platforms", "cpu")  # the machine that this runs on does not matter, even if it is a TPU
     jax.config.update("jax_enable_compilation_cache", False)  # what is compiled without a TPU cannot be read back
     machine = topology.parse(name)
-    if _SEARCH.value:
-        ranked = candidates.candidates(config, machine)
-        cost = candidates.best(
-            ranked,
-            lambda candidate: candidates.measure(candidate, machine),
-            _TRIES.value,
-            lambda compiled: _log.info("%s", table.line(compiled)),
-        )
-    else:
-        cost = candidates.measure(config, machine)
+    searched = _SEARCH.value
+    cost = candidates.search(config, machine, _TRIES.value) if searched else candidates.measure(config, machine)
     print(json.dumps(table.as_dict(cost), indent=2) if _JSON.value else table.table(cost))
-    if _SEARCH.value and not _JSON.value:
+    if searched and not _JSON.value:
         print(f"\nto train so: {table.flags(cost)}")
     if not cost.fits:
         raise CocaError(f"the step does not fit {machine}: try --search, more chips or more train.microbatches")
-    return 0
-
-
-def main(arguments: list[str]) -> int:
-    command_line.reject_positional_arguments(arguments)
-    return plan(command_line.config(_CONFIG, reads_data=False), command_line.required(_TOPOLOGY))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -33,18 +33,14 @@ class _PathParser(flags.ArgumentParser):
         return os.path.expanduser(argument)
 
 
-def define_path(
-    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
-) -> flags.FlagHolder[str | None]:
+def define_path(name: str, description: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[str | None]:
     """A flag with a path or an address."""
-    return flags.DEFINE(_PathParser(), name, None, description, flag_values, flags.ArgumentSerializer())
+    return flags.DEFINE(_PathParser(), name, None, description, values, flags.ArgumentSerializer())
 
 
-def define_paths(
-    name: str, description: str, flag_values: flags.FlagValues = flags.FLAGS
-) -> flags.FlagHolder[list[str]]:
+def define_paths(name: str, description: str, values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[list[str]]:
     """A flag with a path or an address, which may be given several times."""
-    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], description, flag_values)
+    return flags.DEFINE_multi(_PathParser(), flags.ArgumentSerializer(), name, [], description, values)
 
 
 def define_checkpoint() -> flags.FlagHolder[str | None]:
@@ -59,42 +55,25 @@ def define_config(folder: str) -> flags.FlagHolder[Any]:
 
 def define_distributed() -> flags.FlagHolder[bool]:
     """The flag --distributed."""
-    return flags.DEFINE_bool(
-        "distributed", False, "Be one process of several that work on this together: see docs/launching.md."
-    )
+    description = "Be one process of several that work on this together: see docs/launching.md."
+    return flags.DEFINE_bool("distributed", False, description)
 
 
 def required(flag: flags.FlagHolder[Any]) -> Any:
-    """The flag's value.
-
-    Raises:
-      CocaError: it was not given.
-    """
+    """The flag's value; without one a CocaError."""
     if not flag.value:
         raise CocaError(f"--{flag.name} is missing: --help describes it")
     return flag.value
 
 
 def reject_positional_arguments(arguments: Sequence[str]) -> None:
-    """Refuses arguments that are not flags.
-
-    Raises:
-      CocaError: there is one.
-    """
+    """Raises CocaError for an argument that is not a flag."""
     if len(arguments) > 1:
         raise CocaError(f"{arguments[1]!r} is not a flag: flags begin with --, and --help lists them")
 
 
 def config(flag: flags.FlagHolder[Any], *, reads_data: bool = True) -> Config:
-    """The strictly converted value of a `--config` flag.
-
-    Args:
-      flag: as `define_config` makes it.
-      reads_data: False if the command reads no records, so that the paths of datasets may be missing.
-
-    Raises:
-      CocaError: the flag is missing, the file cannot be read, or its values are refused.
-    """
+    """The strictly converted value of a `--config` flag; CocaError if it is missing or refused."""
     return from_config_dict(required(flag), reads_data=reads_data)
 
 
@@ -135,9 +114,11 @@ def among_hosts(distributed: flags.FlagHolder[bool]) -> Iterator[None]:
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs `main` with the positional arguments; its `CocaError` becomes one sentence, its return value the status."""
-    # The chatter of Orbax, XLA and TensorFlow would bury the one line that matters.
+    # The chatter of XLA and TensorFlow, and that of Orbax about errors that it raises too, would bury the line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _report_unraisable
     _log.handlers, _log.propagate = [_handler()], False
     _log.setLevel(logging.INFO)
 
@@ -149,8 +130,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except CocaError as error:
             fail(error)
         except BrokenPipeError:
-            if not _is_abandoned(sys.stdout):
+            poll = select.poll()
+            poll.register(sys.stdout, 0)  # for errors alone, of which a reader that has left is one
+            if not poll.poll(0):
                 raise
+            # The rest of the buffer would fail at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _PIPE_CLOSED
 
     sys.argv = [_with_home(argument) for argument in sys.argv]
@@ -163,14 +148,10 @@ def fail(message: object) -> NoReturn:
     sys.exit(_USER_ERROR)
 
 
-def _is_abandoned(stream: TextIO) -> bool:
-    """Whether a stream is a pipe closed by its reader; if so, its last flush is sent to the null device instead of failing."""
-    poll = select.poll()
-    poll.register(stream, select.POLLOUT)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return True
+def _report_unraisable(failure: Any) -> None:
+    """The usual report, but for tensorstore's callbacks after a save that failed, and is an error of its own."""
+    if str(failure.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(failure)
 
 
 def _handler(prefix: str = "") -> logging.Handler:
@@ -195,17 +176,12 @@ def _parse(arguments: list[str]) -> list[str]:
     except flags.Error as error:
         fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
-        fail(_unknown_key(str(error)))
+        keys = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
+        meant = f" {keys[2]!r}: did you mean {keys[1]!r}?" if keys else f": {error}"
+        fail(f"the config has no key{meant}")
 
 
 def _with_home(argument: str) -> str:
     """The argument; in --config=~/FILE, which config_flags opens as it is written, with the home folder."""
     flag, equals, path = argument.partition("=")
     return flag + equals + os.path.expanduser(path) if flag in ("--config", "-config") else argument
-
-
-def _unknown_key(message: str) -> str:
-    keys = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
-    if keys:
-        return f"the config has no key {keys[2]!r}: did you mean {keys[1]!r}?"
-    return f"the config has no such key: {message.strip(chr(34) + chr(39))}"

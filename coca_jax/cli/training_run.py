@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 import logging
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,142 +63,97 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
-        stack.enter_context(_short_background_errors())
         hosts.check_shared(folder)
         claim = stack.enter_context(Claim(folder))
         _keep_compiled(folder)
         checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         last = checkpoints.latest_step() or 0
         before = checkpoints.record(last) if last else None
-        _check_continues(before, last, config, folder)
+        if before:
+            _check_continues(before.config, last, config, folder)
         vocabulary = _vocabulary(config, before)
         rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
         pipeline = Pipeline(config, vocabulary, rows=rows.tolist())
         hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
-        _check_same_data(before, pipeline.fingerprint)
+        if before and before.data_fingerprint != pipeline.fingerprint:
+            what = "its records, the lists of keys or names, or the extra `fast`"
+            raise CocaError(f"{folder} holds a run on other data ({what}): put it back, or choose another --workdir")
         for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
-        stack.callback(_log_skipped, pipeline, bool(config.data.mixture))
+        stack.callback(_log_skipped, pipeline)
         writer = None
         if hosts.is_first():
             write_model_info(folder / "model_info.txt", *built.objective.abstract_parameters())
             writer = MetricsWriter(folder, last, config.train.steps, config.train.tensorboard)
             stack.callback(writer.close)
         stack.enter_context(jax.set_mesh(mesh))
-        evaluate = _evaluate(evaluation, config, folder, vocabulary, mesh, writer, stop)
+        model = functools.partial(Coca, config, vocabulary=vocabulary, mesh=mesh, between_batches=stop.check)
+        evaluate = functools.partial(_evaluate, evaluation, model, folder, writer)
         record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
         yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate, claim.check, pipeline.metrics)
 
 
 def _evaluate(
     evaluation: RunEvaluation,
-    config: Config,
+    model: Callable[..., Coca],
     folder: epath.Path,
-    vocabulary: Vocabulary,
-    mesh: jax.sharding.Mesh,
     writer: MetricsWriter | None,
-    stop: preemption.Preemption,
-) -> Callable[[int, Any], None]:
-    """A function (step, parameters) that evaluates them and writes the results; a failed evaluation leaves the last ones."""
-
-    def evaluate(step: int, params: Any) -> None:
-        coca = Coca(config, params, vocabulary, step, mesh=mesh, between_batches=stop.check)
-        results = evaluation(coca)
-        if results is None:
-            return
-        _ = coca.digest  # made by all processes together, for the first to write it
-        if writer:
-            writer.write_evaluation(step, flat_metrics(results))
-            writer.flush()  # the report reads the written lines
-            for key, value in flat_metrics(results).items():
-                _log.info("%s = %.4g", key, value)
-            write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
-
-    return evaluate
+    step: int,
+    params: Any,
+) -> None:
+    """Evaluates the parameters of a step and writes the results; a failed evaluation leaves the last ones."""
+    coca = model(params=params, step=step)
+    results = evaluation(coca)
+    if results is None:
+        return
+    _ = coca.digest  # made by all processes together, for the first to write it
+    if writer:
+        writer.write_evaluation(step, flat_metrics(results))
+        writer.flush()  # the report reads the written lines
+        for key, value in flat_metrics(results).items():
+            _log.info("%s = %.4g", key, value)
+        write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
 
 
-@contextlib.contextmanager
-def _short_background_errors() -> Iterator[None]:
-    """Reduces the errors of Orbax's threads to a line each: it raises them again, with their tracebacks, when awaited."""
-
-    def of_thread(failure: threading.ExceptHookArgs) -> None:
-        thread = failure.thread.name if failure.thread else "a thread"
-        _log.warning("%s ended with %s: %.200s", thread, failure.exc_type.__name__, failure.exc_value)
-
-    def of_callback(failure: Any) -> None:
-        if str(failure.exc_value) != "Event loop is closed":  # tensorstore's callbacks after a failed save
-            before[1](failure)
-
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    before = threading.excepthook, sys.unraisablehook
-    threading.excepthook, sys.unraisablehook = of_thread, of_callback
-    try:
-        yield
-    finally:
-        threading.excepthook, sys.unraisablehook = before
-
-
-def _log_skipped(pipeline: Pipeline, names_sources: bool) -> None:
+def _log_skipped(pipeline: Pipeline) -> None:
     for name, skipped in pipeline.skipped_by_source.items():
-        of = f" of {name}" if names_sources else ""
         for cause, count in skipped.by_cause.items():
-            _log.warning("skipped %d record%s%s: %s", count, "s" * (count > 1), of, cause)
+            _log.warning("skipped %d record%s of %s: %s", count, "s" * (count > 1), name, cause)
 
 
 def _keep_compiled(folder: epath.Path) -> None:
-    """Lets a restart load what an earlier start compiled: minutes for a large model, and on GPUs the same choice of
-    kernels, so that the curve stays the same to the last digit.
-
-    Not on CPUs: there, what was compiled on one machine may crash the next that continues the run.
-    """
+    """Lets a restart load what an earlier start compiled: minutes for a large model, and on GPUs the same kernels, so that
+    the curve stays the same to the last digit. Not on CPUs, where it may crash the next machine that continues the run."""
     if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # at run time
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
 
 
 def _vocabulary(config: Config, before: RunRecord | None) -> Vocabulary:
-    """The vocabulary of the run: that of its last checkpoint (`before`), else of the run that it starts from, else the file
-    that the config names, else one trained now, by process 0 for all.
-
-    Raises:
-      CocaError: it does not fit the model.
-    """
+    """That of the last checkpoint (`before`), else of the run that this starts from, whose parameters belong to its tokens,
+    else the config's file, else one trained now, by process 0 for all; CocaError if it does not fit the model."""
     if before is not None:
         return Vocabulary(before.vocabulary)
-    vocabulary = Vocabulary(hosts.from_first(lambda: _fresh_vocabulary(config).model_bytes))
+
+    def fresh() -> bytes:
+        start = config.train.init_from
+        return load_record(start).vocabulary if start else load_vocabulary(config).model_bytes
+
+    vocabulary = Vocabulary(hosts.from_first(fresh))
     check_against_model(vocabulary, config.model.text)
     return vocabulary
 
 
-def _fresh_vocabulary(config: Config) -> Vocabulary:
-    if config.train.init_from:  # whose parameters belong to its tokens
-        return Vocabulary(load_record(config.train.init_from).vocabulary)
-    return load_vocabulary(config)
-
-
-def _check_continues(before: RunRecord | None, last: int, config: Config, folder: epath.Path) -> None:
-    if before is None:
-        return
-    old, new = (flattened(dataclasses.asdict(one)) for one in (before.config, config))
+def _check_continues(before: Config, last: int, config: Config, folder: epath.Path) -> None:
+    old, new = (flattened(dataclasses.asdict(one)) for one in (before, config))
     for key in sorted(old.keys() | new.keys()):
         free = key != _FIXED and any(fnmatch.fnmatch(key, pattern) for pattern in _FREE)
         if not free and old.get(key) != new.get(key):
+            was = f"{key} was {old.get(key)}, now {new.get(key)}"
             raise CocaError(
-                f"{folder} holds a run with other settings ({key} was {old.get(key)}, now {new.get(key)}): choose another "
-                "--workdir, or set it back to continue"
+                f"{folder} holds a run with other settings ({was}): set it back, or choose another --workdir"
             )
     if last > config.train.steps:
-        raise CocaError(
-            f"{folder} holds a checkpoint at step {last}, beyond train.steps = {config.train.steps}: set train.steps to at "
-            f"least {last}, or choose another --workdir"
-        )
-
-
-def _check_same_data(before: RunRecord | None, fingerprint: str) -> None:
-    if before is not None and before.data_fingerprint != fingerprint:
-        raise CocaError(
-            "the folder holds a run on other data (its records, the lists of keys or names, or the extra `fast` "
-            "differ): put them back to continue, or choose another --workdir, where train.init_from may name this one"
-        )
+        beyond = f"a checkpoint at step {last}, beyond train.steps = {config.train.steps}"
+        raise CocaError(f"{folder} holds {beyond}: set train.steps to at least {last}, or choose another --workdir")

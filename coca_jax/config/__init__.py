@@ -1,9 +1,6 @@
 """Frozen dataclasses: the one source of every default, and their strict conversion to and from ConfigDict.
 
-`default()` gives the `ConfigDict` that `configs/*.py` change and that `--config.…` flags override;
-`from_config_dict` turns it back into a `Config`, refusing unknown keys, wrong types, values outside their ranges and
-contradictions before anything compiles. Sources of the defaults: the paper's §4.1 and Table 1, and for what it leaves
-open Google's public code (see docs/decisions.md).
+The defaults are the paper's (§4.1, Table 1), and for what it leaves open those of Google's public code (docs/decisions.md).
 """
 
 from coca_jax.config.conversion import (

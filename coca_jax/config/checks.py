@@ -1,17 +1,15 @@
 """Contradictions between the keys of a config: each is one sentence, raised before anything compiles."""
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container
 from typing import Any
 
 from coca_jax.config.data import DataConfig, DatasetConfig
 from coca_jax.config.evaluation import EvaluationConfig, EvaluationDatasetConfig
 from coca_jax.config.fields import differences, flattened
 from coca_jax.config.model import ModelConfig
-from coca_jax.config.training import Config, ObjectiveConfig
+from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
-
-_Rules = Iterator[tuple[object, str]]  # (true if the rule is broken, the sentence of the error)
 
 
 def check(config: Config, *, reads_data: bool) -> None:
@@ -20,14 +18,14 @@ def check(config: Config, *, reads_data: bool) -> None:
     Raises:
       CocaError: the first contradiction.
     """
-    _enforce(_model_rules(config.model))
-    _enforce(_objective_rules(config.objective))
-    batch, parts = config.train.batch_size, config.train.microbatches
-    if batch % parts:
-        raise CocaError(f"train.microbatches = {parts} does not divide train.batch_size = {batch}: change one of them")
-    _enforce(_data_rules(config.data, reads_data))
+    train, weights = config.train, config.objective.pretraining
+    _check_model(config.model)
+    any_loss = weights.contrastive_weight or weights.captioning_weight or weights.unimodal_language_model_weight
+    _refuse(not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them")
+    _refuse_indivisible("train.batch_size", train.batch_size, "train.microbatches", train.microbatches)
+    _check_data(config.data, reads_data)
     if reads_data and config.model.image.kind == "precomputed":
-        _enforce(_token_rules(config.data))
+        _check_stored_tokens(config.data)
     check_evaluation(config.evaluation, config.data.sources, "evaluation.datasets", reads_data=reads_data)
 
 
@@ -35,7 +33,6 @@ def check_evaluation(config: EvaluationConfig, own: Container[str], where: str, 
     """Refuses evaluations that contradict themselves, and names that would give two metrics the same key.
 
     Args:
-      config: the evaluations.
       own: names of a run's own sources.
       where: the place of the datasets in the config.
       reads_data: whether their paths are needed.
@@ -44,152 +41,110 @@ def check_evaluation(config: EvaluationConfig, own: Container[str], where: str, 
       CocaError: the first contradiction.
     """
     for name, one in config.datasets.items():
-        if name in own:
-            raise CocaError(f"{where} has {name!r}, which is the name of the run's own data, too: rename one")
-        if one.group in config.datasets or one.group in own:
-            raise CocaError(f"the group {one.group!r} of the evaluation {name!r} is a dataset's name, too: rename one")
-        _enforce(_evaluation_rules(one, f"{where}.{name}", reads_data))
+        _refuse(name in own, f"{where} has {name!r}, which is the name of the run's own data, too: rename one")
+        taken = one.group in config.datasets or one.group in own
+        _refuse(taken, f"the group {one.group!r} of the evaluation {name!r} is a dataset's name, too: rename one")
+        _check_evaluation_dataset(one, f"{where}.{name}", reads_data)
 
 
-def _enforce(rules: Iterable[tuple[object, str]]) -> None:
-    for broken, message in rules:
-        if broken:
-            raise CocaError(message)
+def _refuse(broken: object, message: str) -> None:
+    if broken:
+        raise CocaError(message)
 
 
-def _model_rules(model: ModelConfig) -> _Rules:
-    image, key = model.image, f"model.image.patch = {model.image.patch}"
-    convolutions, stored = image.kind == "convnet" or image.stem == "conv", image.kind == "precomputed"
-    yield (
-        model.width % model.heads,
-        f"model.heads = {model.heads} does not divide model.width = {model.width}: change one of them",
-    )
-    yield (
-        image.size % image.patch and not stored,
-        f"{key} does not divide model.image.size = {image.size}: change one of them",
-    )
-    yield (
-        convolutions and (image.patch < 2 or image.patch.bit_count() > 1),
-        f"{key} is not a power of two: convolutions of stride 2 need one",
-    )
-    yield stored and not image.tokens, "model.image.kind = precomputed needs model.image.tokens: tokens of each image"
+def _refuse_indivisible(key: str, whole: int, parts_key: str, parts: int) -> None:
+    _refuse(whole % parts, f"{parts_key} = {parts} does not divide {key} = {whole}: change one of them")
 
 
-def _objective_rules(objective: ObjectiveConfig) -> _Rules:
-    weights = objective.pretraining
-    any_loss = weights.contrastive_weight or weights.captioning_weight or weights.unimodal_language_model_weight
-    yield not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them"
+def _refuse_changes(where: str, config: Any, reason: str, *names: str) -> None:
+    """Refuses keys below `where` (of these names, or any) that are not their defaults, since they have no effect."""
+    for key in flattened(differences(config)):
+        _refuse(not names or key in names, f"{where}.{key} has no effect {reason}, or leave it out")
 
 
-def _data_rules(data: DataConfig, reads_data: bool) -> _Rules:
+def _check_model(model: ModelConfig) -> None:
+    image, stored = model.image, model.image.kind == "precomputed"
+    _refuse_indivisible("model.width", model.width, "model.heads", model.heads)
+    if not stored:
+        _refuse_indivisible("model.image.size", image.size, "model.image.patch", image.patch)
+    if image.kind == "convnet" or image.stem == "conv":
+        odd = image.patch < 2 or image.patch.bit_count() > 1
+        _refuse(odd, f"model.image.patch = {image.patch} is not a power of two: convolutions of stride 2 need one")
+    _refuse(stored and not image.tokens, "model.image.kind = precomputed needs model.image.tokens: tokens of an image")
+
+
+def _check_data(data: DataConfig, reads_data: bool) -> None:
     if data.mixture:
         alone = DataConfig(name=data.name, dataset=data.dataset, augmentation=data.augmentation)
-        yield _unused("data", differences(alone), "beside data.mixture, whose sources have such keys: set it there")
-    frames = next(iter(data.sources.values())).dataset.frames
+        _refuse_changes("data", alone, "beside data.mixture, whose sources have such keys: set it there")
+    frames = {one.dataset.frames for one in data.sources.values()}
+    alike = "a batch is all images, or all clips of the same number of frames"
+    _refuse(len(frames) > 1, f"the sources of data.mixture differ in dataset.frames {sorted(frames)}: {alike}")
     for name, one in data.sources.items():
         where, key, dataset = data.key(name), f"{data.key(name)}.dataset", one.dataset
-        yield from _dataset_rules(where, dataset, dataclasses.replace(one, share=1.0))
-        place = f"{key}.format = {dataset.format} needs a folder: pass --config.{key}.path=FOLDER"
-        yield reads_data and _lacks_path(dataset), place
-        yield (
-            dataset.frames != frames,
-            f"{key}.frames = {dataset.frames} is not that of the other sources: a batch is all images, or all clips of the "
-            "same number of frames",
-        )
+        _check_dataset(where, dataset, dataclasses.replace(one, share=1.0), reads_data)
         if not dataset.label_field:
             reason = f"without {key}.label_field: name the metadata with the class there"
-            yield _unused(key, _among(differences(dataset), "class_names", "prompts"), reason)
+            _refuse_changes(key, dataset, reason, "class_names", "prompts")
 
 
-def _token_rules(data: DataConfig) -> _Rules:
+def _check_stored_tokens(data: DataConfig) -> None:
+    kind = "model.image.kind = precomputed"
     for name, one in data.sources.items():
-        key, changed = data.key(name), differences(one.augmentation)
-        yield (
-            one.dataset.format == "digit_scenes" or one.dataset.frames,
-            f"model.image.kind = precomputed takes stored tokens, and {key}.dataset draws scenes or has frames: name records "
-            "whose images are .npy files",
-        )
-        yield _unused(
-            f"{key}.augmentation", changed, "on the stored tokens of model.image.kind = precomputed: change that"
-        )
+        key = data.key(name)
+        drawn = one.dataset.format == "digit_scenes" or one.dataset.frames
+        _refuse(drawn, f"{kind} takes stored tokens: {key}.dataset must name records with .npy files, without frames")
+        _refuse_changes(f"{key}.augmentation", one.augmentation, f"on the stored tokens of {kind}: change that")
 
 
-def _dataset_rules(where: str, dataset: DatasetConfig, config: Any) -> _Rules:
-    """Rules of the dataset of a part of the config, which lies at `where`."""
-    if dataset.format == "digit_scenes":
+def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: bool, hint: str = "") -> None:
+    """Checks the dataset of a part of the config, which lies at `where`."""
+    generated = dataset.format == "digit_scenes"
+    if generated:
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
-        yield _unused(where, differences(config), reason)
-    files = len(dataset.prompts) == 1
-    yield (
-        not files and not (dataset.prompts and all("{}" in prompt for prompt in dataset.prompts)),
-        f"{where}.dataset.prompts needs templates with {{}} for the class name, such as 'a photo of a {{}}.', or one file",
-    )
+        _refuse_changes(where, config, reason)
+    templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
+    example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
+    _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")
+    lacks_path = reads_data and not generated and not dataset.path
+    _refuse(lacks_path, f"{where} needs its records: pass --config.{where}.dataset.path=FOLDER{hint}")
 
 
-def _lacks_path(dataset: DatasetConfig) -> bool:
-    return dataset.format != "digit_scenes" and not dataset.path
-
-
-def _among(changes: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in changes.items() if name in names}
-
-
-def _unused(where: str, changes: dict[str, Any], reason: str) -> tuple[bool, str]:
-    """The rule that none of the keys below `where` is changed, since that would have no effect."""
-    names = list(flattened(changes))
-    return bool(names), f"{where}.{names[0] if names else ''} has no effect {reason}, or leave it out"
-
-
-def _evaluation_rules(one: EvaluationDatasetConfig, where: str, reads_data: bool) -> _Rules:
-    dataset, classification, tasks = one.dataset, one.classification, ", ".join(one.tasks)
-    classifies = not {"classification", "likelihood_classification"}.isdisjoint(one.tasks)
-    described, several = classification.described_by, len(classification.fields) > 1
-    key, keys = f"{where}.dataset", f"{where}.classification"
+def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_data: bool) -> None:
+    dataset, key = one.dataset, f"{where}.dataset"
     own = dataclasses.replace(dataset, evaluation_files=())  # which differ from the defaults in any case
-    yield from _dataset_rules(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own))
     get = f" ({one.download} gets the records)" if one.download else ""
-    yield reads_data and _lacks_path(dataset), f"{where} needs its records: pass --config.{key}.path=FOLDER{get}"
-    if not described:
-        training = _among(differences(own), "train_files", "exclude", "exclude_keys")
-        yield _unused(key, training, f"on an evaluation, as it chooses training records: set {key}.only")
+    _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own), reads_data, get)
+    if not one.classification.described_by:
+        reason = f"on an evaluation, as it chooses training records: set {key}.only"
+        _refuse_changes(key, own, reason, "train_files", "exclude", "exclude_keys")
     if dataset.evaluation_files:
-        share = _among(differences(own), "holdout")
-        yield _unused(key, share, f"beside {key}.evaluation_files: set that to ()")
-    yield not one.tasks, f"{where}.tasks is empty: name what is measured, such as ('retrieval',)"
-    yield (
-        dataset.format == "tfds" and "*" in dataset.evaluation_files,
-        f"{key}.evaluation_files is {dataset.evaluation_files}, which means the split train: name another, such as ('test',)",
-    )
-    yield (
-        classification.class_subset and one.examples,
-        f"{keys}.class_subset takes the classes that occur, of which {where}.examples = {one.examples} records may lack some: "
-        "set one of the two to its default",
-    )
-    yield (
-        classifies and not (dataset.format == "digit_scenes" or classification.fields or dataset.label_field),
-        f"{where} is to be classified: name the metadata with a record's class as {key}.label_field",
-    )
-    prompt = classification.likelihood_prompt
-    yield "{}" not in prompt, f"{keys}.likelihood_prompt needs a {{}} where the class name goes"
-    yield (
-        "video_retrieval" in one.tasks and not dataset.frames,
-        f"{where} asks for video_retrieval: set {key}.frames to how many of a clip's frames count, such as 16",
-    )
-    yield (
-        dataset.frames and set(one.tasks) != {"video_retrieval"},
-        f"{key}.frames makes clips of its records, on which only video_retrieval can be measured",
-    )
-    yield (
-        dataset.class_names and several,
-        f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out",
-    )
-    both = f"{key}.class_names and {keys}.described_by both name the classes: leave one of them out"
-    yield described and dataset.class_names, both
-    yield (
-        described and "classification" not in one.tasks,
-        f"{keys}.described_by has no effect on {tasks}: add the task classification, or leave it out",
-    )
-    yield (
-        described and dataset.evaluation_files == ("*",),
-        f"{keys}.described_by takes names from records that are not evaluated: name fewer {key}.evaluation_files",
-    )
+        _refuse_changes(key, own, f"beside {key}.evaluation_files: set that to ()", "holdout")
+    _refuse(not one.tasks, f"{where}.tasks is empty: name what is measured, such as ('retrieval',)")
+    train = dataset.format == "tfds" and "*" in dataset.evaluation_files
+    _refuse(train, f"{key}.evaluation_files has '*', which is the split train: name another, such as ('test',)")
+    clips = "video_retrieval" in one.tasks
+    _refuse(clips and not dataset.frames, f"{where} asks for video_retrieval: set {key}.frames, such as to 16")
+    other = set(one.tasks) != {"video_retrieval"}
+    _refuse(dataset.frames and other, f"{key}.frames makes clips, on which only video_retrieval can be measured")
+    _check_classification(one, where)
+
+
+def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
+    dataset, classification = one.dataset, one.classification
+    key, keys = f"{where}.dataset", f"{where}.classification"
+    subset = classification.class_subset and one.examples
+    _refuse(subset, f"{keys}.class_subset takes the classes that occur: set {where}.examples = 0 to read all records")
+    classifies = not {"classification", "likelihood_classification"}.isdisjoint(one.tasks)
+    labelled = dataset.format == "digit_scenes" or classification.fields or dataset.label_field
+    unlabelled = f"{where} is to be classified: name the metadata with a record's class as {key}.label_field"
+    _refuse(classifies and not labelled, unlabelled)
+    _refuse("{}" not in classification.likelihood_prompt, f"{keys}.likelihood_prompt needs a {{}} for the class name")
+    several = f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out"
+    _refuse(dataset.class_names and len(classification.fields) > 1, several)
+    if classification.described_by:
+        _refuse(dataset.class_names, f"{key}.class_names and {keys}.described_by both name the classes: leave one out")
+        no_effect = f"{keys}.described_by has no effect on {', '.join(one.tasks)}: add the task classification"
+        _refuse("classification" not in one.tasks, no_effect)
+        training = f"{keys}.described_by needs records that are not evaluated: name fewer {key}.evaluation_files"
+        _refuse(dataset.evaluation_files == ("*",), training)

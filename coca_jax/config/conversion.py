@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import operator
 import os
 import re
 import sys
@@ -17,26 +18,14 @@ from coca_jax.config.evaluation import EvaluationConfig, EvaluationDatasetConfig
 from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
 
-_OUTSIDE = {
-    "at least": lambda value, bound: value < bound,
-    "above": lambda value, bound: value <= bound,
-    "at most": lambda value, bound: value > bound,
-    "below": lambda value, bound: value >= bound,
-}
+_OUTSIDE = {"at least": operator.lt, "above": operator.le, "at most": operator.gt, "below": operator.ge}
 
 
-def to_config_dict(config: Any) -> ml_collections.ConfigDict:
-    """A locked ConfigDict with the same keys and values, nested as the dataclasses are."""
-    result = ml_collections.ConfigDict()
-    for field in dataclasses.fields(config):
-        result[field.name] = _plain(getattr(config, field.name))
-    return result.lock()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return ml_collections.ConfigDict({key: _plain(inner) for key, inner in value.items()})
-    return to_config_dict(value) if dataclasses.is_dataclass(value) else value
+def to_config_dict(config: Any, **changes: Any) -> ml_collections.ConfigDict:
+    """A locked ConfigDict with the same keys and values, nested as the dataclasses are, and then changed."""
+    values = ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+    values.update(changes)
+    return values
 
 
 def default() -> ml_collections.ConfigDict:
@@ -49,12 +38,12 @@ def source(**changes: Any) -> ml_collections.ConfigDict:
 
     config.data.mixture = {"web": source(share=3, dataset=dict(format="tars", path="/mnt/web")), "own": source(…)}
     """
-    return _changed(SourceConfig(), changes)
+    return to_config_dict(SourceConfig(), **changes)
 
 
 def evaluation_dataset(**changes: Any) -> ml_collections.ConfigDict:
     """An entry of `EvaluationConfig.datasets`, as `source` makes those of a mixture."""
-    return _changed(EvaluationDatasetConfig(), changes)
+    return to_config_dict(EvaluationDatasetConfig(), **changes)
 
 
 def evaluation_config(**datasets: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -64,77 +53,57 @@ def evaluation_config(**datasets: ml_collections.ConfigDict) -> ml_collections.C
     return values
 
 
-def _changed(config: Any, changes: dict[str, Any]) -> ml_collections.ConfigDict:
-    values = to_config_dict(config)
-    values.update(changes)
-    return values
-
-
 def from_config_dict(values: Any, *, reads_data: bool = True) -> Config:
     """The `Config` that a ConfigDict (or nested dict) describes, checked for contradictions.
 
     Missing keys take their defaults, so that a checkpoint written before a key existed still loads.
 
     Args:
-      values: nested as the dataclasses are.
       reads_data: False where no record is going to be read, so that the paths of datasets may be missing.
 
     Raises:
-      CocaError: an unknown key (the nearest one is named), a wrong type, a value outside its choices or range, or a
-        contradiction.
+      CocaError: an unknown key, a wrong type, a value outside its choices or range, or a contradiction.
     """
-    config = _build(Config(), _as_dict(values), "config")
+    config = _build(Config(), values, "config")
     checks.check(config, reads_data=reads_data)
     return config
 
 
 def evaluation_from_config_dict(values: Any, names: Sequence[str] = ()) -> EvaluationConfig:
-    """The `EvaluationConfig` of a file of `configs/eval/`, of which only the datasets to evaluate are kept and checked.
-
-    Args:
-      values: as for `from_config_dict`.
-      names: of the datasets to keep; empty: all.
+    """The `EvaluationConfig` of a file of `configs/eval/`, with only the datasets of these names (none: all) kept and checked.
 
     Raises:
       CocaError: as `from_config_dict`; or there is no dataset of that name.
     """
-    config = _build(EvaluationConfig(), _as_dict(values), "config")
+    config = _build(EvaluationConfig(), values, "config")
     for name in names:
         if name not in config.datasets:
-            near = difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0)
-            instead = (
-                f"did you mean {near[0]!r}? There are {', '.join(config.datasets)}" if near else "it has none at all"
-            )
-            raise CocaError(f"the config has no evaluation dataset {name!r}: {instead}")
-    kept = {name: config.datasets[name] for name in names or config.datasets}
-    config = dataclasses.replace(config, datasets=kept)
+            near = "".join(difflib.get_close_matches(name, config.datasets, n=1, cutoff=0.0))
+            known = ", ".join(config.datasets) or "none"
+            raise CocaError(f"the config has no evaluation dataset {name!r}: did you mean {near!r}? There are {known}")
+    config = dataclasses.replace(config, datasets={name: config.datasets[name] for name in names or config.datasets})
     checks.check_evaluation(config, (), "datasets")
     return config
-
-
-def _as_dict(values: Any) -> Any:
-    return values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
 
 
 def _build(default: Any, values: Any, where: str) -> Any:
     """The dataclass `default` with the values of a dict, converted strictly; `where` is its place in the config."""
     fields = {field.name: field for field in dataclasses.fields(default)}
+    values = values.to_dict() if isinstance(values, ml_collections.ConfigDict) else values
     if not isinstance(values, dict):
         raise CocaError(f"{where} is {values!r}: it must hold keys such as {where}.{next(iter(fields))}")
-    types = typing.get_type_hints(type(default))
-    unknown = [key for key in values if key not in fields]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], fields, n=1, cutoff=0.0)[0]
-        raise CocaError(f"{where} has no key {unknown[0]!r}: did you mean {where}.{near}?")
     converted = {}
     for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
+            raise CocaError(f"{where} has no key {key!r}: did you mean {where}.{near}?")
         name, old = f"{where}.{key}", getattr(default, key)
         if dataclasses.is_dataclass(old):
             converted[key] = _build(old, value, name)
         elif isinstance(old, dict):
-            converted[key] = _build_each(typing.get_args(types[key])[1], value, name)
+            converted[key] = _build_each(typing.get_args(fields[key].type)[1], value, name)
         else:
-            converted[key] = _convert(value, types[key], fields[key].metadata, name)
+            converted[key] = _convert(value, fields[key], name)
     return dataclasses.replace(default, **converted)
 
 
@@ -148,8 +117,9 @@ def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
     return {key: _build(cls(), values[key], f"{where}.{key}") for key in sorted(values)}  # as ConfigDict orders them
 
 
-def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: str) -> Any:
-    """A value of the type `wanted` that keeps to its field's metadata."""
+def _convert(value: Any, field: dataclasses.Field[Any], name: str) -> Any:
+    """A value of the field's type that keeps to its metadata."""
+    wanted: Any = field.type
     strings = typing.get_origin(wanted) is tuple
     if strings:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
@@ -161,14 +131,12 @@ def _convert(value: Any, wanted: Any, metadata: typing.Mapping[str, Any], name: 
         value = float(value)
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
-    if "choices" in metadata and not set(value if strings else (value,)) <= set(metadata["choices"]):
-        raise CocaError(
-            f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(metadata['choices'])}"
-        )
-    bounds = metadata.get("range", {})
+    choices, bounds = field.metadata.get("choices"), field.metadata.get("range", {})
+    if choices and not set(value if strings else (value,)) <= set(choices):
+        raise CocaError(f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(choices)}")
     if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
         raise CocaError(f"{name} = {value} must be {allowed}")
-    if metadata.get("path"):
+    if field.metadata.get("path"):
         return tuple(map(os.path.expanduser, value)) if strings else os.path.expanduser(value)
     return value

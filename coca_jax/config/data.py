@@ -16,12 +16,9 @@ class DatasetConfig:
     train_files: tuple[str, ...] = ("*",)
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
     exclude: tuple[str, ...] = ()  # train records whose metadata has "field=value" are left out
-    exclude_keys: str = (
-        location()
-    )  # a file with the keys of train records to leave out, one a line, as `tools dedup` writes it
+    exclude_keys: str = location()  # a file of the keys of train records to leave out, as `tools dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
-    # Share of the records that is held out where no evaluation_files are named; 0: all of them train.
-    holdout: float = number(0.1, at_least=0, below=1)
+    holdout: float = number(0.1, at_least=0, below=1)  # share held out if no evaluation_files are named; 0: all train
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see fields.py
     caption_separator: str = ""  # the text between several captions in one value; "json": the value is a JSON list
@@ -75,8 +72,7 @@ class DataConfig:
     block: int = count(16)
     vocabulary: str = location()  # a SentencePiece model; empty: trained on the training captions at the first start
     long_text: str = choice("error", "truncate")  # a caption that exceeds model.text.length
-    # Share of a source's records, unreadable, that stops the run.
-    max_bad_ratio: float = number(0.01, at_least=0, at_most=1)
+    max_bad_ratio: float = number(0.01, at_least=0, at_most=1)  # of a source's records, unreadable, that stops the run
 
     @property
     def sources(self) -> dict[str, SourceConfig]:

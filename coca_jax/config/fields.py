@@ -1,7 +1,4 @@
-"""Constructors of config fields, whose metadata holds what `conversion` checks: choices, ranges, and which are paths.
-
-`differences` gives the fields that are not their defaults.
-"""
+"""Constructors of config fields, whose metadata holds what `conversion` checks: choices, ranges, and which are paths."""
 
 import dataclasses
 from typing import Any
@@ -17,19 +14,10 @@ def choices(all_of_them: tuple[str, ...], default: tuple[str, ...]) -> Any:
     return dataclasses.field(default=default, metadata={"choices": all_of_them})
 
 
-def number(
-    default: float,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """An int or float within a range; every numeric key has one, so that a wrong sign or power of ten shows at once."""
-    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-    return dataclasses.field(
-        default=default, metadata={"range": {word: bound for word, bound in bounds.items() if bound is not None}}
-    )
+def number(default: float, **bounds: float) -> Any:
+    """An int or float within bounds (at_least, above, at_most, below); every number has some, so that slips show at once."""
+    words = {word.replace("_", " "): bound for word, bound in bounds.items()}
+    return dataclasses.field(default=default, metadata={"range": words})
 
 
 def count(default: int, minimum: int = 1) -> Any:
@@ -45,8 +33,7 @@ def location(default: Any = "") -> Any:
 def differences(config: Any) -> dict[str, Any]:
     """The keys of a config dataclass that are not their defaults, nested as the dataclasses are.
 
-    Fingerprints hash this, so that a key that is added later changes none of them. A released default may therefore
-    change only together with its key's name.
+    Fingerprints hash this: a key that is added later changes none, a default may change only with its key's name.
     """
     result: dict[str, Any] = {}
     for field in dataclasses.fields(config):

@@ -65,11 +65,15 @@ class ModelConfig:
         return tuple(max(self.width >> (steps - 1 - step), 16) for step in range(steps))
 
 
-# Table 1: width, heads; layers and MLP of the image encoder; layers of each decoder half, and their MLP.
-_VARIANTS = {
-    "base": (768, 12, 12, 3072, 12, 3072),
-    "large": (1024, 16, 24, 4096, 12, 4096),
-    "giant": (1408, 16, 40, 6144, 18, 5632),
+_VARIANTS = {  # Table 1
+    "base": ModelConfig(),
+    "large": ModelConfig(1024, 16, image=ImageEncoderConfig(layers=24, mlp=4096), text=TextConfig(mlp=4096)),
+    "giant": ModelConfig(
+        width=1408,
+        heads=16,
+        image=ImageEncoderConfig(layers=40, mlp=6144),
+        text=TextConfig(unimodal_layers=18, multimodal_layers=18, mlp=5632),
+    ),
 }
 
 
@@ -81,10 +85,4 @@ def variant(name: str) -> ModelConfig:
     """
     if name not in _VARIANTS:
         raise CocaError(f"there is no model variant {name!r}: choose one of {', '.join(_VARIANTS)}")
-    width, heads, image_layers, image_mlp, text_layers, text_mlp = _VARIANTS[name]
-    return ModelConfig(
-        width=width,
-        heads=heads,
-        image=ImageEncoderConfig(layers=image_layers, mlp=image_mlp),
-        text=TextConfig(unimodal_layers=text_layers, multimodal_layers=text_layers, mlp=text_mlp),
-    )
+    return _VARIANTS[name]

@@ -39,8 +39,7 @@ class OptimizerConfig:
     b2: float = number(0.999, at_least=0, below=1)
     weight_decay: float = number(0.01, at_least=0)  # decoupled
     clip_norm: float = number(0.0, at_least=0)  # global gradient norm; 0: no clipping
-    # Of the parameters that evaluations use; 0: no average is kept.
-    ema_decay: float = number(0.0, at_least=0, below=1)
+    ema_decay: float = number(0.0, at_least=0, below=1)  # of the parameters that evaluations use; 0: no average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +58,7 @@ class TrainConfig:
     steps: int = count(500_000)
     batch_size: int = count(65_536)  # pairs a step, over all devices
     microbatches: int = count(1)  # parts of the batch, worked through one after another with the same gradient
-    # A run's folder or one of its checkpoints, whose parameters a new run starts from, at step 0.
-    init_from: str = location()
+    init_from: str = location()  # a run's folder or checkpoint, whose parameters a new run starts from, at step 0
     seed: int = number(0, at_least=0, below=2**32)
     log_every: int = count(10)
     checkpoint_every: int = count(1_000)

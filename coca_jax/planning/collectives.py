@@ -1,46 +1,31 @@
 """Bytes that chips send each other in a step: collectives read from a compiled program's HLO text, loops multiplied.
 
-JAX's cost and memory analyses do not count them. Understood are the forms that XLA prints for TPUs and CPUs in jaxlib
-0.10: replica groups as lists, as iota ("[2,4]<=[8]") or as mesh axes, reduce-scatters that a fusion makes of an
-all-reduce, and the TPU's asynchronous chains of fusions.
+Understood are the forms that XLA prints for TPUs and CPUs in jaxlib 0.10: replica groups as lists, as iota
+("[2,4]<=[8]") or as mesh axes, reduce-scatters that a fusion makes of an all-reduce, the TPU's asynchronous chains.
 """
 
-import collections
 import dataclasses
-import functools
 import math
 import re
 
 _KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast"
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?[\w.\-]+ = (.*?) ({_KINDS})(-start)?\(")
 _ARRAY = re.compile(r"\b(pred|token|[a-z]+\d+\w*)\[([\d,]*)\]")
-_CALLED = re.compile(r"\b(?:calls|to_apply|called_computation|async_execution_thread)=%?([\w.\-]+)")
-_BRANCHES = re.compile(
-    r"\b(?:branch_computations|called_computations)=\{([^}]*)\}|\b(?:true|false)_computation=%?([\w.\-]+)"
-)
+_CALLED = re.compile(r"\b(?:calls|to_apply|\w+_computations?)=(\{[^}]*\}|%?[\w.\-]+)")
 _WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _KNOWN_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"[su](?:32|64)\[\]\S* constant\((\d+)\)")
+# {{0,1},{2,3}}, or [2,4]<=[8], or mesh['axis_0'=2,'axis_1'=4], device_ids=… {'axis_1'} with the axes in braces.
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]<=|mesh\[([^\]]*)\].*?\{('[^}]*)\})")
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind in a step.
+    """Collectives of one kind in a step."""
 
-    Attributes:
-      count: how often they run.
-      bytes: sent by each chip, by the algorithms that send least (rings).
-    """
-
-    count: int = 0
-    bytes: float = 0.0
-
-    def __add__(self, other: "Traffic") -> "Traffic":
-        return Traffic(self.count + other.count, self.bytes + other.bytes)
-
-    def times(self, count: int) -> "Traffic":
-        return Traffic(self.count * count, self.bytes * count)
+    count: int  # how often they run
+    bytes: float  # sent by each chip, by the algorithms that send least (rings)
 
 
 def of_hlo(text: str, devices: int) -> dict[str, Traffic]:
@@ -53,71 +38,46 @@ def of_hlo(text: str, devices: int) -> dict[str, Traffic]:
     Raises:
       ValueError: a loop with collectives in it has no trip count that can be read.
     """
-    program = _computations(text)
+    parts = _COMPUTATION.findall(text)
+    computations = {name: body.splitlines() for _, name, body in parts}
+    found: dict[str, Traffic] = {}
 
-    @functools.cache
-    def total(name: str) -> dict[str, Traffic]:
-        sums: dict[str, Traffic] = collections.defaultdict(Traffic)
-        for line in program.lines[name]:
-            for kind, traffic in _collective(line, name, program, devices):
-                sums[kind] += traffic
-            for called, count in _calls(line, program):
-                for kind, traffic in total(called).items():
-                    if count is None:
-                        raise ValueError(f"the loop over {called} has no trip count that can be read")
-                    sums[kind] += traffic.times(count)
-        return dict(sums)
+    def add(name: str, times: int | None) -> None:
+        for line in computations[name]:
+            for kind, size in _collective(line, name, computations[name], devices):
+                if times is None:
+                    raise ValueError(f"the loop over {name} has no trip count that can be read")
+                before = found.get(kind, Traffic(0, 0))
+                found[kind] = Traffic(before.count + times, before.bytes + times * size)
+            for called, count in _calls(line, computations):
+                add(called, None if times is None or count is None else times * count)
 
-    return total(program.entry)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    entry: str
-    lines: dict[str, list[str]]  # of each computation
+    for entry, name, _ in parts:
+        if entry:
+            add(name, 1)
+    return found
 
 
-def _computations(text: str) -> _Program:
-    lines: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in text.splitlines():
-        head = _COMPUTATION.match(line)
-        if head:
-            name = head[2]
-            lines[name] = []
-            entry = name if head[1] else entry
-        elif name and line.startswith("  "):
-            lines[name].append(line)
-    return _Program(entry, lines)
-
-
-def _calls(line: str, program: _Program) -> list[tuple[str, int | None]]:
-    """(computation, how often) that an instruction calls. Of a conditional every branch counts."""
+def _calls(line: str, computations: dict[str, list[str]]) -> list[tuple[str, int | None]]:
+    """(computation, how often) that an instruction calls; of a conditional every branch counts, None is unknown."""
     loop = _WHILE.search(line)
-    if loop:
-        return [(loop[2], _trip_count(line, loop[1], program))]
-    names = [match[1] for match in _CALLED.finditer(line)]
-    for match in _BRANCHES.finditer(line):
-        names += re.findall(r"[\w.\-]+", match[1] or match[2])
-    return [(name, 1) for name in names if name in program.lines]
+    if not loop:
+        names = [name for called in _CALLED.findall(line) for name in re.findall(r"[\w.\-]+", called)]
+        return [(name, 1) for name in names if name in computations]
+    condition, body = loop.groups()
+    counts = _KNOWN_COUNT.findall(line)
+    if not counts:  # jax' loops count up from 0: the condition compares with the one constant in it
+        counts = [count for inner in computations[condition] for count in _CONSTANT.findall(inner)]
+    return [(body, int(counts[0]) if len(counts) == 1 else None)]
 
 
-def _trip_count(line: str, condition: str, program: _Program) -> int | None:
-    known = _KNOWN_COUNT.search(line)
-    if known:
-        return int(known[1])
-    # jax' loops count up from 0: the condition compares with the one constant in it.
-    constants = [int(match[1]) for text in program.lines[condition] for match in _CONSTANT.finditer(text)]
-    return constants[0] if len(constants) == 1 else None
-
-
-def _collective(line: str, computation: str, program: _Program, devices: int) -> list[tuple[str, Traffic]]:
-    """The collective that a line of HLO is; empty if it is none that counts."""
+def _collective(line: str, name: str, lines: list[str], devices: int) -> list[tuple[str, float]]:
+    """(kind, bytes sent) of the collective that a line of the computation `name` is; empty if it is none that counts."""
     instruction = _INSTRUCTION.match(line)
     if not instruction:
         return []
     # A TPU's asynchronous collective stands in a chain of fusions: where it starts, in what hides it, where it ends.
-    if "chain_id=" in line and not any("AsyncCollectiveStart" in other for other in program.lines[computation]):
+    if "chain_id=" in line and not any("AsyncCollectiveStart" in other for other in lines):
         return []
     shape, kind, start = instruction.groups()
     size, ways = _bytes(shape), _group_size(line, devices)
@@ -125,42 +85,39 @@ def _collective(line: str, computation: str, program: _Program, devices: int) ->
         size *= ways / (ways + 1)
     elif start and kind == "collective-permute":
         size /= 2
-    if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+    if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
         kind, size = "reduce-scatter", size / ways
-    return [(kind, Traffic(1, _sent(kind, size, ways)))]
+    return [(kind, _sent(kind, size, ways))]
 
 
 def _sent(kind: str, size: float, ways: int) -> float:
     """Bytes that each of `ways` chips sends in a collective whose result has `size` bytes a chip."""
-    others = (ways - 1) / ways
-    return {
-        "all-gather": size * others,
-        "all-reduce": 2 * size * others,
-        "reduce-scatter": size * (ways - 1),
-        "all-to-all": size * others,
-        "ragged-all-to-all": size * others,
-    }.get(kind, size)
+    match kind:
+        case "collective-permute" | "collective-broadcast":
+            return size
+        case "reduce-scatter":
+            return size * (ways - 1)
+        case "all-reduce":
+            return 2 * size * (ways - 1) / ways
+    return size * (ways - 1) / ways
 
 
 def _bytes(shape: str) -> float:
     total = 0.0
     for dtype, sizes in _ARRAY.findall(shape):
-        width = 8 if dtype in ("pred", "token") else int(re.findall(r"\d+", dtype)[0])
-        total += math.prod(map(int, filter(None, sizes.split(",")))) * width / 8
+        bits = 8 if dtype in ("pred", "token") else int(re.findall(r"\d+", dtype)[0])
+        total += math.prod(map(int, filter(None, sizes.split(",")))) * bits / 8
     return total
 
 
 def _group_size(line: str, devices: int) -> int:
     """How many chips take part together."""
-    groups = re.search(r"replica_groups=(\{\{[\d,]*\}|\{\}|\[\d+,\d+\]<=|mesh\[[^\]]*\])", line)
+    groups = _GROUPS.search(line)
     if not groups:
         return devices
-    text = groups[1]
-    if text.startswith("mesh"):  # mesh['axis_0'=2,'axis_1'=4], device_ids=… {'axis_1'}: the axes in braces
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", text))
-        named = re.search(r"\{('[^}]*)\}", line[groups.end() :])
-        axes = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[1]) if named else []
-        return math.prod(int(part or sizes[axis]) for axis, _, part in axes) if axes else devices
-    if text.startswith("["):
-        return int(text[1:].split(",")[1].split("]")[0])
-    return len(re.findall(r"\d+", text)) or devices
+    listed, iota, mesh, axes = groups.groups("")
+    if axes:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh))
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", axes)  # 'axis_1':(2)4 is a part of an axis
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
+    return int(iota) if iota else len(listed.split(","))

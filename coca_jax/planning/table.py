@@ -9,42 +9,41 @@ from coca_jax.planning.cost import COMFORTABLE, Cost
 
 def table(cost: Cost) -> str:
     """The cost of a step as a page of text."""
-    memory, bounds = cost.memory, cost.bounds
-    devices, chip = cost.topology.devices, cost.topology.chip
-    pairs = cost.pairs_per_second_per_chip
-    more = cost.step_flops / cost.model_flops
-    source = "estimated by arithmetic" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
-    sent = "not known" if cost.sent is None else _size(cost.sent)
-    rows: list[tuple[str, str, str]] = [
-        ("", "", ""),
-        ("memory a chip", "", ""),
-        ("  parameters", _size(memory.parameters), ""),
-        ("  optimiser", _size(memory.optimizer), ""),
-        ("  batch", _size(memory.batch), ""),
-        ("  temporaries", _size(memory.temporaries), "activations, gradients, gathered parameters"),
-        ("  program", _size(memory.code), ""),
-        ("  peak", _size(memory.peak), f"{memory.share:.0%} of {_size(memory.available)}: {verdict(cost)}"),
-        ("", "", ""),
-        ("compute", "", ""),
-        ("  a pair needs", _flops(cost.model_flops / cost.batch_size), "3 x the forward pass"),
-        ("  a step needs", _flops(cost.model_flops), ""),
-        ("  a step computes", _flops(cost.step_flops), f"{more:.2f} x, by remat and microbatches"),
-        ("", "", ""),
-        ("sent by each chip a step", sent, cost.unread),
-        *(
-            (f"  {kind}", _size(traffic.bytes), f"{traffic.count:,} times" if traffic.count else "")
-            for kind, traffic in sorted((cost.traffic or {}).items(), key=lambda item: -item[1].bytes)
-        ),
-        ("", "", ""),
-        ("roofline: bounds, not forecasts", "", ""),
-        *(
-            (f"  step, by {name}", f"> {1e3 * seconds:,.1f} ms", f"at {_peak(chip, name)}")
-            for name, seconds in bounds.items()
-        ),
-        ("  MFU", f"< {cost.utilization:.1%}", ""),
-        ("  pairs/s", f"< {pairs * devices:,.0f}", f"{pairs:,.1f} a chip"),
+    memory, devices, chip = cost.memory, cost.topology.devices, cost.topology.chip
+    pairs, more = cost.pairs_per_second_per_chip, cost.step_flops / cost.model_flops
+    pair_flops = cost.model_flops / cost.config.train.batch_size
+    peaks = {
+        "compute": f"{chip.flops / 1e12:,.0f} TFLOP/s",
+        "memory": f"{chip.hbm_bandwidth / 1e9:,.0f} GB/s",
+        "network": f"{chip.network_bandwidth / 1e9:,.0f} GB/s",
+    }
+    sections = [
+        [
+            ("memory a chip", "", ""),
+            ("  parameters", _size(memory.parameters), ""),
+            ("  optimiser", _size(memory.optimizer), ""),
+            ("  batch", _size(memory.batch), ""),
+            ("  temporaries", _size(memory.temporaries), "activations, gradients, gathered parameters"),
+            ("  program", _size(memory.code), ""),
+            ("  peak", _size(memory.peak), f"{memory.share:.0%} of {_size(memory.available)}: {verdict(cost)}"),
+        ],
+        [
+            ("compute", "", ""),
+            ("  a pair needs", _flops(pair_flops), "3 x the forward pass"),
+            ("  a step needs", _flops(cost.model_flops), ""),
+            ("  a step computes", _flops(cost.step_flops), f"{more:.2f} x, by remat and microbatches"),
+        ],
+        [("sent by each chip a step", "not known" if cost.sent is None else _size(cost.sent), cost.unread)],
+        [("roofline: bounds, not forecasts", "", "")],
     ]
-    return "\n".join((f"{cost.topology}, {devices:,} chips  {_settings(cost)}  {source}", text_table(rows, "<><")))
+    for kind, traffic in sorted((cost.traffic or {}).items(), key=lambda item: -item[1].bytes):
+        sections[2].append((f"  {kind}", _size(traffic.bytes), f"{traffic.count:,} times" if traffic.count else ""))
+    for name, seconds in cost.bounds.items():
+        sections[3].append((f"  step, by {name}", f"> {1e3 * seconds:,.1f} ms", f"at {peaks[name]}"))
+    sections[3].append(("  MFU", f"< {cost.utilization:.1%}", ""))
+    sections[3].append(("  pairs/s", f"< {pairs * devices:,.0f}", f"{pairs:,.1f} a chip"))
+    rows = [row for section in sections for row in (("", "", ""), *section)]
+    return f"{cost.topology}, {devices:,} chips  {_settings(cost)}  {_source(cost)}\n{text_table(rows, '<><')}"
 
 
 def verdict(cost: Cost) -> str:
@@ -56,20 +55,20 @@ def verdict(cost: Cost) -> str:
 
 def as_dict(cost: Cost) -> dict[str, Any]:
     """The same for `json.dumps`: bytes a chip, FLOPs over all chips, seconds a step."""
+    train, values = cost.config.train, dataclasses.asdict(cost)
+    pair = cost.model_flops / train.batch_size
     return {
         "topology": str(cost.topology),
         "chips": cost.topology.devices,
-        "mesh": dict(zip(("data", "fsdp", "tensor"), cost.mesh, strict=True)),
-        "remat": cost.remat,
-        "batch_size": cost.batch_size,
-        "microbatches": cost.microbatches,
+        "mesh": dataclasses.asdict(train.mesh),
+        "remat": cost.config.model.remat,
+        "batch_size": train.batch_size,
+        "microbatches": train.microbatches,
         "compile_seconds": cost.compile_seconds,
         "fits": cost.fits,
-        "memory": dataclasses.asdict(cost.memory) | {"share": cost.memory.share},
-        "flops": {"model": cost.model_flops, "per_pair": cost.model_flops / cost.batch_size, "step": cost.step_flops},
-        "traffic": None
-        if cost.traffic is None
-        else {kind: dataclasses.asdict(traffic) for kind, traffic in cost.traffic.items()},
+        "memory": values["memory"] | {"share": cost.memory.share},
+        "flops": {"model": cost.model_flops, "per_pair": pair, "step": cost.step_flops},
+        "traffic": values["traffic"],
         "unread": cost.unread,
         "bounds": {
             "seconds": cost.bounds,
@@ -82,53 +81,41 @@ def as_dict(cost: Cost) -> dict[str, Any]:
 
 def flags(cost: Cost) -> str:
     """The flags with which `coca_jax.train` runs what was planned."""
-    data, fsdp, tensor = cost.mesh
-    return " ".join(
-        f"--config.{key}={value}"
-        for key, value in (
-            ("train.mesh.data", data),
-            ("train.mesh.fsdp", fsdp),
-            ("train.mesh.tensor", tensor),
-            ("model.remat", cost.remat),
-            ("train.microbatches", cost.microbatches),
-        )
-    )
+    train = cost.config.train
+    keys = {f"train.mesh.{axis}": size for axis, size in dataclasses.asdict(train.mesh).items()}
+    keys |= {"model.remat": cost.config.model.remat, "train.microbatches": train.microbatches}
+    return " ".join(f"--config.{key}={value}" for key, value in keys.items())
 
 
 def line(cost: Cost) -> str:
     """One candidate of a search, as a line of the log."""
-    how = "estimated" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
-    return (
-        f"{_settings(cost)}: {how}, {_size(cost.memory.peak)} ({cost.memory.share:.0%}), MFU < {cost.utilization:.1%}"
-    )
+    memory = f"{_size(cost.memory.peak)} ({cost.memory.share:.0%})"
+    return f"{_settings(cost)}: {_source(cost)}, {memory}, MFU < {cost.utilization:.1%}"
+
+
+def _source(cost: Cost) -> str:
+    return "estimated by arithmetic" if cost.compile_seconds is None else f"compiled in {cost.compile_seconds:.0f} s"
 
 
 def _settings(cost: Cost) -> str:
-    data, fsdp, tensor = cost.mesh
-    parts = f"batch {cost.batch_size:,} in {cost.microbatches}"
-    return f"data {data} x fsdp {fsdp} x tensor {tensor}, remat {cost.remat}, {parts}"
-
-
-def _peak(chip: Any, name: str) -> str:
-    if name == "compute":
-        return f"{chip.flops / 1e12:,.0f} TFLOP/s"
-    return f"{(chip.hbm_bandwidth if name == 'memory' else chip.network_bandwidth) / 1e9:,.0f} GB/s"
+    train = cost.config.train
+    mesh = " x ".join(f"{axis} {size}" for axis, size in dataclasses.asdict(train.mesh).items())
+    return f"{mesh}, remat {cost.config.model.remat}, batch {train.batch_size:,} in {train.microbatches}"
 
 
 def _flops(flops: float) -> str:
-    """2.19 TFLOP, 143 PFLOP."""
-    flops /= 1e6
-    for unit in ("MFLOP", "GFLOP", "TFLOP"):
-        if flops < 1_000:
-            return f"{flops:.3g} {unit}"
-        flops /= 1_000
-    return f"{flops:,.4g} PFLOP"
+    """2.19 TFLOP, 143.31 PFLOP."""
+    return _scaled(flops / 1e6, 1_000, ("MFLOP", "GFLOP", "TFLOP", "PFLOP"))
 
 
 def _size(size: float) -> str:
     """5.93 GiB, 312 MiB."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1_000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:,.2f} GiB"
+    return _scaled(size, 1024, ("bytes", "KiB", "MiB", "GiB"))
+
+
+def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if value < 1_000:
+            return f"{value:.3g} {unit}"
+        value /= step
+    return f"{value:,.2f} {units[-1]}"

@@ -34,19 +34,11 @@ def parse(text: str) -> Topology:
     """
     name, _, shape = text.partition(":")
     chip = chips.chip(name)
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
-        raise CocaError(f"the topology {text!r} does not say how many chips: write for example {_example(chip)}")
-    sizes = tuple(map(int, shape.split("x")))
-    if len(sizes) != max(chip.torus, 1):
-        raise CocaError(
-            f"the topology {text!r} has {len(sizes)} axis sizes, but {chip.name} takes {max(chip.torus, 1)}: write for "
-            f"example {_example(chip)}"
-        )
-    return Topology(chip, sizes)
-
-
-def _example(chip: chips.Chip) -> str:
-    return f"{chip.name}:{ {0: '256', 2: '16x16', 3: '8x8x8'}[chip.torus] }"
+    axes = max(chip.torus, 1)
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (axes - 1), shape):
+        example = f"{chip.name}:{ {1: '256', 2: '16x16', 3: '8x8x8'}[axes] }"
+        raise CocaError(f"{text!r} is no topology: {chip.name} takes {axes} axis sizes, such as {example}")
+    return Topology(chip, tuple(map(int, shape.split("x"))))
 
 
 @functools.cache
@@ -66,9 +58,7 @@ def compile_only_devices(topology: Topology) -> list[Any]:
     try:
         import libtpu  # noqa: F401
     except ImportError:
-        raise CocaError(
-            "compiling for TPUs needs the package libtpu: install it with pip install '.[plan]' (Linux on x86-64 only)"
-        ) from None
+        raise CocaError("compiling for TPUs needs libtpu: pip install '.[plan]' (Linux on x86-64 only)") from None
     from jax.errors import JaxRuntimeError
     from jax.experimental import topologies
 
@@ -77,6 +67,4 @@ def compile_only_devices(topology: Topology) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(str(topology), "tpu", **options).devices)
     except JaxRuntimeError as error:
-        raise CocaError(
-            f"libtpu cannot describe {topology}, so that no plan is made: {str(error).splitlines()[0]}"
-        ) from None
+        raise CocaError(f"libtpu cannot describe {topology}: {str(error).splitlines()[0]}") from None

@@ -121,7 +121,7 @@ def folder_run(tmp_path, *flags):
 def test_a_corrupt_picture_is_skipped_counted_and_named(tmp_path):
     status, _, err = running.call(folder_run(tmp_path, "--config.data.max_bad_ratio=0.5"))
     assert status == 0, err
-    assert "broken.jpg" in err and "skipped 1 record: not an image" in err, err
+    assert "broken.jpg" in err and "skipped 1 record of folder: not an image" in err, err
     assert "folder/image_to_text_r1" in json.loads((tmp_path / "run" / "evaluation.json").read_text())
 
 

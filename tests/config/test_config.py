@@ -74,7 +74,7 @@ def test_a_mixture_is_open_to_flags_and_refuses_what_it_does_not_know():
     assert "config.data.mixture.web.dataset has no key 'pat': did you mean config.data.mixture.web.dataset.path" in (
         _refusal({"data": {"mixture": {"web": {"dataset": {"pat": "a"}}}}})
     )
-    assert "data.mixture.web.dataset.format = tars needs a folder" in _refusal(
+    assert "data.mixture.web needs its records" in _refusal(
         {"data": {"mixture": {"web": {"dataset": {"format": "tars"}}}}}
     )
     assert "share = 0.0 must be above 0" in _refusal({"data": {"mixture": {"a": {"share": 0}}}})
@@ -244,11 +244,11 @@ CONTRADICTIONS = {
     "holdout": ({"data.dataset.holdout": 1.0}, "data.dataset.holdout = 1.0 must be at least 0 and below 1"),
     "tars": (
         {"data.dataset.format": "tars"},
-        "data.dataset.format = tars needs a folder: pass --config.data.dataset.path=FOLDER",
+        "data needs its records: pass --config.data.dataset.path=FOLDER",
     ),
     "folder": (
         {"data.dataset.format": "folder"},
-        "data.dataset.format = folder needs a folder: pass --config.data.dataset.path=FOLDER",
+        "data needs its records: pass --config.data.dataset.path=FOLDER",
     ),
 }
 
@@ -516,7 +516,7 @@ def test_only_the_datasets_to_evaluate_are_checked():
 
 def test_places_are_not_asked_for_where_nothing_is_read():
     values = {"data": {"mixture": {"web": {"dataset": {"format": "tars"}}}}}
-    assert "data.mixture.web.dataset.format = tars needs a folder" in _refusal(values)
+    assert "data.mixture.web needs its records" in _refusal(values)
     assert from_config_dict(values, reads_data=False).data.sources["web"].dataset.format == "tars"
     values["data"]["mixture"]["web"]["share"] = 0.0  # anything else is checked all the same
     with pytest.raises(CocaError, match="share"):

@@ -110,8 +110,11 @@ def test_tokens_are_given_as_files_bytes_and_arrays(tmp_path):
 @pytest.mark.parametrize(
     "data, message",
     [
-        ({}, r"takes stored tokens, and data\.dataset draws scenes or has frames"),
-        ({"dataset": {"format": "tars", "path": "x", "frames": 4}}, r"data\.dataset draws scenes or has frames"),
+        ({}, r"takes stored tokens: data\.dataset must name records"),
+        (
+            {"dataset": {"format": "tars", "path": "x", "frames": 4}},
+            r"data\.dataset must name records .* without frames",
+        ),
         (
             {"dataset": {"format": "tars", "path": "x"}, "augmentation": {"mirror": True}},
             r"data\.augmentation\.mirror has no effect on the stored tokens",
