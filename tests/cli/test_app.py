@@ -43,6 +43,18 @@ def test_another_broken_pipe_is_a_bug_with_its_traceback():
     assert status == 1 and "Traceback" in err and "of a socket" in err
 
 
+def test_callbacks_of_a_failed_save_are_not_reported_and_other_lost_errors_are():
+    main = """
+class Lost:
+    def __init__(self, message): self.message = message
+    def __del__(self): raise RuntimeError(self.message)
+def main(_):
+    Lost("Event loop is closed"), Lost("something else")
+"""
+    status, _, err = running.call(command(main))
+    assert status == 0 and "something else" in err and "Event loop" not in err, err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_no_failure_and_lists_the_command_s_flags(command):
     status, out, err = running.call(running.command(command, "--help"))

@@ -335,6 +335,7 @@ def test_every_config_file_converts(path):
     spec.loader.exec_module(module)
     values = module.get_config()
     assert isinstance(values, ml_collections.ConfigDict) and values.is_locked
+    from_config_dict(values, reads_data=False)  # without the paths that follow
     if values.data.dataset.format != "digit_scenes" and not values.data.dataset.path:
         values.data.dataset.path = "a folder that the command line names"
     for name in values.data.mixture:

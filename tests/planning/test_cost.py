@@ -145,8 +145,18 @@ def test_what_does_not_fit_says_so():
     assert report.verdict(machine_cost(memory=tight)) == "fits, with less than 10% to spare"
 
 
+@pytest.fixture
+def flops_by_remat(monkeypatch):
+    """Plausible FLOPs, at no cost: counting them has a test of its own."""
+    more = {"none": 1.0, "dots": 1.02, "attention": 1.1, "full": 1.25}
+    monkeypatch.setattr(cost, "model_flops", lambda config: 1e12)
+    monkeypatch.setattr(
+        cost, "step_flops", lambda config: 1e12 * (more[config.model.remat] + 0.25 * (config.train.microbatches > 1))
+    )
+
+
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("INTERNAL: no text\nof it"), ValueError("no trip count")])
-def test_a_compiled_program_that_cannot_be_read_is_planned_without_its_traffic(monkeypatch, error):
+def test_a_compiled_program_that_cannot_be_read_is_planned_without_its_traffic(monkeypatch, flops_by_remat, error):
     sizes = dict.fromkeys(("temp", "output", "alias", "generated_code", "argument"), GIB)
     stats = types.SimpleNamespace(
         **{f"{name}_size_in_bytes": size for name, size in sizes.items()}, peak_memory_in_bytes=0
@@ -170,7 +180,7 @@ def test_a_compiled_program_that_cannot_be_read_is_planned_without_its_traffic(m
     assert values["traffic"] is None and json.loads(json.dumps(values))["unread"] == made.unread
 
 
-def test_a_step_that_does_not_fit_has_no_traffic(monkeypatch):
+def test_a_step_that_does_not_fit_has_no_traffic(monkeypatch, flops_by_remat):
     def compile(self):
         raise jax.errors.JaxRuntimeError(NO_ROOM)
 
@@ -186,16 +196,6 @@ def test_bytes_a_device_are_those_of_the_arrays_laid_out():
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(laid_out))
     assert train_step.bytes_per_device(built.state.params) == held
     assert train_step.bytes_per_device(built.batch) == 64 // 8 * (16 * 16 * 3 + 8 * 4)
-
-
-@pytest.fixture
-def flops_by_remat(monkeypatch):
-    """Plausible FLOPs, at no cost: counting them has a test of its own."""
-    more = {"none": 1.0, "dots": 1.02, "attention": 1.1, "full": 1.25}
-    monkeypatch.setattr(cost, "model_flops", lambda config: 1e12)
-    monkeypatch.setattr(
-        cost, "step_flops", lambda config: 1e12 * (more[config.model.remat] + 0.25 * (config.train.microbatches > 1))
-    )
 
 
 def test_estimates_fall_with_what_is_kept_and_with_what_is_sharded(flops_by_remat):
