@@ -67,14 +67,9 @@ def measure(
     sample: int = 0,
     workers: int = 1,
 ) -> Stats:
-    """Reads a dataset, or `sample` of its records.
+    """Reads `sample` records of a dataset (0: all), by `workers` threads.
 
-    Args:
-      name, dataset, store: of the dataset.
-      vocabulary: counts tokens.
-      config: a record is corrupt if its image cannot become an input of this config's model.
-      sample: how many records are read; 0: all.
-      workers: threads.
+    A record is corrupt if its image cannot become an input of the config's model.
 
     Returns:
       Values for `json.dumps`. "records" and "lost" (while indexing, by cause) count the whole split, all others the
