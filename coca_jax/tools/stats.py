@@ -155,6 +155,7 @@ def as_text(name: str, stats: Stats) -> str:
 
 def _facts(stats: Stats) -> list[tuple[str, str]]:
     corrupt, causes = stats["read"] - stats["usable"], _listed(stats["corrupt"])
+    limit = stats["tokens_that_the_model_reads"]
     part = f", {stats['read']:,} of them read" if stats["read"] < stats["records"] else ""
     return [
         ("records", f"{stats['records']:,}{part}"),
@@ -163,10 +164,7 @@ def _facts(stats: Stats) -> list[tuple[str, str]]:
         ("formats", _listed(stats["formats"]) or "none"),
         ("images with the same bytes as another", f"{stats['identical_images']:,}"),
         ("captions", f"{stats['captions']:,}, of which {stats['repeated_captions']:,} repeat another"),
-        (
-            f"captions longer than the {stats['tokens_that_the_model_reads']} tokens that the model reads",
-            f"{stats['captions_with_more_tokens']:,}",
-        ),
+        (f"captions of more tokens than the model's {limit}", f"{stats['captions_with_more_tokens']:,}"),
     ]
 
 
