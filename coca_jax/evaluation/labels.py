@@ -133,7 +133,9 @@ def _classes(
 ) -> tuple[list[Names], dict[str, tuple[int, ...]]]:
     """The class names, and the numbers of the classes that a label stands for."""
     file, ids = config.dataset.class_names, config.classification.class_ids
-    names = class_files.class_names(file) if file else [(name,) for name in known or ()]
+    names: list[Names] | dict[str, Names] = [(name,) for name in known or ()]
+    if file:
+        names = class_files.class_names(file)
     if not names:
         every = sorted({*distinct, *others})
         # Names of files and folders have _ for spaces.

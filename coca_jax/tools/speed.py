@@ -101,7 +101,7 @@ def _of_source(
     reading = _timed(seconds, read)
     usable = list(filter(is_usable, records))
     if not usable:
-        raise CocaError(f"no record of {source.dataset.path} that was tried can be read: see coca_jax.tools stats")
+        raise CocaError(f"the records of {source.dataset.path} cannot be read: see python -m coca_jax.tools stats")
     endless = itertools.cycle(usable)
     viewing, tokenising = _timed(seconds, view), _timed(seconds, tokenise)
     return {f"read {name}": reading, f"view {name}": viewing, f"tokenise {name}": tokenising}
