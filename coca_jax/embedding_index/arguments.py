@@ -13,8 +13,7 @@ from coca_jax.errors import CocaError
 def as_list(values: Iterable[Any], name: str, kind: str = "text") -> list[Any]:
     """The values of any ordered iterable; `name` is the argument's, and `kind` that of one value.
 
-    Raises:
-      CocaError: `values` is a single text or function, has no order, or is not iterable.
+    Raises CocaError if `values` is a single text or function, has no order, or is not iterable.
     """
     if isinstance(values, (str, bytes)) or callable(values):
         raise CocaError(f"{name} is not a list but {_shown(values)}: put the one {kind} into a list")

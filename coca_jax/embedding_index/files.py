@@ -72,11 +72,7 @@ def check_writable(place: str | os.PathLike) -> None:
 
 
 def read(place: str | os.PathLike) -> StoredIndex:
-    """The index in a folder.
-
-    Raises:
-      CocaError: there is none, or it is damaged.
-    """
+    """The index in a folder; raises CocaError if there is none, or it is damaged."""
     place = _local(place)
     if not exists(place):
         raise CocaError(f"there is no index in {place}: make one with index.save, or with python -m coca_jax.search")
@@ -110,13 +106,8 @@ def write(
 ) -> None:
     """Writes an index into its own folder `place`, or replaces the index in it.
 
-    Args:
-      parts: arrays [n, E] that together are the embeddings.
-      entries, digest, step, folder: see `StoredIndex`.
-      dtype: one of DTYPES; see `Index.save`.
-
-    Raises:
-      CocaError: the folder cannot be written to, or the dtype is unknown.
+    `parts`, arrays [n, E], together are the embeddings; `StoredIndex` has the other arguments. Raises CocaError if the
+    folder cannot be written to, or the dtype is none of DTYPES.
     """
     place = _local(place)
     if dtype not in DTYPES:

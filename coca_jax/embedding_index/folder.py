@@ -30,15 +30,10 @@ def update(model: Model, size: int, folder: str | os.PathLike, place: str | os.P
 
     Hidden files and folders are left out, symbolic links are followed (`storage.files.list_files`). A file is unchanged
     if its name, size and modification time are. Intermediate saves let an interrupted update continue where it was.
+    `place` is the index's, by default `.coca_index` in the folder; the model takes images of `size` pixels a side.
 
-    Args:
-      model: for an existing index, the model that made it; with images of `size` pixels a side.
-      folder: of the images.
-      place: of the index; by default `.coca_index` in the folder.
-
-    Raises:
-      CocaError: the folder does not exist or holds no image, or the index is damaged, of another model or of another
-        folder, or cannot be written.
+    Raises CocaError if the folder does not exist or holds no image, or the index is damaged, of another model or of
+    another folder, or cannot be written.
     """
     folder = Path(folder).expanduser().absolute()
     images, place = _images(folder), place or folder / PLACE

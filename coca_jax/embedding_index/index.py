@@ -55,11 +55,7 @@ class Index:
 
     @classmethod
     def load(cls, model: Model, place: str | os.PathLike) -> "Index":
-        """The index in a folder, its embeddings memory-mapped.
-
-        Raises:
-          CocaError: there is none, it is damaged, or another model made it.
-        """
+        """The index in a folder, memory-mapped; raises CocaError if it is missing, damaged, or another model's."""
         stored = files.read(place)
         if stored.digest != model.digest:
             steps = f"another checkpoint (step {stored.step:,}) than this one (step {model.step:,})"
@@ -73,10 +69,8 @@ class Index:
     def add(self, images: Iterable[Any], names: Iterable[str] | None = None) -> None:
         """Appends images, in any form that `Coca.embed_images` takes; an iterable is processed in parts.
 
-        Names are by default a path's text, and for other images their position in the index.
-
-        Raises:
-          CocaError: an image cannot be read, or the numbers of names and images differ. Nothing is added then.
+        Names are by default a path's text, and for other images their position in the index. Raises CocaError, and adds
+        nothing, if an image cannot be read, or the numbers of names and images differ.
         """
         given = None if names is None else [str(name) for name in as_list(names, "names", "name")]
         parts: list[np.ndarray] = []
@@ -87,9 +81,9 @@ class Index:
                 place = str(len(self) + len(entries))
                 entries.append(Entry(os.fspath(image) if isinstance(image, (str, os.PathLike)) else place))
             if given is not None and len(given) < len(entries):
-                raise CocaError(f"there are only {len(given)} names for more images: give one for each image")
+                break  # the images may have no end
         if given is not None and len(given) != len(entries):
-            raise CocaError(f"there are {len(given)} names for {len(entries)} images: give one for each image")
+            raise CocaError(f"there are {len(given)} names, and not as many images: give one for each image")
         self.append(entries if given is None else [Entry(name) for name in given], parts)
 
     def append(self, entries: Sequence[Entry], parts: Sequence[np.ndarray]) -> None:
@@ -118,9 +112,7 @@ class Index:
         """The k most similar images as `Hit`s, the best first; of equal ones the earlier comes first.
 
         A query is a text or an image (an array, a PIL image, a `pathlib.Path`); for an iterable of these, a list for each.
-
-        Raises:
-          CocaError: a text exceeds the model's positions, or an image cannot be read (the error names it).
+        Raises CocaError if a text exceeds the model's positions, or an image cannot be read (the error names it).
         """
         k = whole_number(k, "k", 1)
         one = isinstance(query, str) or is_one_image(query)
@@ -138,10 +130,8 @@ class Index:
         """Writes the index into a folder on a disk, or replaces the index there. Of several processes one must call it.
 
         The `dtype` "float16" takes half of the space. It rounds each embedding (to 11 bits: a score changes by less than
-        0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32.
-
-        Raises:
-          CocaError: the folder cannot be written to.
+        0.0005), and then is searched exactly: scores are those of the rounded embeddings, in float32. Raises CocaError
+        if the folder cannot be written to.
         """
         digest, step = self.model.digest, self.model.step
         files.write(place, self._parts, self.entries, digest=digest, step=step, folder=self.folder, dtype=dtype)

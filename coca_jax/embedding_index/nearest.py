@@ -23,11 +23,9 @@ def nearest(queries: np.ndarray, parts: Sequence[Any], k: int) -> tuple[np.ndarr
     Args:
       queries: [Q, E].
       parts: arrays [n, E] of any float type, also memory-mapped, that together are the N vectors.
-      k: number of results; N if that is smaller.
 
     Returns:
-      indices: int64 [Q, min(k, N)] of the vectors, counted through all parts.
-      scores: float32 [Q, min(k, N)].
+      Indices of the vectors, counted through all parts, int64 [Q, min(k, N)]; and their scores, float32.
     """
     chex.assert_equal_shape_suffix([queries, *parts], 1)
     k = min(k, sum(map(len, parts)))

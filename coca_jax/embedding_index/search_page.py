@@ -24,10 +24,7 @@ def write_search_page(
     queries: Sequence[str | os.PathLike],
     results: Sequence[Sequence[Hit]],
 ) -> None:
-    """Writes the page, atomically, with the hits of each query, a sentence or the path of an image.
-
-    The hits' names are relative to `folder`; `count` images were searched.
-    """
+    """Writes the page of hits, among `count` images of a folder, for each query, a sentence or the path of an image."""
     sections = [
         _section(f"query-{number}", query, hits, Path(folder))
         for number, (query, hits) in enumerate(zip(queries, results, strict=True))

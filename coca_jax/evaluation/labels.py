@@ -25,8 +25,7 @@ def classifications(
 ) -> tuple[Classification, ...]:
     """For the records with this metadata, one by each of `classification.fields`, or that by `label_field`, if needed.
 
-    Raises:
-      CocaError: see `classification`; or no record describes the classes.
+    Raises CocaError as `classification`, or if no record describes the classes.
     """
     if not {"classification", "likelihood_classification"}.intersection(config.tasks):
         return ()
@@ -68,7 +67,6 @@ def classification(
 
     Args:
       labels: of each of the M records, as `record_labels` gives them.
-      config: where names, numbers and prompts come from.
       known: the class names by number, if the store has them.
       others: labels of other records, which are candidates too if nothing else lists the classes.
       members: by label, the names of the things that a class comprises; None: each class is one thing.
@@ -94,7 +92,7 @@ def classification(
     return Classification(
         name=name,
         labels=[own[0] for own in names],
-        templates=class_files.templates(config.dataset.prompts),
+        templates=class_files.prompts(config.dataset.prompts),
         indices=indices,
         targets=table[:, 0] if table.shape[1] == 1 else table,
         synonyms=names if any(len(own) > 1 for own in names) else (),
@@ -112,7 +110,7 @@ def check_class_files(config: EvaluationDatasetConfig) -> None:
             class_files.keys(ids)
         elif ids:
             class_files.class_numbers(ids)
-    class_files.templates(config.dataset.prompts)
+    class_files.prompts(config.dataset.prompts)
 
 
 def _members_by_class(
@@ -135,10 +133,10 @@ def _classes(
 ) -> tuple[list[Names], dict[str, tuple[int, ...]]]:
     """The class names, and the numbers of the classes that a label stands for."""
     file, ids = config.dataset.class_names, config.classification.class_ids
-    names = class_files.class_names(file) if file else None
-    if names is None and known:
-        names = [(name,) for name in known]
-    if names is None:
+    names: list[Names] | dict[str, Names] = [(name,) for name in known or ()]
+    if file:
+        names = class_files.class_names(file)
+    if not names:
         every = sorted({*distinct, *others})
         # Names of files and folders have _ for spaces.
         return [(label.replace("_", " "),) for label in every], {label: (i,) for i, label in enumerate(every)}
@@ -165,9 +163,11 @@ def _numbers(distinct: Sequence[str], names: list[Names], source: str, ids: str)
             taken = "the labels in their sorted order are taken for the classes of %s (%s, …): "
             _log.warning(taken + "set classification.class_ids if that is wrong", source, pairs)
     else:
+        problem = (
+            f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are no numbers of {source}'s {len(names)} classes"
+        )
         raise CocaError(
-            f"{len(distinct)} labels ({', '.join(distinct[:3])} …) are to be numbers of {source}'s {len(names)} classes: "
-            "set classification.class_ids to a file (or folder of class folders) with the number of each"
+            f"{problem}: set classification.class_ids to a file, or folder of class folders, with the numbers"
         )
     highest = max((number for own in numbers.values() for number in own), default=0)
     if highest >= len(names):

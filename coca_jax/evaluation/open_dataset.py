@@ -38,10 +38,8 @@ _QUERIES = 6
 def run_datasets(config: Config) -> list[EvaluationDataset]:
     """The held-out records of a run's sources, and the datasets of `config.evaluation`, all open.
 
-    They are opened before training, so that errors do not show hours later, and evaluated many times.
-
-    Raises:
-      CocaError: records cannot be found, no held-out image can be read, or the hosts see different records.
+    They are opened before training, so that errors do not show hours later, and evaluated many times. Raises CocaError if
+    records cannot be found, no held-out image can be read, or the hosts see different records.
     """
     opened: list[EvaluationDataset] = []
     errors: list[CocaError] = []
@@ -70,8 +68,7 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
 def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
     """The datasets of an `EvaluationConfig`, of which no record is read yet; `where` is their place in the config.
 
-    Raises:
-      CocaError: the place of a dataset's records or a file of its classes is missing.
+    Raises CocaError if the place of a dataset's records or a file of its classes is missing.
     """
     pending = []
     for name, one in config.datasets.items():
@@ -112,13 +109,10 @@ def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConf
 def _open(
     name: str, config: EvaluationDatasetConfig, model: ModelConfig, *, where: str = "datasets", own: bool = False
 ) -> EvaluationDataset:
-    """Reads the texts of the held-out records.
+    """Reads the texts of the held-out records; CocaError if they or their classes cannot be found or understood.
 
     If they are a training run's `own`, the texts of classes are training's prompts, records with names are classified by
     them, and the images are read now if they fit into memory.
-
-    Raises:
-      CocaError: the records or the files of their classes cannot be found or understood.
     """
     if config.dataset.format == "digit_scenes":
         return open_digit_scenes(name, config, model.image.size)

@@ -36,8 +36,7 @@ def system_of(path: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(path)
     except ImportError as error:
-        driver = _DRIVERS.get(protocol)
-        todo = f"pip install {driver}" if driver else str(error)
+        todo = f"pip install {_DRIVERS[protocol]}" if protocol in _DRIVERS else str(error)
         raise CocaError(f"{path} needs a driver for {protocol}:// that is not installed: {todo}") from error
     except ValueError as error:
         raise CocaError(f"{path} cannot be opened ({error}): write gs://, s3:// or a folder of a disk") from error
@@ -110,9 +109,8 @@ _buckets: dict[str, _Bucket] = {}
 def persistently(path: str, work: Callable[[], _T]) -> _T:
     """The result of a network operation, repeated while it fails.
 
-    Raises:
-      OSError: the operation failed for good.
-      DataError: all reads of the bucket failed for `OUTAGE` seconds, or the program ended meanwhile.
+    Raises OSError if it failed for good, DataError if all reads of the bucket did for `OUTAGE` seconds, or the program
+    ended meanwhile.
     """
     name = "/".join(path.split("/", 3)[:3])
     bucket = _buckets.setdefault(name, _Bucket(name))
@@ -136,9 +134,8 @@ def persistently(path: str, work: Callable[[], _T]) -> _T:
                 _log.warning("%s failed at attempt %d (%s): again in %g s", path, attempt, reason, wait)
             elif silent > OUTAGE:
                 raise DataError(
-                    f"nothing of {bucket.name} could be read for {silent:.0f} s ({path}: {reason}): when the network, "
-                    "the bucket and your credentials are well again, start the same command, which goes on from the "
-                    "last checkpoint"
+                    f"nothing of {bucket.name} could be read for {silent:.0f} s ({path}: {reason}): when the network "
+                    "and your credentials are well again, start the same command: it goes on from the last checkpoint"
                 ) from error
             elif alive or _clock() - began > OUTAGE:  # the bucket has answered other reads meanwhile
                 raise OSError(f"{path} failed {attempt} times: {reason}") from error

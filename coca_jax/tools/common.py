@@ -28,24 +28,17 @@ def open_datasets(
 ) -> dict[str, tuple[DatasetConfig, RecordStore]]:
     """The config's datasets by name, and a split of their records; digit_scenes, which has none, is left out.
 
-    Args:
-      command: that needs them, for the error message.
-      excluded: whether to open the records that exclude_keys leaves out, too.
-
-    Raises:
-      CocaError: records do not exist, or all datasets are digit_scenes.
+    `excluded` opens the records that exclude_keys leaves out, too. Raises CocaError, which names the command, if records
+    do not exist, or all datasets are digit_scenes.
     """
-    datasets = {
-        name: dataclasses.replace(source.dataset, exclude_keys="") if excluded else source.dataset
-        for name, source in config.data.sources.items()
-        if source.dataset.format != "digit_scenes"
-    }
+    datasets = {}
+    for name, source in config.data.sources.items():
+        if source.dataset.format != "digit_scenes":
+            dataset = dataclasses.replace(source.dataset, exclude_keys="") if excluded else source.dataset
+            datasets[name] = dataset, open_records(dataset, split)
     if not datasets:
-        raise CocaError(
-            f"{command} needs records, and digit_scenes has none (it is made by index, without end): name a config "
-            "with files"
-        )
-    return {name: (dataset, open_records(dataset, split)) for name, dataset in datasets.items()}
+        raise CocaError(f"{command} needs records, and digit_scenes has none: name a config with files")
+    return datasets
 
 
 def evenly_spread(count: int, sample: int) -> Sequence[int]:
@@ -58,18 +51,12 @@ def evenly_spread(count: int, sample: int) -> Sequence[int]:
 def in_blocks(
     work: Callable[[list[int]], B], indices: Sequence[int], workers: int, label: str, unit: str = "record"
 ) -> Iterator[B]:
-    """The results of `work` for blocks of neighbouring indices, in order, computed by threads; shows progress."""
+    """The results of `work` for blocks of neighbouring indices, in order, by threads, a few ahead; shows progress."""
     starts = range(0, len(indices), _BLOCK)
-    blocks = (list(indices[start : start + _BLOCK]) for start in starts)
-    return progress(_in_threads(work, blocks, workers), label, len(starts), unit, _BLOCK)
-
-
-def _in_threads(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """`work` over the items, in their order, a few of them ahead of the consumer."""
     with futures.ThreadPoolExecutor(workers) as pool:
         waiting: collections.deque[futures.Future[B]] = collections.deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
+        for start in progress(starts, label, len(starts), unit, _BLOCK):
+            waiting.append(pool.submit(work, list(indices[start : start + _BLOCK])))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -29,15 +29,9 @@ _log = logging.getLogger(__name__)
 
 
 def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside: bool = True) -> dict[str, str]:
-    """Indexes the tars or TFRecord files of a dataset that have no index yet, by several processes.
+    """Indexes the tars or TFRecord files of a dataset that have no index yet, by `workers` processes.
 
-    Args:
-      name, dataset: of the dataset.
-      workers: processes.
-      beside: keep new indices beside shards in a bucket, too.
-
-    Returns:
-      The reason for each shard that cannot be indexed, by path.
+    `beside` keeps new indices beside shards in a bucket, too. Returns the reason for each shard that cannot be indexed.
     """
     selection = Selection(files=(*dataset.train_files, *dataset.evaluation_files))
     files = shard_files.find_shards(dataset, selection)
@@ -51,7 +45,7 @@ def build_indices(name: str, dataset: DatasetConfig, *, workers: int = 1, beside
 
 
 def _index(format: str, image_field: str, beside: bool, file: File) -> str:
-    """Indexes one shard; returns the error, or ""."""
+    """The error of indexing a shard, or ""."""
     try:
         _KINDS[format].index(file, image_field, beside)
     except CocaError as error:
@@ -62,9 +56,7 @@ def _index(format: str, image_field: str, beside: bool, file: File) -> str:
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     workers = flags.DEFINE_integer("workers", 4, "Processes that index shards.", 1, flag_values=values)
-    beside = flags.DEFINE_bool(
-        "beside", True, "In a bucket, keep indices beside the shards; else in the cache.", flag_values=values
-    )
+    beside = flags.DEFINE_bool("beside", True, "Keep a bucket's indices there, not in the cache.", flag_values=values)
 
     def run(config: Config) -> None:
         errors: dict[str, str] = {}

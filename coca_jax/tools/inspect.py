@@ -31,8 +31,7 @@ def write_samples(
 ) -> str:
     """Writes the page of `count` rows of a step's batch; returns its summary, a sentence.
 
-    Raises:
-      CocaError: records do not exist or cannot be read, or the file cannot be written.
+    Raises CocaError if records do not exist or cannot be read, or the file cannot be written.
     """
     rows = common.evenly_spread(config.train.batch_size, count)
     pipeline = Pipeline(config, vocabulary, split=split, rows=rows)

@@ -34,13 +34,9 @@ Rates = dict[str, float]
 
 
 def measure(config: Config, vocabulary: Vocabulary, seconds: float) -> dict[str, Rates]:
-    """Runs each stage for about `seconds`.
+    """Rates by stage, each of which runs for about `seconds`; raises CocaError if records cannot be read.
 
-    Returns:
-      Rates by stage. Bytes are those of a stage's input, or for whole batches of its output.
-
-    Raises:
-      CocaError: records do not exist or cannot be read.
+    Bytes are those of a stage's input, or for whole batches of its output.
     """
     stages: dict[str, Rates] = {}
     for name, source in config.data.sources.items():
@@ -105,9 +101,7 @@ def _of_source(
     reading = _timed(seconds, read)
     usable = list(filter(is_usable, records))
     if not usable:
-        raise CocaError(
-            f"none of the records of {source.dataset.path} that were tried can be read: see python -m coca_jax.tools stats"
-        )
+        raise CocaError(f"the records of {source.dataset.path} cannot be read: see python -m coca_jax.tools stats")
     endless = itertools.cycle(usable)
     viewing, tokenising = _timed(seconds, view), _timed(seconds, tokenise)
     return {f"read {name}": reading, f"view {name}": viewing, f"tokenise {name}": tokenising}

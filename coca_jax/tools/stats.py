@@ -67,14 +67,9 @@ def measure(
     sample: int = 0,
     workers: int = 1,
 ) -> Stats:
-    """Reads a dataset, or `sample` of its records.
+    """Reads `sample` records of a dataset (0: all), by `workers` threads.
 
-    Args:
-      name, dataset, store: of the dataset.
-      vocabulary: counts tokens.
-      config: a record is corrupt if its image cannot become an input of this config's model.
-      sample: how many records are read; 0: all.
-      workers: threads.
+    A record is corrupt if its image cannot become an input of the config's model.
 
     Returns:
       Values for `json.dumps`. "records" and "lost" (while indexing, by cause) count the whole split, all others the
@@ -160,6 +155,7 @@ def as_text(name: str, stats: Stats) -> str:
 
 def _facts(stats: Stats) -> list[tuple[str, str]]:
     corrupt, causes = stats["read"] - stats["usable"], _listed(stats["corrupt"])
+    limit = stats["tokens_that_the_model_reads"]
     part = f", {stats['read']:,} of them read" if stats["read"] < stats["records"] else ""
     return [
         ("records", f"{stats['records']:,}{part}"),
@@ -168,10 +164,7 @@ def _facts(stats: Stats) -> list[tuple[str, str]]:
         ("formats", _listed(stats["formats"]) or "none"),
         ("images with the same bytes as another", f"{stats['identical_images']:,}"),
         ("captions", f"{stats['captions']:,}, of which {stats['repeated_captions']:,} repeat another"),
-        (
-            f"captions longer than the {stats['tokens_that_the_model_reads']} tokens that the model reads",
-            f"{stats['captions_with_more_tokens']:,}",
-        ),
+        (f"captions of more tokens than the model's {limit}", f"{stats['captions_with_more_tokens']:,}"),
     ]
 
 

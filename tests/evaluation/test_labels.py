@@ -47,15 +47,15 @@ def test_the_forms_of_files_of_names_and_prompts(tmp_path):
     assert class_files.class_names(half) == [("cat ?",)]
     page = write(tmp_path / "prompts.md", PAGE)
     assert class_files.class_names(f"{page}:Faces") == [("happy", "smiling"), ("sad",)]
-    assert class_files.prompts(f"{page}:Faces") == ("a photo of a {} face.",)
+    assert class_files.prompts((f"{page}:Faces",)) == ("a photo of a {} face.",)
     templates = write(tmp_path / "templates.json", {"pets": ["a {c}.", "the {}"]})
-    assert class_files.prompts(f"{templates}:pets") == ("a {}.", "the {}")
+    assert class_files.prompts((f"{templates}:pets",)) == ("a {}.", "the {}")
 
 
 def test_the_customers_own_files(shared_data):
     folder = shared_data / "data/classnames"
     names = class_files.class_names(f"{folder}/en_classnames.json:imagenet1k")
-    prompts = class_files.prompts(f"{folder}/en_zeroshot_classification_templates.json:imagenet1k")
+    prompts = class_files.prompts((f"{folder}/en_zeroshot_classification_templates.json:imagenet1k",))
     assert len(names) == 1_000 and names[0] == ("tench",) and len(prompts) == 80 and all("{}" in one for one in prompts)
     assert len(class_files.class_names(f"{folder}/imagenet-simple-labels.json")) == 1_000
     assert len(class_files.class_names(f"{folder}/openai_prompts.md:CIFAR10")) == 10
@@ -85,7 +85,7 @@ def test_a_missing_file_and_a_template_without_a_place(tmp_path):
     with pytest.raises(CocaError, match=r"none.json cannot be read"):
         class_files.class_names(str(tmp_path / "none.json:pets"))
     with pytest.raises(CocaError, match="'a cat'"):
-        class_files.prompts(write(tmp_path / "t.json", ["a cat"]))
+        class_files.prompts((write(tmp_path / "t.json", ["a cat"]),))
 
 
 def test_the_forms_of_class_numbers(tmp_path):

@@ -38,9 +38,8 @@ _BEGINNINGS = {b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000"}
 def decode(data: bytes, smallest: int = 0) -> Image.Image:
     """The image as RGB, upright (EXIF), with transparency laid on white.
 
-    Args:
-      data: a file: PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF.
-      smallest: a JPEG may come out at 1/2, 1/4 or 1/8 of its size, several times faster, while no side falls below this.
+    Of PNG, JPEG, WebP, GIF, BMP, TIFF (the first frame) or, where Pillow supports it, AVIF. A JPEG may come out at 1/2,
+    1/4 or 1/8 of its size, several times faster, while no side falls below `smallest`.
 
     Raises:
       BadRecord: the bytes are not an image, a damaged one, one too large, or of a format that is not supported.
@@ -160,12 +159,8 @@ def resized(
 def load_image(image: Any, size: int) -> np.ndarray:
     """An image as the model takes it: uint8 [size, size, 3].
 
-    Args:
-      image: a PIL image, a path, a file's bytes, or an array [H, W] or [H, W, 1, 3 or 4]: uint8, or float from 0 to 1.
-      size: pixels a side.
-
-    Raises:
-      CocaError: the path cannot be read, or there is no whole image in it.
+    It may be a PIL image, a path, a file's bytes, or an array [H, W] or [H, W, 1, 3 or 4]: uint8, or float from 0 to 1.
+    Raises CocaError if it is none of these, cannot be read, or is damaged.
     """
     if isinstance(image, (str, os.PathLike, bytes)):
         name, data = read_file(image, "image")
@@ -185,11 +180,7 @@ def load_image(image: Any, size: int) -> np.ndarray:
 
 
 def read_file(file: str | os.PathLike | bytes, kind: str) -> tuple[str, bytes]:
-    """The name, for messages, and the bytes of an image's or clip's file (kind "image" or "clip").
-
-    Raises:
-      CocaError: it cannot be read.
-    """
+    """The name, for messages, and the bytes of a file, an "image" or a "clip"; CocaError if it cannot be read."""
     if isinstance(file, bytes):
         return f"the {kind}", file
     try:
@@ -203,19 +194,13 @@ def _from_array(image: Any) -> Image.Image:
         array = np.asarray(image)
     except (TypeError, ValueError):  # lists of unequal lengths
         array = np.empty((), object)
-    if array.dtype == object:
-        raise CocaError(
-            f"a {type(image).__name__} is not an image: give a PIL image, a path, an image file's bytes, or an array of "
-            "uint8 or float [height, width, 3]"
-        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not shaped or not array.size or (array.dtype != np.uint8 and array.dtype.kind != "f"):
-        raise CocaError(
-            f"an array of shape {array.shape} and type {array.dtype} is not an image: give uint8 or float "
-            "[height, width, 3]"
-        )
+        what = f"a {type(image).__name__} of shape {array.shape} and type {array.dtype}"
+        forms = "a PIL image, a path, an image file's bytes, or an array [height, width, 3] of uint8 or float"
+        raise CocaError(f"{what} is not an image: give {forms}")
     if array.dtype != np.uint8:
         low, high = float(array.min()), float(array.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # also refuses NaN

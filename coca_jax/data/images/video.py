@@ -46,19 +46,12 @@ def is_gif(data: bytes) -> bool:
 
 
 def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
-    """Frames of a clip, uniformly sampled: uint8 [frames, size, size, 3].
+    """Frames of a clip, the middles of equal parts (of a short clip some repeat): uint8 [frames, size, size, 3].
 
-    Args:
-      clip: a path or the bytes of a file (mp4, mkv, webm, mov, avi, gif), an array [T, H, W, 3], or an iterable of
-        images as `load_image` takes them. One image stands still.
-      size: pixels a side.
-      frames: the middles of so many equal parts; of a shorter clip some repeat.
-
-    Raises:
-      CocaError: it cannot be read or has no frame, `frames` is below 1, or PyAV is not installed.
+    The clip is a path or the bytes of a file (mp4, mkv, webm, mov, avi, gif), an array [T, H, W, 3], or an iterable of
+    images as `load_image` takes them. One image stands still. Raises CocaError if it cannot be read or has no frame, or
+    PyAV is not installed.
     """
-    if isinstance(frames, bool) or not isinstance(frames, (int, np.integer)) or frames < 1:
-        raise CocaError(f"frames = {frames!r}: give the number of frames that are taken of each clip, at least 1")
     if isinstance(clip, (str, os.PathLike, bytes)):
         name, data = read_file(clip, "clip")
         try:
@@ -70,9 +63,8 @@ def load_clip(clip: Any, size: int, frames: int) -> np.ndarray:
     try:
         images = list(clip)
     except TypeError:
-        raise CocaError(
-            f"a {type(clip).__name__} is not a clip: give a path, a file's bytes, an array [T, H, W, 3] or a list of images"
-        ) from None
+        forms = "a path, a file's bytes, an array [T, H, W, 3] or a list of images"
+        raise CocaError(f"a {type(clip).__name__} is not a clip: give {forms}") from None
     if not images:
         raise CocaError("a clip without a frame cannot be embedded: leave it out")
     taken = positions(len(images), frames, None)
@@ -91,14 +83,9 @@ def decode_clip(data: bytes, size: int, count: int) -> np.ndarray:
 def frames(data: bytes, count: int, rng: np.random.Generator | None = None, smallest: int = 0) -> np.ndarray:
     """Frames of a clip, upright: uint8 [count, height, width, 3].
 
-    One of each of `count` equal parts; a clip of fewer frames repeats some. Frames that cannot be decoded are replaced
-    by the last one before, or the first after.
-
-    Args:
-      data: a file.
-      count: how many frames.
-      rng: the only source of chance; None: the middle of each part.
-      smallest: frames may come out smaller, while no side falls below this; 0: as they are.
+    One of each of `count` equal parts, drawn from `rng`, or without one the middle; a clip of fewer frames repeats some.
+    Frames that cannot be decoded are replaced by the last one before, or the first after. They may come out smaller,
+    while no side falls below `smallest`; 0: as they are.
 
     Raises:
       BadRecord: nothing can be decoded, the clip is too large, or PyAV is not installed.

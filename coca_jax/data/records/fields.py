@@ -15,8 +15,7 @@ from coca_jax.config import DatasetConfig
 from coca_jax.data.records.record import BadRecord
 from coca_jax.errors import CocaError
 
-# The usual names, of which the first that a row has is taken. Captions, if `text_fields` is empty ("txt" is the text
-# file of a tar's record); …
+# The usual names, of which the first that a row has is taken. Captions, if `text_fields` is empty (tars have "txt"); …
 TEXT_FIELDS = tuple(
     "txt captions caption text captions/text caption/text image/caption sentences/raw sentences texts alt_text TEXT "
     "title description".split()
@@ -59,12 +58,11 @@ def check_templates(dataset: DatasetConfig) -> None:
     """Raises CocaError if a template of the config cannot be read."""
     for key, template in (*(("text_fields", one) for one in dataset.text_fields), ("image_field", dataset.image_field)):
         try:
-            empty = template and "" in names_in(template)
+            if template and "" in names_in(template):
+                raise ValueError("braces without a name")
         except ValueError as error:
             todo = "write a field's name, or names in braces, such as '{question} {answer}'"
             raise CocaError(f"{key} has {template!r} ({error}): {todo}") from error
-        if empty:
-            raise CocaError(f"{key} has {template!r}: put a field's name between the braces, such as {{0}}")
 
 
 def is_template(field: str) -> bool:
@@ -126,10 +124,8 @@ def captions(row: Any, dataset: DatasetConfig) -> tuple[str, ...]:
     """A row's captions, from `text_fields` (all of them) or the first of the usual fields.
 
     With `caption_separator`, each value is divided at that text into several captions; "json" reads it as a JSON list.
-
-    Raises:
-      BadRecord: the row is nested too deeply; or, unless texts are made from labels, no text is left, one is not UTF-8,
-        or not a JSON list where that is configured.
+    Raises BadRecord if the row is nested too deeply; or, unless texts are made from labels, if no text is left, one is
+    not UTF-8, or not a JSON list where that is configured.
     """
     try:
         values: list[Any] = []

@@ -29,20 +29,15 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
 
     Where `evaluation_files` are named, they are the held-out records and never train; elsewhere a share `holdout`
     is held out, chosen by a hash of each record's key, so that adding records moves none to the other split.
-
-    Raises:
-      EmptySplit: the selection leaves no record.
-      CocaError: the folder or its files are missing, or images have no captions.
+    Raises EmptySplit if no record is left, CocaError if the folder or its files are missing, or images have no captions.
     """
     _check_kind(dataset)
     selection = _selection(dataset, split)
     store = _open(dataset, selection)
     if not len(store):
-        raise EmptySplit(
-            f"none of the {store.census.total} records of {dataset.path} is left for {split}"
-            f"{_without_field(dataset, selection)}: change the dataset's holdout, only, exclude, train_files or "
-            "evaluation_files"
-        )
+        problem = f"none of the {store.census.total} records of {dataset.path} is left for {split}"
+        todo = "change the dataset's holdout, only, exclude, train_files or evaluation_files"
+        raise EmptySplit(f"{problem}{_without_field(dataset, selection)}: {todo}")
     return store
 
 
@@ -63,10 +58,8 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
             raise CocaError(f"{key} of {dataset.path} has {wrong[0]!r}: write it as field=value, such as split=test")
     training = split == SPLITS[0]
     if not training and not dataset.holds_out:
-        raise CocaError(
-            f"holdout is 0, so that all records of {dataset.path} train and none is left to evaluate: set the "
-            "dataset's holdout, such as 0.01, or name some files in evaluation_files"
-        )
+        problem = f"holdout is 0, so that all records of {dataset.path} train and none is left to evaluate"
+        raise CocaError(f"{problem}: set the dataset's holdout, such as 0.01, or its evaluation_files")
     named = bool(dataset.evaluation_files)
     return Selection(
         part="" if named else split,
@@ -89,12 +82,12 @@ def _check_kind(dataset: DatasetConfig) -> None:
     endings = _ENDINGS.get(dataset.format, ())
     if not endings or ends_in(name, endings) or storage.stat(path) is None:
         return
-    others = [f"set format={one}" for one, endings in _ENDINGS.items() if ends_in(name, endings)]
+    others = (f"set format={one}" for one, endings in _ENDINGS.items() if ends_in(name, endings))
+    todo = next(others, "give the folder that holds it")
     if fields.suffix_of(name) in ("zip", "tgz", "gz", "bz2", "xz", "7z", "rar", "zst"):
-        others = ["unpack it, and give the folder"]
+        todo = "unpack it, and give the folder"
     raise CocaError(
-        f"{path} is a file that format={dataset.format} does not read: "
-        f"{others[0] if others else 'give the folder that holds it'} (a file's name must end in one of {', '.join(endings)})"
+        f"{path} is a file that format={dataset.format} does not read: {todo} (it reads {', '.join(endings)})"
     )
 
 
@@ -136,17 +129,13 @@ def summary(dataset: DatasetConfig, store: RecordStore) -> str:
     """One sentence about the records that a run's train split found, such as
     "26,640 records train, 2,960 held out, 12 left out (image without text: 12, e.g. a.tar:k017)"."""
     census = store.census
-    parts = [f"{len(store):,} records train"]
-    held_out = census.held_out or 0
-    if census.held_out is not None:
-        parts.append(f"{held_out:,} held out")
-    else:
-        parts.append(f"those of {' '.join(dataset.evaluation_files)} held out")
+    held = f"those of {' '.join(dataset.evaluation_files)}" if census.held_out is None else f"{census.held_out:,}"
+    parts = [f"{len(store):,} records train", f"{held} held out"]
     causes = [
         f"{cause}: {count:,}" + (f", e.g. {census.names[cause]}" if cause in census.names else "")
         for cause, count in sorted(census.damage.items(), key=lambda item: -item[1])
     ]
-    excluded = census.total - held_out - len(store)
+    excluded = census.total - (census.held_out or 0) - len(store)
     if excluded:
         causes.append(f"excluded by the config: {excluded:,}")
     left_out = sum(census.damage.values()) + excluded

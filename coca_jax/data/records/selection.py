@@ -51,8 +51,7 @@ class KeyList:
             lines = storage.read(path).decode("utf-8", "surrogateescape").split("\n")
         except storage.ReadError as error:
             raise CocaError(
-                f"the keys {path} cannot be read ({error}): check exclude_keys, a file with one key a "
-                "line, or write it with python -m coca_jax.tools dedup"
+                f"{path} cannot be read ({error}): exclude_keys names a file with one key a line"
             ) from error
         keys = sorted({line.removesuffix("\r") for line in lines} - {""})
         return cls(storage.digest(*keys), np.unique(Strings.of(keys).hashes()))
@@ -106,10 +105,8 @@ class Selection:
     ) -> tuple[np.ndarray, int | None]:
         """Which records belong to the split (bool [n]), and how many usable ones are held out (None: no share is).
 
-        Args:
-          keys: gives the keys of all records; called only if the selection depends on them.
-          excluded: gives bool [n], the records that are `excluded` by metadata; called only if needed.
-          usable: bool [n], which records can belong to any split.
+        `keys` gives the keys of all records, and `excluded` those that are `excluded` by metadata, bool [n]: each is
+        called only if the selection depends on it. `usable`, bool [n], are the records that can belong to any split.
         """
         chosen, held_out = usable.copy(), None
         hashes = keys().hashes() if self.part or self.exclude_keys else np.zeros(0, np.uint64)

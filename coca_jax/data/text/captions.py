@@ -65,7 +65,7 @@ class Texts:
         names = _class_names(dataset, store)
         self._names = {label: synonyms[0] for label, synonyms in names.items()}
         self._known = {name for synonyms in names.values() for name in synonyms}
-        self.prompts = class_files.templates(dataset.prompts)
+        self.prompts = class_files.prompts(dataset.prompts)
         if self._names and all(map(_WORDNET.fullmatch, self._names.values())):
             _log.warning(
                 "the class names of %s are WordNet's numbers, such as %s, which mean nothing in a text: name a file "

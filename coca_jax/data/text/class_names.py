@@ -19,46 +19,34 @@ Names = tuple[str, ...]  # of one class: synonyms
 def class_names(spec: str) -> list[Names] | dict[str, Names]:
     """Class names in the order of their numbers, or by the label that a record has.
 
-    Raises:
-      CocaError: the file or its key is missing, or it holds no names, or a class has none.
+    Raises CocaError if the file or its key is missing, or it holds no names, or a class has none.
     """
     value = _read(spec, "classes")
-    classes: dict[Any, Any] = (
-        value if isinstance(value, dict) else dict(enumerate(value if isinstance(value, list) else ()))
-    )
-    names = {label: _names(one) for label, one in classes.items()}
+    classes = dict(enumerate(value)) if isinstance(value, list) else value
+    names = {label: _names(one) for label, one in classes.items()} if isinstance(classes, dict) else {}
     if not any(names.values()):
-        raise CocaError(
-            f"{spec} holds no class names: give a list of names, one a class, or FILE:KEY if the file has several lists"
-        )
+        raise CocaError(f"{spec} holds no class names: give a list of names, or FILE:KEY if it has several lists")
     for label, own in names.items():
         if not own:
             raise CocaError(f"{spec} has {classes[label]!r} for class {label}, which is not a name: write one there")
     return names if isinstance(value, dict) else list(names.values())
 
 
-def prompts(spec: str) -> tuple[str, ...]:
-    """Templates with `{}` for the class name; `{c}` in the file means the same.
+def prompts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """A dataset's prompts, with `{}` for the class name: the texts, or those of the file that a single text names.
 
-    Raises:
-      CocaError: the file or its key is missing, or a template has no place for the name.
+    `{c}` in the file means the same. Raises CocaError if it or its key is missing, or a prompt has no place for the name.
     """
-    value = _read(spec, "templates")
+    if len(texts) != 1 or "{}" in texts[0]:
+        return texts
+    value = _read(texts[0], "templates")
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        example = '["a photo of a {c}."]'
-        raise CocaError(
-            f"{spec} holds no templates: give a list such as {example}, or FILE:KEY if it has several lists"
-        )
-    texts = tuple(text.replace("{c}", "{}") for text in value)
-    for text in texts:
-        if "{}" not in text:
-            raise CocaError(f"the template {text!r} of {spec} has no {{c}} or {{}}: write one for the class name")
-    return texts
-
-
-def templates(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """A dataset's prompts: the texts themselves, or those of the file that a single text names; errors as `prompts`."""
-    return prompts(texts[0]) if len(texts) == 1 and "{}" not in texts[0] else texts
+        todo = 'give a list such as ["a photo of a {c}."], or FILE:KEY if it has several lists'
+        raise CocaError(f"{texts[0]} holds no templates: {todo}")
+    for text in value:
+        if "{c}" not in text and "{}" not in text:
+            raise CocaError(f"the template {text!r} of {texts[0]} has no {{c}} or {{}}: write one for the class name")
+    return tuple(text.replace("{c}", "{}") for text in value)
 
 
 def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
@@ -66,10 +54,8 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
 
     The file is a list of labels in the order of their numbers (JSON, or a text whose lines begin with them, such as
     ImageNet's LOC_synset_mapping.txt), or a JSON object: {"n01440764": 0}, {"alarm_clock": [409, 530]} or
-    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders.
-
-    Raises:
-      CocaError: the file is missing or of another form.
+    {"0": ["n01440764", "tench"]}. A folder stands for the sorted names of its folders. Raises CocaError if the file is
+    missing or of another form.
     """
     if Path(spec).is_dir():
         folders = sorted(path.name for path in Path(spec).iterdir() if path.is_dir())
@@ -90,10 +76,8 @@ def class_numbers(spec: str) -> dict[str, tuple[int, ...]]:
                 numbers = {}
                 break
     if not numbers:
-        raise CocaError(
-            f"{spec} gives labels no class numbers: give a list of labels in their order, or an object such "
-            'as {"n01440764": 0}'
-        )
+        todo = 'give a list of labels in their order, or an object such as {"n01440764": 0}'
+        raise CocaError(f"{spec} gives labels no class numbers: {todo}")
     return numbers
 
 
@@ -143,10 +127,8 @@ def _lines(text: str, path: str, numbered: bool) -> list[str]:
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text)]  # a name may hold what else splitlines() splits at
     used = list(filter(None, lines))
     if numbered and lines[: len(used)] != used:
-        raise CocaError(
-            f"line {lines.index('') + 1} of {path} is blank, and a line's place is its class number: write the name there, "
-            "or remove the line"
-        )
+        problem = f"line {lines.index('') + 1} of {path} is blank, and a line's place is its class number"
+        raise CocaError(f"{problem}: write the name there, or remove the line")
     return used
 
 
@@ -154,9 +136,8 @@ def _section(text: str, heading: str, variable: str, path: str) -> Any:
     """The list that a page of prompts assigns below a heading, `classes = […]` or `templates = […]`."""
     sections = dict(re.findall(r"^## (\S+)\s*$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     if heading not in sections:
-        raise CocaError(
-            f"{path} has no heading {heading!r}: name one of {fields.listing(sorted(sections))} as {path}:HEADING"
-        )
+        there = fields.listing(sorted(sections))
+        raise CocaError(f"{path} has no heading {heading!r}: name one of {there} as {path}:HEADING")
     assigned = re.search(rf"^{variable} = (\[.*?^\])", sections[heading], re.MULTILINE | re.DOTALL)
     try:
         return ast.literal_eval(assigned[1]) if assigned else []

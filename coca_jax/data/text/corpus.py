@@ -37,9 +37,7 @@ def training_captions(config: Config) -> Iterator[str]:
     """Texts of the training records of `config.data`: at most a million, an equal part of each source.
 
     All captions of a record, cleaned as in training; if texts are made from labels, one a record, in a random prompt.
-
-    Raises:
-      CocaError: the records cannot be found, or none of a source has a text.
+    Raises CocaError if the records cannot be found, or none of a source has a text.
     """
     sources = config.data.sources
     for source in sources.values():
@@ -84,7 +82,5 @@ def _stored_texts(dataset: DatasetConfig, most: int) -> Iterator[str]:
         counts = ", ".join(f"{cause}: {number}" for cause, number in common)
         not_utf8 = common and common[0][0] == fields.NOT_UTF8
         advice = "save the texts as UTF-8" if not_utf8 else "check the dataset's text_fields or label_field"
-        raise CocaError(
-            f"none of the {len(indices)} records of {dataset.path} that were read has a text to train a vocabulary on "
-            f"({counts}): {advice}"
-        )
+        problem = f"none of the {len(indices)} records of {dataset.path} has a text to train a vocabulary on ({counts})"
+        raise CocaError(f"{problem}: {advice}")

@@ -7,7 +7,6 @@ training leaves them out); pairs.jsonl, every pair; report.html, pairs side by s
 are perceptual hashes; with --checkpoint its image embeddings as well.
 """
 
-import os
 import runpy
 from collections.abc import Callable, Sequence
 
@@ -26,17 +25,11 @@ from coca_jax.tools.dedup.search import Collection, Embedding, find_duplicates
 def define(values: flags.FlagValues) -> Callable[[Config], None]:
     """Adds the command's flags; returns the function that runs it."""
     output = define_path("output", "The folder to write into.", values)
-    against = define_paths(
-        "against", "More evaluation images: a folder, or a config file with held-out records.", values
-    )
+    against = define_paths("against", "More evaluation images: a folder, or a config with held-out records.", values)
     own = flags.DEFINE_bool("own", True, "Compare with the config's own held-out records.", flag_values=values)
-    distance = flags.DEFINE_integer(
-        "distance", 8, "Bits of 64 in which hashes of near-duplicates may differ.", 0, 64, flag_values=values
-    )
+    distance = flags.DEFINE_integer("distance", 8, "Bits of 64 that may differ in copies.", 0, 64, flag_values=values)
     checkpoint = define_path("checkpoint", "Compare by this model's embeddings, too.", values)
-    similarity = flags.DEFINE_float(
-        "similarity", 0.95, "The cosine of embeddings of near-duplicates, at least.", 0.0, 1.0, flag_values=values
-    )
+    similarity = flags.DEFINE_float("similarity", 0.95, "The least cosine of copies.", 0.0, 1.0, flag_values=values)
     shown = flags.DEFINE_integer("pairs", 200, "Pairs that report.html shows, at most.", 0, flag_values=values)
     workers = flags.DEFINE_integer("workers", 4, "Threads that read, hash and compare.", 1, flag_values=values)
 
@@ -44,9 +37,14 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
         folder = required(output)
         # Records that an earlier list leaves out belong to the new list, too.
         datasets = open_datasets(config, "train", "dedup", excluded=True)
-        training = [Collection(name, store) for name, (_, store) in datasets.items()]
+        training = [(name, store) for name, (_, store) in datasets.items()]
         evaluation = _evaluation(config, against.value, own.value)
-        embedding = _embedding(checkpoint.value, similarity.value) if checkpoint.value else None
+        embedding = None
+        if checkpoint.value:
+            import coca_jax  # jax takes seconds to import
+
+            coca = coca_jax.load(checkpoint.value)
+            embedding = Embedding(coca.embed_images, coca.config.model.image.size, similarity.value)
         bits, threads = distance.value, workers.value
         result = find_duplicates(training, evaluation, distance=bits, workers=threads, embedding=embedding)
         write_report(folder, config, result, training, evaluation, shown.value)
@@ -54,23 +52,16 @@ def define(values: flags.FlagValues) -> Callable[[Config], None]:
     return run
 
 
-def _embedding(checkpoint: str, threshold: float) -> Embedding:
-    import coca_jax  # jax takes seconds to import
-
-    coca = coca_jax.load(checkpoint)
-    return Embedding(coca.embed_images, coca.config.model.image.size, threshold)
-
-
 def _evaluation(config: Config, against: Sequence[str], own: bool) -> list[Collection]:
     """The images that training must not contain; `own`: those that the config's training datasets hold out, too."""
     collections = _held_out(config if own else config.evaluation)
-    for path in map(os.path.expanduser, against):
+    for path in against:
         if path.partition(":")[0].endswith(".py"):
             collections += _held_out(_config(path), f"{path} ")
         else:
             # A label that every file has: images count without texts, too.
             folder = DatasetConfig(format="folder", path=path, label_field="stem", holdout=0.0)
-            collections.append(Collection(path, open_records(folder, SPLITS[0])))
+            collections.append((path, open_records(folder, SPLITS[0])))
     if not collections:
         raise CocaError("there is nothing to compare with: name a dataset with --against, or leave out --noown")
     return collections
@@ -85,7 +76,7 @@ def _held_out(config: Config | EvaluationConfig, prefix: str = "") -> list[Colle
         config, where = config.evaluation, "evaluation.datasets."  # a training dataset may have the same name
     datasets |= {f"{where}{name}": one.dataset for name, one in config.datasets.items()}
     return [
-        Collection(prefix + name, open_records(dataset, SPLITS[1]))
+        (prefix + name, open_records(dataset, SPLITS[1]))
         for name, dataset in datasets.items()
         if dataset.format != "digit_scenes"
     ]
@@ -98,7 +89,7 @@ def _config(path: str) -> Config | EvaluationConfig:
         get_config = runpy.run_path(file)["get_config"]
     except (OSError, KeyError) as error:
         raise CocaError(
-            f"--against={path} is no config file that can be read ({error}): name one with get_config, or a folder"
+            f"--against={path} has no config ({error}): name a file with get_config, or a folder"
         ) from error
     values = get_config(argument) if argument else get_config()
     return configs.from_config_dict(values) if "data" in values else configs.evaluation_from_config_dict(values)

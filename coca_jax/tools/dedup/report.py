@@ -96,8 +96,7 @@ def _agreement(pair: Pair) -> str:
 
 def _image(images: RecordStore, index: int) -> np.ndarray | None:
     """The image; None if it can no longer be read."""
-    (record,) = images.read([index])
     try:
-        return None if isinstance(record, BadRecord) else np.asarray(still(record.image))
+        return np.asarray(still(images.read([index])[0]))
     except BadRecord:
         return None

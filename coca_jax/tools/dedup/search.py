@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from coca_jax.data.images import decode, video
-from coca_jax.data.records.record import BadRecord, RecordStore
+from coca_jax.data.records.record import BadRecord, Record, RecordStore
 from coca_jax.errors import CocaError
 from coca_jax.tools import common
 from coca_jax.tools.dedup import hashing
@@ -18,14 +18,8 @@ from coca_jax.tools.dedup.hashing import Hashes
 _ENTRIES = 16_384  # hashes compared at a time: with their differences they fit a core's cache
 _PLAIN = "no structure to compare"
 
+Collection = tuple[str, RecordStore]  # images under a name
 T = TypeVar("T")
-
-
-class Collection(NamedTuple):
-    """Images under a name."""
-
-    name: str
-    images: RecordStore
 
 
 class Embedding(NamedTuple):
@@ -70,18 +64,12 @@ def find_duplicates(
 ) -> Duplicates:
     """The training records that are near-duplicates of evaluation images.
 
-    Args:
-      training, evaluation: the images.
-      distance: bits of 64 in which the hashes of near-duplicates may differ.
-      workers: threads that read, hash and compare.
-      embedding: compares the images, too.
-
-    Raises:
-      CocaError: no evaluation image can be read.
+    Their hashes differ in at most `distance` bits of 64, or the embedding finds them. `workers` threads read, hash and
+    compare. Raises CocaError if no evaluation image can be read.
     """
     skipped: Counter[str] = Counter()
     library = _Library(evaluation, distance, workers, embedding, skipped)
-    pairs, counts = [], Counter({collection.name: 0 for collection in training})
+    pairs, counts = [], Counter({name: 0 for name, _ in training})
     for collection in training:
         name, images = collection
         for indices, results, vectors in _read(collection, library.nearest_hash, workers, embedding, skipped):
@@ -180,14 +168,13 @@ def _read(
     skipped: Counter[str],
 ) -> Iterator[tuple[list[int], list[T], np.ndarray]]:
     """Indices, results of `measure` and embeddings (float32 [n, E] or [n, 0]) of all images, a block at a time."""
+    name, store = collection
 
     def read_block(indices: list[int]) -> tuple[list[int], list[T], list[np.ndarray], list[str]]:
         readable, results, views, causes = [], [], [], []
-        for index, record in zip(indices, collection.images.read(indices), strict=True):
+        for index, record in zip(indices, store.read(indices), strict=True):
             try:
-                if isinstance(record, BadRecord):
-                    raise record
-                image = still(record.image)
+                image = still(record)
             except BadRecord as error:
                 causes.append(error.cause)
                 continue
@@ -197,19 +184,16 @@ def _read(
                 views.append(decode.resize_and_crop(image, embedding.size))
         return readable, results, views, causes
 
-    blocks = common.in_blocks(read_block, range(len(collection.images)), workers, collection.name, "image")
-    for readable, results, views, causes in blocks:
+    for readable, results, views, causes in common.in_blocks(read_block, range(len(store)), workers, name, "image"):
         skipped.update(causes)
         if readable:
             yield readable, results, embedding.embed(np.stack(views)) if embedding else np.zeros((len(readable), 0))
 
 
-def still(data: bytes) -> Image.Image:
-    """The image, or a clip's middle frame: RGB; a large JPEG may come out smaller, at least 128 pixels a side.
-
-    Raises:
-      BadRecord: it cannot be read.
-    """
-    if video.is_clip(data):
-        return Image.fromarray(video.decode_clip(data, 2 * hashing.SIDE, 1)[0])
-    return decode.decode(data, smallest=2 * hashing.SIDE)
+def still(record: Record | BadRecord) -> Image.Image:
+    """The image, or a clip's middle frame, in RGB, or BadRecord; a large JPEG may come out smaller, at least 128 a side."""
+    if isinstance(record, BadRecord):
+        raise record
+    if video.is_clip(record.image):
+        return Image.fromarray(video.decode_clip(record.image, 2 * hashing.SIDE, 1)[0])
+    return decode.decode(record.image, smallest=2 * hashing.SIDE)

@@ -122,7 +122,7 @@ def test_metadata_is_text_and_numbers():
     "options, message",
     [
         ({"text_fields": ("{a",)}, r"text_fields has '\{a'"),
-        ({"text_fields": ("a", "{} x")}, "put a field's name between"),
+        ({"text_fields": ("a", "{} x")}, "braces without a name"),
         ({"image_field": "}.png"}, "image_field has"),
     ],
 )

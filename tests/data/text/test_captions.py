@@ -218,6 +218,6 @@ def test_labels_that_cannot_be_encoded_are_replaced():
 @pytest.mark.parametrize("name", ["names.txt", "names.json", "prompts.md"])
 def test_a_file_of_class_names_in_another_encoding_is_refused_with_what_to_do(tmp_path, name):
     (tmp_path / name).write_bytes('["café"]'.encode("latin-1"))
-    for read in (class_files.class_names, class_files.prompts, class_files.class_numbers):
+    for read in (class_files.class_names, lambda spec: class_files.prompts((spec,)), class_files.class_numbers):
         with pytest.raises(CocaError, match=rf"{name}, a file of .*, is not UTF-8: save it as UTF-8$"):
             read(str(tmp_path / name))

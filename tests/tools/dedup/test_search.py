@@ -197,9 +197,7 @@ def embed(images: np.ndarray) -> np.ndarray:
 
 
 def test_embeddings_find_what_hashes_do_not(config):
-    training, evaluation = (
-        [search.Collection("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS
-    )
+    training, evaluation = ([("tars", records.open_records(config.data.dataset, split))] for split in records.SPLITS)
     embedding = search.Embedding(embed, 16, 0.9999)
     result = search.find_duplicates(training, evaluation, distance=8, embedding=embedding)
     (pair,) = [pair for pair in result.pairs if pair.key == "other_color"]
