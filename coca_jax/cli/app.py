@@ -177,7 +177,8 @@ def _parse(arguments: list[str]) -> list[str]:
         fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
         keys = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
-        meant = f" {keys[2]!r}: did you mean {keys[1]!r}?" if keys else f": {error}"
+        problem = str((*error.args, "")[0]).partition(". Other fields")[0].strip("\"'")  # without the whole config
+        meant = f" {keys[2]!r}: did you mean {keys[1]!r}?" if keys else f": {problem}"
         fail(f"the config has no key{meant}")
 
 

@@ -32,9 +32,7 @@ class ClassificationConfig:
     """Zero-shot classification, by embeddings or likelihoods; label_field, class_names and prompts are the dataset's."""
 
     fields: tuple[str, ...] = ()  # metadata, each field a classification of its own name; empty: dataset.label_field
-    class_ids: str = (
-        location()
-    )  # a file (or folder of class folders): the numbers of labels such as wnids in class_names
+    class_ids: str = location()  # a file or folder of class folders: the numbers in class_names of labels such as wnids
     class_subset: bool = False  # only classes that occur among the dataset's records are candidates
     candidate_files: tuple[str, ...] = ()  # without class_names: records whose labels are candidates too
     # Metadata of the dataset's training records (`train_files` less `evaluation_files` and `exclude`), such as "species"

@@ -178,8 +178,7 @@ def _texts(prompts_BP: jax.Array, lengths_B: jax.Array, tokens_BT: jax.Array, le
     def padded(x: jax.Array) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
 
-    index_BL = (
-        jnp.arange(length)[None] - lengths_B[:, None]
-    )  # of each position among the generated tokens; negative: prompt
+    # Of each position among the generated tokens; negative: prompt.
+    index_BL = jnp.arange(length)[None] - lengths_B[:, None]
     generated_BL = jnp.take_along_axis(padded(tokens_BT), jnp.maximum(index_BL, 0), axis=1)
     return jnp.where(index_BL < 0, padded(prompts_BP), generated_BL).astype(jnp.int32)

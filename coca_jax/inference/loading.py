@@ -26,8 +26,10 @@ def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int 
     """
     path = os.path.expanduser(path)
     with contextlib.ExitStack() as stack:
-        stack.callback(absl_logging.set_verbosity, absl_logging.get_verbosity())
-        absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax warns of copies without their _CHECKPOINT_METADATA
+        verbosity = absl_logging.get_verbosity()
+        stack.callback(absl_logging.set_verbosity, verbosity)
+        # Orbax warns of copies without their _CHECKPOINT_METADATA.
+        absl_logging.set_verbosity(min(verbosity, absl_logging.ERROR))
         mesh = None
         if all_devices and jax.device_count() > 1:
             mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)

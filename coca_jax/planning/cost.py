@@ -100,7 +100,9 @@ def compiled_cost(program: TrainStep, topology: Topology) -> Cost:
     temporaries, code, traffic, unread = 0, 0, None, ""
     try:
         executable = program.compile()
+        seconds = time.perf_counter() - started
     except JaxRuntimeError as error:
+        seconds = time.perf_counter() - started
         peak = _out_of_memory(str(error))
         if peak is None:
             reason = str(error).splitlines()[0]
@@ -116,7 +118,6 @@ def compiled_cost(program: TrainStep, topology: Topology) -> Cost:
             traffic = collectives.of_hlo(executable.as_text() or "", topology.devices)
         except (JaxRuntimeError, ValueError) as error:  # some compilers cannot print some of their programs
             unread = f"the compiled program cannot be read: {str(error).splitlines()[0]}"
-    seconds = time.perf_counter() - started
     return _cost(program, topology, temporaries, code, peak, traffic=traffic, compile_seconds=seconds, unread=unread)
 
 

@@ -255,8 +255,9 @@ def _walk(folder: str) -> list[File]:
                     if os.path.commonpath([root, target]) != target:  # not a way back up, out of `folder`
                         links.append((entry.path, f"{prefix}{entry.name}/"))
                 elif entry.is_file():
-                    status = entry.stat()
-                    files.append(File(entry.path, prefix + entry.name, status.st_size, str(status.st_mtime_ns)))
+                    with contextlib.suppress(FileNotFoundError):  # removed just now
+                        status = entry.stat()
+                        files.append(File(entry.path, prefix + entry.name, status.st_size, str(status.st_mtime_ns)))
                 elif not os.path.exists(entry.path):
                     files.append(File(entry.path, prefix + entry.name, -1, ""))
     return files

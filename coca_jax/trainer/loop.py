@@ -163,10 +163,7 @@ class Loop:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         config = self.step.config
         self.clock.steps += 1
-        for name in (
-            "loss",
-            "gradient_norm",
-        ):  # the second breaks the parameters that would be saved with a finite loss
+        for name in ("loss", "gradient_norm"):  # such a gradient breaks the parameters, also where the loss is finite
             if not math.isfinite(values[name]):
                 todo = "lower optimizer.peak_learning_rate or set optimizer.clip_norm = 1.0, and start again"
                 raise CocaError(f"the {name} of step {step} is {values[name]}: {todo} from the last checkpoint")

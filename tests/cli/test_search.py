@@ -1,4 +1,4 @@
-"""`python -m coca_jax.search` as a person mistypes it; a whole search is in test_command_lines.py."""
+"""`python -m coca_jax.search` as a person mistypes it; a whole search is in test_commands.py."""
 
 import pytest
 import running

@@ -68,7 +68,7 @@ def test_the_mixture_is_half_and_half():
     )
 
 
-# The set's name in sets.py, and its folder below the shared data.
+# The dataset's name in presets/datasets.py, and its folder below the shared data.
 SHARED = {
     "emoji": ("tars", "emoji"),
     "coco_photos": ("folder", "coco_photos"),

@@ -1,6 +1,7 @@
 """Run folders in a bucket: the same files as on a disk, though nothing can be appended to an object."""
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -93,6 +94,33 @@ def test_a_listing_leaves_hidden_names_out(tmp_path):
             files.write_atomically(f"{place}/{name}", b"x")
         assert [file.name for file in files.list_files(place)] == ["a.png", "b/c.png"]
     assert [file.name for file in files.list_files(f"{tmp_path}/b/.e")] == ["f.png"]  # asked for by name
+
+
+def test_a_file_removed_during_a_listing_is_left_out(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def slow(place):
+        with scandir(place) as entries:
+            found = list(entries)
+        (tmp_path / "b.png").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", slow)
+    assert [file.name for file in files.list_files(str(tmp_path))] == ["a.png"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    files.write_atomically(tmp_path / "a.json", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no room"):
+        files.write_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "old" and os.listdir(tmp_path) == ["a.json"]
 
 
 def test_numbers_survive_a_restart(folder):

@@ -30,9 +30,8 @@ _THREADS = max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JA
 # Of encoded images read before they are due, over all sources: an eighth of a small machine's memory.
 _AHEAD_BYTES = min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
 Batch = dict[str, np.ndarray]
-_Pending = Callable[
-    [], tuple[Batch, list[Example]]
-]  # waits for a batch, and for the examples that its rows are made of
+# Waits for a batch, and for the examples that its rows are made of.
+_Pending = Callable[[], tuple[Batch, list[Example]]]
 
 
 class Origin(NamedTuple):

@@ -68,7 +68,7 @@ def test_every_corruption_has_its_builder():
 
 
 def test_what_tfds_does_not_have():
-    """Where one of these comes in, sets.py and docs/data.md can say so."""
+    """Where one of these comes in, presets/datasets.py and docs/data.md can say so."""
     there = tfds.list_builders(with_community_datasets=False)
     assert "coco_captions" in there and not {"flickr30k", "webli", "nocaps", "conceptual_captions"}.intersection(there)
     assert "image" not in feature_names(tfds.builder("wit", data_dir="/nowhere").info.features)
