@@ -345,7 +345,7 @@ def test_label_numbers_without_a_class_name_are_bad_records(place, kind):
         try:
             found += texts.all(record)
         except BadRecord as error:
-            found.append("bad" if error.cause.startswith("label is ") else error.cause)
+            found.append("bad" if error.cause.startswith("label ") else error.cause)
     assert found == ["a green thing.", "a blue thing.", "bad", "bad", "bad", "bad"]
 
 
