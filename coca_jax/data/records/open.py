@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
@@ -44,8 +45,11 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
 def _without_field(dataset: DatasetConfig, selection: Selection) -> str:
     """Which field of `only` or `exclude` none of the first records has, in brackets; "" if they have all."""
     wanted = [condition.partition("=")[0] for condition in (*selection.only, *selection.exclude)]
-    store = _open(dataset, Selection(files=selection.files)) if wanted else ()
-    some = store.read_texts(range(min(len(store), _PROBES))) if store else []
+    some: list[Any] = []
+    with contextlib.suppress(CocaError):  # all records together may have other faults than those of this split
+        if wanted:
+            store = _open(dataset, Selection(files=selection.files))
+            some = store.read_texts(range(min(len(store), _PROBES)))
     there = dict.fromkeys(name for one in some if isinstance(one, RecordText) for name in one.metadata)
     missing = next((name for name in wanted if name not in there), None)
     return f" (there is no field {missing!r}, but {fields.listing(there)})" if missing and there else ""

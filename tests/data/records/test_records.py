@@ -148,6 +148,13 @@ def test_a_field_of_only_that_no_record_has_is_named_if_nothing_is_left(tmp_path
         records.open_records(kind(tmp_path, holdout=0.0, only=("splt=x",)), "train")
 
 
+def test_a_split_without_records_stays_one_whatever_the_others_lack(tmp_path):
+    members = [(f"{key}.{kind}", data) for key in "ab" for kind, data in (("png", b"x"), ("json", b'{"lang": "en"}'))]
+    builders.write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(records.EmptySplit):
+        records.open_records(tars(tmp_path, text_fields=("caption",), only=("lang=fr",)), "evaluation")
+
+
 def test_missing_folders_and_tars_are_named(tmp_path):
     with pytest.raises(CocaError, match=r"nowhere does not exist"):
         records.open_records(tars(tmp_path / "nowhere"), "train")
