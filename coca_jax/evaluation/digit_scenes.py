@@ -54,11 +54,10 @@ def _distinct_scenes(examples: int, size: int) -> list[Scene]:
     pool: list[Scene] = []
     seen, index = set(), 0
     while len(pool) < examples:
-        scene = digit_scenes.scene(index, "evaluation", size)
+        _, form = digit_scenes.words(index, "evaluation")
+        if wanted[len(form.things)] and form not in seen:
+            wanted[len(form.things)] -= 1
+            seen.add(form)
+            pool.append(digit_scenes.scene(index, "evaluation", size))
         index += 1
-        count = len(scene.form.things)
-        if wanted[count] and scene.form not in seen:
-            wanted[count] -= 1
-            seen.add(scene.form)
-            pool.append(scene)
     return pool

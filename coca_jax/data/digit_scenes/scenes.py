@@ -74,22 +74,40 @@ class _Stroke:
         self._measure()
 
 
+def words(index: int, split: str = "train") -> tuple[str, Meaning]:
+    """The caption and canonical form of the scene number `index`, without its image."""
+    return _words(split, *_random(index, split))[:2]
+
+
 def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     """The scene number `index` (any integer from 0) of a split, on a canvas of `size` pixels a side."""
-    training = split == SPLITS[0]
+    pick, draw = _random(index, split)
+    caption, form, sources = _words(split, pick, draw)
+    # Training writing is warped, so that 1,497 digits stand for the world's handwriting; held-out writing hardly is.
+    strokes = [
+        _Stroke(source, _HEIGHT[thing.size] * size / 40, draw, 1.0 if split == SPLITS[0] else 0.15)
+        for source, thing in zip(sources, form.things, strict=True)
+    ]
+    centres = _arrange(form.layout, form.place, strokes, size, draw)
+    canvas = _background(size, draw, pick)
+    for stroke, thing, centre in zip(strokes, form.things, centres, strict=True):
+        _paint(canvas, stroke, _RGB[thing.color], centre)
+    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), caption, form)
+
+
+def _random(index: int, split: str):
+    """A scene's random numbers, as functions: one of some options, and a number from -1 to 1."""
     uniform = np.random.default_rng((SPLITS.index(split), index)).random(_DRAWS).tolist()
+    return lambda options: options[int(uniform.pop() * len(options))], lambda: 2 * uniform.pop() - 1
 
-    def pick(options):
-        return options[int(uniform.pop() * len(options))]
 
-    def draw():
-        return 2 * uniform.pop() - 1
-
-    share = uniform.pop()
+def _words(split: str, pick, draw) -> tuple[str, Meaning, list[int]]:
+    """What a scene draws first: its caption, its form, and the digit of each thing."""
+    share = (draw() + 1) / 2
     count = 1 + (share >= _COUNTS[0]) + (share >= _COUNTS[1])
-    layout, place, choice = pick(_LAYOUTS[count]), pick(PLACES), int(uniform.pop() * 60)
+    layout, place, choice = pick(_LAYOUTS[count]), pick(PLACES), pick(range(60))
     targets = _digits()[2]
-    first, last = (0, TRAINING_DIGITS) if training else (TRAINING_DIGITS, len(targets))
+    first, last = (0, TRAINING_DIGITS) if split == SPLITS[0] else (TRAINING_DIGITS, len(targets))
     sources = [pick(range(first, last)) for _ in range(count)]
     sizes = [pick(SIZES) for _ in range(count)]
     if layout in ("row", "column") and sizes.count("large") == 3:
@@ -97,17 +115,8 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     things = tuple(
         Thing(name, pick(COLORS), DIGITS[targets[source]]) for name, source in zip(sizes, sources, strict=True)
     )
-    # Training writing is warped, so that 1,497 digits stand for the world's handwriting; held-out writing hardly is.
-    strokes = [
-        _Stroke(source, _HEIGHT[thing.size] * size / 40, draw, 1.0 if training else 0.15)
-        for source, thing in zip(sources, things, strict=True)
-    ]
-    centres = _arrange(layout, place, strokes, size, draw)
-    canvas = _background(size, draw, pick)
-    for stroke, thing, centre in zip(strokes, things, centres, strict=True):
-        _paint(canvas, stroke, _RGB[thing.color], centre)
     form = Meaning(layout, place if layout == "single" else "", things)
-    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), phrase(form, choice), form)
+    return phrase(form, choice), form, sources
 
 
 def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:

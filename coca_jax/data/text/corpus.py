@@ -9,7 +9,7 @@ import numpy as np
 
 from coca_jax.config import Config, DatasetConfig
 from coca_jax.data.digit_scenes.language import phrasings
-from coca_jax.data.digit_scenes.scenes import scene
+from coca_jax.data.digit_scenes.scenes import words
 from coca_jax.data.records import fields
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord
@@ -43,7 +43,7 @@ def training_captions(config: Config) -> Iterator[str]:
     for source in sources.values():
         if source.dataset.format == "digit_scenes":
             for index in range(_SCENES):
-                yield from phrasings(scene(index).form)
+                yield from phrasings(words(index)[1])
         else:
             yield from _stored_texts(source.dataset, _MAX_TEXTS // len(sources))
 

@@ -54,6 +54,12 @@ def test_a_scene_follows_from_its_index(index, split):
     assert not np.array_equal(first.image, scene(index + 1, split).image)
 
 
+@pytest.mark.parametrize("split", digit_scenes.SPLITS)
+def test_words_are_those_of_the_scene(many, split):
+    for index, s in enumerate(many[:300] if split == "train" else many[2_000:2_300]):
+        assert digit_scenes.words(index, split) == (s.caption, s.form)
+
+
 def test_held_out_handwriting_never_occurs_in_training(many):
     training = {source for s in many[:2_000] for source in s.sources}
     held_out = {source for s in many[2_000:] for source in s.sources}
