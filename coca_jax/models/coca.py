@@ -192,8 +192,12 @@ def init(model: Coca, key: Array) -> dict[str, Any]:
     return nn.unbox(_init(model, key))
 
 
+@functools.lru_cache(maxsize=8)  # each start asks several times, and each trace of a model takes a second
 def abstract_parameters(model: Coca) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes; allocates nothing."""
+    """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes; allocates nothing.
+
+    Callers share both trees, and do not change them.
+    """
     boxed = jax.eval_shape(lambda: _init(model, jax.random.key(0)))
     logical = jax.tree.map(lambda names: tuple(map(Axis, names)), nn.get_partition_spec(boxed))
     return nn.unbox(boxed), logical

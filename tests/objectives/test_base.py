@@ -1,7 +1,8 @@
 """An objective that freezes the image encoder and gives two groups of parameters rates of their own."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -47,18 +48,21 @@ def _config(**changes):
     return tiny.config(**fixed | changes)
 
 
-def _trained(config, steps=3):
-    """(step, state at the start, state after some steps, their metrics), as numpy arrays."""
-    mesh = tiny.mesh(1, 1, 1)
+@functools.cache
+def _trained():
+    """(step, the states at the start and after each of three steps, the steps' metrics), as numpy arrays; to be called
+    where there is an `adaptation`."""
+    config, mesh = _config(), tiny.mesh(1, 1, 1)
     built = train_step.build(config, mesh, tiny.PAD)
     step = jax.jit(built.function)
     with jax.set_mesh(mesh):
         state, batch, metrics = built.init(), tiny.batch(config), []
-        start = jax.tree.map(np.asarray, state)
-        for _ in range(steps):
+        states = [jax.tree.map(np.asarray, state)]
+        for _ in range(3):
             state, now = step(state, batch)
+            states.append(jax.tree.map(np.asarray, state))
             metrics.append(now)
-    return built, start, jax.tree.map(np.asarray, state), metrics
+    return built, states, metrics
 
 
 def _names(tree) -> list[str]:
@@ -66,7 +70,7 @@ def _names(tree) -> list[str]:
 
 
 def test_frozen_parameters_stay_bit_for_bit_and_have_neither_optimiser_state_nor_average(adaptation):
-    _, start, end, metrics = _trained(_config())
+    _, (start, *_, end), metrics = _trained()
     before, after, evaluated = by_name(start.params), by_name(end.params), by_name(end.evaluated_params)
     assert before.keys() == after.keys() == evaluated.keys()
     for name in before:
@@ -103,8 +107,8 @@ def test_the_step_counts_no_backward_pass_of_a_frozen_encoder(adaptation, monkey
 
 
 def test_groups_have_their_own_rates_and_decay(adaptation):
-    _, start, end, metrics = _trained(_config(), steps=1)
-    before, after = by_name(start.params), by_name(end.params)
+    _, states, metrics = _trained()
+    before, after = by_name(states[0].params), by_name(states[1].params)
     # Adam's first step moves numbers by the rate, whatever their gradient's size; then comes the decay.
     for name, rate, decay in (("poolers/generative/queries", 1e-2, 0.0), ("softmax/kernel", 1e-3, 0.5)):
         moved = after[name] - before[name] * (1 - rate * decay)
@@ -161,8 +165,8 @@ def test_beginnings_of_names_are_whole_parts():
 def _given(change):
     """Parameters of another run: those of the model, changed."""
     objective = Adaptation(_config())
-    fresh = jax.tree.map(lambda x: jnp.zeros(x.shape), objective.abstract_parameters()[0])
-    given = {name: jnp.ones(x.shape) for name, x in by_name(fresh).items()}
+    fresh = jax.tree.map(lambda x: np.zeros(x.shape), objective.abstract_parameters()[0])
+    given = {name: np.ones(x.shape) for name, x in by_name(fresh).items()}
     change(given)
     return objective, given, fresh
 
@@ -171,7 +175,7 @@ def test_what_may_be_new_starts_fresh_and_what_is_not_used_is_left(caplog):
     def change(given):
         for name in [name for name in given if name.startswith("poolers/contrastive/") or name == "temperature"]:
             del given[name]
-        given["softmax/extra"] = jnp.ones(3)
+        given["softmax/extra"] = np.ones(3)
 
     objective, given, fresh = _given(change)
     with caplog.at_level("INFO", "coca_jax"):
@@ -185,8 +189,8 @@ def test_what_may_be_new_starts_fresh_and_what_is_not_used_is_left(caplog):
     "change, message",
     [
         (lambda given: given.pop("unimodal/norm/scale"), "run has no parameter unimodal/norm/scale"),
-        (lambda given: given.update({"head/kernel": jnp.ones(2)}), "run has the parameter head/kernel, for which"),
-        (lambda given: given.update({"softmax/bias": jnp.ones(2)}), "the parameter softmax/bias has the shape"),
+        (lambda given: given.update({"head/kernel": np.ones(2)}), "run has the parameter head/kernel, for which"),
+        (lambda given: given.update({"softmax/bias": np.ones(2)}), "the parameter softmax/bias has the shape"),
     ],
 )
 def test_all_else_is_refused_by_name(change, message):
@@ -199,10 +203,9 @@ def test_all_else_is_refused_by_name(change, message):
 
 
 def test_a_checkpoint_restores_with_frozen_parameters(adaptation, tmp_path):
-    config = _config()
-    built, _, end, _ = _trained(config)
+    built, (*_, end), _ = _trained()
     checkpoints = Checkpoints(as_path(tmp_path), keep=1)
-    checkpoints.save(jax.device_put(end), 3, RunRecord(config, b"a vocabulary", "data"))
+    checkpoints.save(jax.device_put(end), 3, RunRecord(built.config, b"a vocabulary", "data"))
     restored = checkpoints.restore(3, built)
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, restored, end)

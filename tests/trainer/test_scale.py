@@ -17,11 +17,11 @@ from coca_jax.distributed import sharding
 from coca_jax.objectives.base import Objective
 from coca_jax.trainer import state, train_step
 
-BATCH, STEPS = 16, 5
+BATCH, STEPS = 16, 3
 
 
 def _config(**changes) -> config_lib.Config:
-    # So small a rate that five steps stay comparable to the last digits.
+    # So small a rate that three steps stay comparable to the last digits.
     fixed = dict(optimizer__name="adamw", optimizer__peak_learning_rate=1e-4, train__batch_size=BATCH)
     return tiny.config(**fixed, **changes)
 
@@ -59,7 +59,7 @@ def _start() -> state.TrainState:
 
 @functools.cache
 def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[str, float]], dict, dict]:
-    """Metrics of five steps on one batch, the first step's gradients, and the last parameters."""
+    """Metrics of three steps on one batch, the first step's gradients, and the last parameters."""
     step = _step(shape, microbatches)
     with jax.set_mesh(step.mesh):
         batch = jax.device_put(tiny.batch(step.config), sharding.batch_sharding(step.mesh))
@@ -76,7 +76,7 @@ def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[
 
 @pytest.mark.parametrize(
     "shape, microbatches",
-    [((8, 1, 1), 1), ((1, 8, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 4)],
+    [((8, 1, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 4)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"K={value}",
 )
 def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, microbatches):
