@@ -1,26 +1,18 @@
-"""Sets by name make configs; those of the shared data, and what is made of them, train three steps."""
+"""Sets by name make configs; those of the shared data, and what is made of one of them, train three steps."""
 
 import importlib.util
 import io
-import itertools
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import running
 
 from coca_jax import config as config_lib
 from coca_jax.config import DatasetConfig
-from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
-from coca_jax.data.text import corpus
-from coca_jax.data.text.vocabulary import train_vocabulary
-from coca_jax.distributed import sharding
-from coca_jax.distributed.mesh import MESH_AXES
 from coca_jax.errors import CocaError
 from coca_jax.presets import datasets
-from coca_jax.trainer import train_step
 from tests.data import builders
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -75,69 +67,6 @@ SHARED = {
     "easy_vqa": ("easy_vqa", "easy_vqa/train/questions.json"),
     "asl_clips": ("named_clips", "asl_clips/asl_gestures"),
 }
-TINY = dict(width=16, heads=2, dtype="float32")
-
-
-def tiny(data):
-    values = config_lib.default()
-    values.model.update(TINY)
-    values.model.image.update(size=16, patch=8, layers=1, mlp=32)
-    values.model.pooler.update(queries=2, hidden_multiple=1)
-    values.model.text.update(vocabulary_size=300, length=16, unimodal_layers=1, multimodal_layers=1, mlp=32)
-    values.optimizer.update(name="adamw", warmup_fraction=0.0)
-    values.data.update(data)
-    values.train.update(batch_size=8, steps=3)
-    return values
-
-
-@pytest.fixture(scope="module")
-def three_steps():
-    """Trains three steps on a config's data, with one compiled program for all; returns the losses."""
-    mesh = jax.make_mesh((1, 1, 1), MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1])
-    built = train_step.build(config_lib.from_config_dict(tiny({})), mesh)
-    compiled = built.compile()
-
-    def train(config):
-        vocabulary = train_vocabulary(itertools.islice(corpus.training_captions(config), 2_000), 300)
-        batches = Pipeline(config, vocabulary).iterate()
-        state, losses = built.init(), []
-        for batch in itertools.islice(batches, 3):
-            placed = {
-                key: jax.make_array_from_process_local_data(sharding.batch_sharding(mesh), batch[key])
-                for key in built.batch
-            }
-            with jax.set_mesh(mesh):
-                state, metrics = compiled(state, placed)
-            losses.append(float(metrics["loss"]))
-        batches.close()
-        return losses
-
-    return train
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_a_shared_set_trains_three_steps(name, shared_data, three_steps):
-    kind, folder = SHARED[name]
-    values = tiny(datasets.data(kind))
-    values.data.update(dataset={"path": str(shared_data / "data" / folder)}, long_text="truncate")
-    losses = three_steps(config_lib.from_config_dict(values))
-    assert len(losses) == 3 and np.isfinite(losses).all()
-
-
-@pytest.mark.parametrize("format", ["tfrecords", "tfds"])
-def test_what_is_made_of_a_shared_set_trains_three_steps(format, shared_data, three_steps, tmp_path):
-    config = DatasetConfig(format="tars", path=str(shared_data / "data/emoji"), train_files=("noto-*",))
-    made = records.open_records(config, "train").read(range(40))
-    if format == "tfrecords":
-        payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
-        builders.write_tfrecord(tmp_path / "emoji.tfrecord", payloads)
-        values = tiny({"dataset": {"format": format, "path": str(tmp_path)}})
-    else:
-        path = str(_tfds_of(made, tmp_path))
-        values = tiny(datasets.data("tfds_labels"))
-        values.data.dataset.update(path=path, prompts=("a drawing of {}", "{}"))
-    losses = three_steps(config_lib.from_config_dict(values))
-    assert len(losses) == 3 and np.isfinite(losses).all()
 
 
 def _tfds_of(made, folder):
@@ -158,11 +87,21 @@ def _tfds_of(made, folder):
 
 
 def test_a_mixture_of_all_shared_sets_trains_by_the_command(shared_data, tmp_path):
-    """Three steps, quotas and losses of every source in each log line."""
+    """And what is made of one of them: three steps, quotas and losses of every source in each log line."""
+    sources = {}
+    for name, (kind, folder) in SHARED.items():
+        sources[name] = datasets.data(kind)
+        sources[name]["dataset"]["path"] = str(shared_data / "data" / folder)
+    config = DatasetConfig(format="tars", path=str(shared_data / "data/emoji"), train_files=("noto-*",))
+    made = records.open_records(config, "train").read(range(40))
+    payloads = [builders.example(image=one.image, caption=list(one.captions)) for one in made]
+    (tmp_path / "records").mkdir()
+    builders.write_tfrecord(tmp_path / "records" / "emoji.tfrecord", payloads)
+    sources["tfrecords"] = {"dataset": {"format": "tfrecords", "path": str(tmp_path / "records")}}
+    sources["tfds"] = datasets.data("tfds_labels")
+    sources["tfds"]["dataset"].update(path=str(_tfds_of(made, tmp_path)), prompts=("a drawing of {}", "{}"))
     (tmp_path / "config.py").write_text(f"""
 from coca_jax import config as config_lib
-from coca_jax.config import DatasetConfig
-from coca_jax.presets import datasets
 
 def get_config():
     config = config_lib.default()
@@ -170,25 +109,17 @@ def get_config():
     config.model.text.update(vocabulary_size=600, length=96)
     config.optimizer.name = "adamw"
     config.data.long_text = "truncate"
-    config.data.mixture = {{
-        name: config_lib.source(**datasets.data(kind)) for name, (kind, folder) in {SHARED!r}.items()
-    }}
-    for name, (kind, folder) in {SHARED!r}.items():
-        config.data.mixture[name].dataset.path = {str(shared_data / "data")!r} + "/" + folder
+    config.data.mixture = {{name: config_lib.source(**changes) for name, changes in {sources!r}.items()}}
     config.train.steps = 3
     return config
 """)
+    flags = ("--config.train.batch_size=24", "--config.evaluation.examples=4", "--config.evaluation.gallery=2")
     status, _, err = running.call(
-        running.train_command(
-            tmp_path / "run",
-            "--config.evaluation.examples=4",
-            "--config.evaluation.gallery=2",
-            config=str(tmp_path / "config.py"),
-        )
+        running.train_command(tmp_path / "run", *flags, config=str(tmp_path / "config.py")),
     )
     assert status == 0, err
     rows = running.rows(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 2, 3]
-    for name in SHARED:
-        assert all(np.isfinite(row[f"captioning_loss/{name}"]) and row[f"data/{name}/pairs"] == 2 for row in rows)
+    for name in sources:
+        assert all(np.isfinite(row[f"captioning_loss/{name}"]) and row[f"data/{name}/pairs"] == 4 for row in rows)
         assert rows[2][f"data/{name}/epoch"] == pytest.approx(3 * rows[0][f"data/{name}/epoch"])

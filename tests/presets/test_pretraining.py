@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import math
 import pathlib
@@ -5,7 +6,6 @@ import pathlib
 import jax
 import pytest
 import running
-import tiny
 
 from coca_jax import config as config_lib
 from coca_jax.errors import CocaError
@@ -29,8 +29,9 @@ def _config(variant: str, argument: str | None) -> config_lib.Config:
     return config_lib.from_config_dict(values)
 
 
-def _parameters(config: config_lib.Config) -> dict:
-    return coca.abstract_parameters(tiny.model(config))[0]
+@functools.cache
+def _parameters(model: config_lib.ModelConfig) -> dict:
+    return coca.abstract_parameters(coca.Coca(model))[0]
 
 
 def _millions(*parts: dict) -> float:
@@ -41,7 +42,7 @@ def _millions(*parts: dict) -> float:
 def test_full_size_is_table_1(variant, image, total):
     config = _config(variant, None)
     assert config.model.image.size == 288 and config.model.pooler.queries == 256
-    params = _parameters(config)
+    params = _parameters(config.model)
     assert _millions(params["image_encoder"]) == pytest.approx(image, abs=0.5)
     counted = [part for name, part in params.items() if name != "poolers"]  # as the paper's table does
     assert _millions(*counted) == pytest.approx(total, abs=0.5)
@@ -64,7 +65,7 @@ def test_full_size_is_the_papers_recipe(variant):
 def test_the_second_stage_differs_in_positions_alone(variant, size):
     first, second = (_config(variant, f"res={res},size={size}") for res in (288, 576))
     assert coca.token_count(second.model.image) == 4 * coca.token_count(first.model.image)
-    before, after = _parameters(first), _parameters(second)
+    before, after = _parameters(first.model), _parameters(second.model)
     changed = jax.tree.map(lambda a, b: a.shape != b.shape, before, after)
     differing = [path for path, change in jax.tree_util.tree_leaves_with_path(changed) if change]
     assert [jax.tree_util.keystr(path, simple=True, separator="/") for path in differing] == ["image_encoder/positions"]
@@ -76,7 +77,7 @@ def test_the_second_stage_differs_in_positions_alone(variant, size):
 def test_a_laptop_gets_the_same_code_and_little_of_it(variant):
     full, small = _config(variant, None), _config(variant, "size=laptop")
     assert small.data.dataset.format == "digit_scenes" and small.train.steps == 3
-    assert _millions(_parameters(small)) < 6
+    assert _millions(_parameters(small.model)) < 6
     for key in ("kind", "stem"):
         assert getattr(small.model.image, key) == getattr(full.model.image, key)
     assert small.model.pooler.kind == full.model.pooler.kind and small.model.remat == full.model.remat
@@ -110,8 +111,17 @@ def test_arguments_take_their_first_choice_by_default():
 
 
 def _train(folder: pathlib.Path, argument: str, *flags: object) -> tuple[int, str, str]:
-    flags = (f"--config=configs/coca_giant.py:{argument}", f"--workdir={folder}", *flags)
-    return running.call(running.command("train", *flags, "--config.train.tensorboard=False"))
+    small = (
+        "--config.model.image.layers=1",
+        "--config.model.text.unimodal_layers=1",
+        "--config.model.text.multimodal_layers=1",
+        "--config.train.tensorboard=False",
+        "--config.evaluation.examples=8",
+        "--config.evaluation.gallery=2",
+        "--config.evaluation.batch_size=8",
+    )
+    flags = (f"--config=configs/coca_giant.py:{argument}", f"--workdir={folder}", *small, *flags)
+    return running.call(running.command("train", *flags))
 
 
 def test_a_laptop_trains_the_giant_and_continues_at_576(tmp_path):
