@@ -177,8 +177,10 @@ def _parse(arguments: list[str]) -> list[str]:
         fail(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:  # how ConfigDict reports a key that it does not have
         keys = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', str(error))
-        problem = str((*error.args, "")[0]).partition(". Other fields")[0].strip("\"'")  # without the whole config
-        meant = f" {keys[2]!r}: did you mean {keys[1]!r}?" if keys else f": {problem}"
+        alone = re.match(r'\W*(?:Key "(\w+)" does not exist|(\w+)\W*$)', str(error))
+        meant = f" {keys[2]!r}: did you mean {keys[1]!r}?" if keys else f": {error}"
+        if alone and not keys:  # the rest of its text is a listing of the config
+            meant = f" {(alone[1] or alone[2])!r}: coca_jax/config/ lists the keys"
         fail(f"the config has no key{meant}")
 
 

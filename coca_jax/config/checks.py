@@ -113,7 +113,7 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
 def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_data: bool) -> None:
     dataset, key = one.dataset, f"{where}.dataset"
     own = dataclasses.replace(dataset, evaluation_files=())  # which differ from the defaults in any case
-    get = f" ({one.download} gets the records)" if one.download else ""
+    get = f" (this gets the records: {one.download})" if one.download else ""
     _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own), reads_data, get)
     if not one.classification.described_by:
         reason = f"on an evaluation, as it chooses training records: set {key}.only"

@@ -4,6 +4,13 @@ import dataclasses
 
 from coca_jax.config.fields import choice, count, location, number
 
+SHARD_ENDINGS = {  # of the shards' names, by format
+    "tars": (".tar",),
+    "tfrecords": (".tfrecord", ".tfrec"),
+    "array_records": (".array_record", ".arrayrecord"),
+    "parquet": (".parquet", ".pq"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:

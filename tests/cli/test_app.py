@@ -83,3 +83,18 @@ def test_the_version_has_one_source():
         [sys.executable, "setup.py", "--version"], cwd=running.REPOSITORY, capture_output=True, text=True, check=True
     )
     assert setup.stdout.split()[-1] == coca_jax.__version__
+
+
+@pytest.mark.parametrize(
+    "line, flag, key",
+    [
+        ("config.data.mixture = {'a': source(format='tars')}", "--config.seed=1", "format"),  # of source's dataset
+        ("pass", "--config.train.zzzqq=1", "zzzqq"),
+    ],
+)
+def test_an_unknown_key_that_resembles_none_is_named_in_one_short_sentence(tmp_path, line, flag, key):
+    head = "from coca_jax.config import default, source\ndef get_config():\n    config = default()\n"
+    (tmp_path / "own.py").write_text(f"{head}    {line}\n    return config\n")
+    main = 'config = app.define_config("configs")\ndef main(_): pass'
+    status, _, err = running.call(command(main, f"--config={tmp_path}/own.py", flag))
+    assert (status, err) == (2, f"error: the config has no key {key!r}: coca_jax/config/ lists the keys\n")

@@ -64,13 +64,6 @@ def test_mistyped_flags(flag, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_key_in_a_config_file_is_named_without_all_the_others(tmp_path):
-    file = "from coca_jax.config import source\ndef get_config(): return source(format='tars')\n"
-    (tmp_path / "own.py").write_text(file)
-    message = sentence(running.train_command(tmp_path / "run", config=str(tmp_path / "own.py")))
-    assert '"format"' in message and "share" not in message, message
-
-
 def test_missing_config_file_and_workdir(tmp_path):
     assert "configs/none.py" in sentence(running.train_command(tmp_path, config="configs/none.py"))
     assert "configs/none.py" in sentence(running.command("train", "--config=configs/none.py", f"--workdir={tmp_path}"))

@@ -5,20 +5,20 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from coca_jax.config import DatasetConfig
+from coca_jax.config.data import SHARD_ENDINGS, DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.formats import array_record, manifest, tar, tfrecord
 from coca_jax.data.records.formats.folder import FolderRecords
 from coca_jax.data.records.record import RecordStore, RecordText
 from coca_jax.data.records.selection import KeyList, Selection, expand_braces
-from coca_jax.data.records.shard_files import ENDINGS, ends_in
+from coca_jax.data.records.shard_files import ends_in
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import is_remote
 
 SPLITS = ("train", "evaluation")
 _PROBES = 100  # records whose fields an error names
-_ENDINGS = {**ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
+_ENDINGS = {**SHARD_ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
 
 
 class EmptySplit(CocaError):

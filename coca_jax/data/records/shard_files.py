@@ -4,20 +4,13 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from coca_jax.config import DatasetConfig
+from coca_jax.config.data import SHARD_ENDINGS, DatasetConfig
 from coca_jax.data.records import fields
 from coca_jax.data.records.record import BadRecord
 from coca_jax.data.records.selection import Selection, expand_braces
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
 from coca_jax.storage.files import File
-
-ENDINGS = {  # of the shards' names, by format
-    "tars": (".tar",),
-    "tfrecords": (".tfrecord", ".tfrec"),
-    "array_records": (".array_record", ".arrayrecord"),
-    "parquet": (".parquet", ".pq"),
-}
 
 
 def ends_in(name: str, endings: Sequence[str]) -> bool:
@@ -32,13 +25,13 @@ def ends_in(name: str, endings: Sequence[str]) -> bool:
 def format_of(names: Iterable[str]) -> str:
     """The format that reads a folder of files with such names; "" if none does."""
     names = list(names)
-    shards = (one for one, endings in ENDINGS.items() if any(ends_in(name, endings) for name in names))
+    shards = (one for one, endings in SHARD_ENDINGS.items() if any(ends_in(name, endings) for name in names))
     return next(shards, "folder" if any(map(fields.is_media_file, names)) else "")
 
 
 def find_shards(dataset: DatasetConfig, selection: Selection) -> list[File]:
     """The selected shards of `dataset.path`: a folder, a shard, or a pattern such as {00..99}.tar; CocaError if none."""
-    endings, listed = ENDINGS[dataset.format], _files(dataset.path)
+    endings, listed = SHARD_ENDINGS[dataset.format], _files(dataset.path)
     everything = [file for file in listed if ends_in(file.name, endings)]
     files = [file for file in everything if selection.has_file(file.name)]
     if files:
