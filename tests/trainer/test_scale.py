@@ -76,7 +76,7 @@ def _trained(shape: tuple[int, int, int], microbatches: int) -> tuple[list[dict[
 
 @pytest.mark.parametrize(
     "shape, microbatches",
-    [((8, 1, 1), 1), ((2, 2, 2), 1), ((2, 2, 2), 4)],
+    [((8, 1, 1), 1), ((1, 1, 2), 1), ((2, 2, 2), 1), ((2, 2, 2), 4)],
     ids=lambda value: "x".join(map(str, value)) if isinstance(value, tuple) else f"K={value}",
 )
 def test_every_mesh_and_every_number_of_microbatches_trains_alike(capfd, shape, microbatches):

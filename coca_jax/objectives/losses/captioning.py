@@ -50,9 +50,9 @@ def captioning_sums(
     chex.assert_shape(kernel_DV, (hidden_BLD.shape[-1], *bias_V.shape))
     chex.assert_shape([labels_BL, mask_BL], hidden_BLD.shape[:2])
     arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh, axes = jax.sharding.get_abstract_mesh(), mesh_axes(Axis.BATCH)
+    if all(mesh.shape.get(axis, 1) == 1 for axis in axes):  # XLA cannot partition a shard_map over axes of one device
         return _local_sums(positions_per_chunk, (), *arguments)
-    axes = mesh_axes(Axis.BATCH)
     rows, whole = PartitionSpec(axes), PartitionSpec()
     local = functools.partial(_local_sums, positions_per_chunk, axes)
     # Over `tensor` the vocabulary stays sharded.
