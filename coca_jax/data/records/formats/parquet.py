@@ -6,10 +6,13 @@ before it are streamed past, so that memory stays bounded. Row groups of 16 to 1
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow starts one that it does not use
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -130,15 +133,15 @@ def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence
     chunks = (about.column(i) for i in range(about.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
     if size <= _LARGEST_GROUP:
-        return _small_group(file, group, columns).take(rows).to_pylist()
+        table = _small_group(file, group, columns)
+        return [table.slice(row, 1).to_pylist()[0] for row in rows]
     values: dict[int, Any] = {}
     start = 0
     with storage.open_file(file) as data:
         table = pq.ParquetFile(data, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
         for batch in table.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
             inside = [row for row in set(rows) if start <= row < start + len(batch)]
-            taken = batch.take(pa.array([row - start for row in inside], pa.int64()))
-            values |= zip(inside, taken.to_pylist(), strict=True)
+            values |= {row: batch.slice(row - start, 1).to_pylist()[0] for row in inside}
             start += len(batch)
             if start > max(rows):
                 break
