@@ -6,13 +6,10 @@ before it are streamed past, so that memory stays bounded. Row groups of 16 to 1
 
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # pyarrow starts one that it does not use
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -151,7 +148,8 @@ def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence
 @functools.lru_cache(maxsize=_GROUPS)
 def _small_group(file: File, group: int, columns: tuple[str, ...]) -> pa.Table:
     with storage.open_file(file) as data:
-        table = pq.ParquetFile(data, metadata=_footer(file)[0])
+        # With pre_buffer, Arrow's own threads call the Python file; a process that read so ended in a segmentation fault.
+        table = pq.ParquetFile(data, metadata=_footer(file)[0], pre_buffer=False)
         return table.read_row_group(group, list(columns), use_threads=False)
 
 

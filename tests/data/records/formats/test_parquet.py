@@ -1,7 +1,9 @@
 """Parquet files: Hugging Face's datasets, plain columns of bytes, and tables that name image files."""
 
+import io
 import json
 import os
+import threading
 import tracemalloc
 
 import numpy as np
@@ -274,3 +276,20 @@ def test_batches_of_labelled_rows_have_the_files_own_class_names(tmp_path):
     batch = Pipeline(config, vocabulary).batch(3)
     texts = [f"a {('dark', 'light')[shade % 2]} thing." for shade in builders.shades(batch)]
     assert vocabulary.decode(batch["text"]) == texts
+
+
+def test_no_thread_of_arrows_calls_the_file(tmp_path, monkeypatch):
+    callers = set()
+
+    class Watched(io.FileIO):
+        def read(self, *arguments):
+            callers.add(type(threading.current_thread()))
+            return super().read(*arguments)
+
+    monkeypatch.setattr(storage, "open_file", lambda file: Watched(file.path))
+    write(tmp_path / "a.parquet", rows(range(9)))
+    assert len(captions(opened(tmp_path))) == 9
+    assert callers <= {
+        type(threading.main_thread()),
+        threading.Thread,
+    }  # others are threads that Python has not started
