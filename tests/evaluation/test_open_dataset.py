@@ -75,7 +75,7 @@ def test_examples_captions_and_conditions_choose(tmp_path):
         (
             ["things"],
             {"path": ""},
-            r"things needs its records: pass --config.datasets.things.dataset.path=FOLDER \(get it gets",
+            r"things needs its records: pass --config.datasets.things.dataset.path=FOLDER \(this gets the records: get it\)",
         ),
         (["things"], {"path": "nowhere"}, r"things: .*nowhere.*\(this gets the records: get it\)"),
         (["things"], {"tasks": ("captions",)}, "datasets.things.tasks"),
