@@ -35,4 +35,4 @@ if [ $# = 0 ]; then
   .venv/bin/python -m mypy
 fi
 say "testing in $((cores < 8 ? cores : 8)) processes"
-exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 "$@"
