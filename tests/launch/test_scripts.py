@@ -137,7 +137,9 @@ def test_test_sh_runs_pytest_on_the_cpu_with_what_it_is_given(machine):
     result = machine.run("launch/test.sh", "tests/test_house.py", "-k", "a b", FAKE_RUN_STATUS="5")
     assert result.returncode == 5
     assert machine.calls[-1].startswith("python -m pytest -n ")
-    assert machine.calls[-1].endswith(" --dist loadfile --no-loadscope-reorder tests/test_house.py -k a b")
+    assert machine.calls[-1].endswith(
+        " --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests/test_house.py -k a b"
+    )
     assert result.stdout.endswith("JAX_PLATFORMS=cpu\n")
     assert machine.run("launch/test.sh", JAX_PLATFORMS="cuda").stdout.endswith("JAX_PLATFORMS=cuda\n")
 
