@@ -13,6 +13,7 @@ from jax.errors import JaxRuntimeError
 
 from coca_jax.config import Config, MeshConfig, ModelConfig
 from coca_jax.errors import CocaError
+from coca_jax.models.image_encoder import token_count
 from coca_jax.planning import collectives
 from coca_jax.planning.collectives import Traffic
 from coca_jax.planning.topology import Topology
@@ -157,7 +158,7 @@ def _temporaries(program: TrainStep, parameters: int, width: int) -> float:
     train, (data, fsdp, tensor) = program.config.train, program.mesh.shape.values()
     model, text, image = program.config.model, program.config.model.text, program.config.model.image
     pairs = train.batch_size / (data * fsdp) / train.microbatches  # a chip's, of one microbatch
-    tokens = image.tokens if image.kind == "precomputed" else (image.size // image.patch) ** 2
+    tokens = token_count(image)
     stacks = (  # layers; positions, MLP width, positions that cross-attention reads
         (image.layers, (tokens, image.mlp, 0)),
         (text.unimodal_layers, (text.length + 1, text.mlp, 0)),
@@ -173,8 +174,10 @@ def _temporaries(program: TrainStep, parameters: int, width: int) -> float:
 
 
 def _kept(model: ModelConfig, remat: str, positions: int, mlp: int, read: int) -> float:
-    """Numbers that a block keeps of one pair for its backward pass under a remat policy (see `models.layers`), if its
-    cross-attention reads so many positions; 0: it has none."""
+    """The numbers that a block keeps of one pair for the backward pass under a remat policy of `models.block`.
+
+    `read` is how many positions its cross-attention reads, 0 for a block without one.
+    """
     width, heads = model.width, model.heads
     kept = positions * width
     if remat in ("attention", "dots", "none"):

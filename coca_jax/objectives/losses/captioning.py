@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from coca_jax.distributed.sharding import Axis, constrain, mesh_axes
+from coca_jax.distributed.sharding import Axis, constrain, mesh_axes, ways
 
 
 def next_tokens(ids_BL: Array, valid_BL: Array) -> tuple[Array, Array]:
@@ -51,7 +51,7 @@ def captioning_sums(
     chex.assert_shape([labels_BL, mask_BL], hidden_BLD.shape[:2])
     arguments = (hidden_BLD, kernel_DV, bias_V, labels_BL, mask_BL)
     mesh, axes = jax.sharding.get_abstract_mesh(), mesh_axes(Axis.BATCH)
-    if all(mesh.shape.get(axis, 1) == 1 for axis in axes):  # XLA cannot partition a shard_map over axes of one device
+    if mesh.empty or ways(mesh, Axis.BATCH) == 1:  # XLA cannot partition a shard_map over axes of one device
         return _local_sums(positions_per_chunk, (), *arguments)
     rows, whole = PartitionSpec(axes), PartitionSpec()
     local = functools.partial(_local_sums, positions_per_chunk, axes)

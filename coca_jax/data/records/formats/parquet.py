@@ -137,7 +137,7 @@ def _read_group(file: File, group: int, columns: tuple[str, ...], rows: Sequence
     with storage.open_file(file) as data:
         table = pq.ParquetFile(data, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
         for batch in table.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
-            inside = [row for row in set(rows) if start <= row < start + len(batch)]
+            inside = (row for row in rows if start <= row < start + len(batch))
             values |= {row: batch.slice(row - start, 1).to_pylist()[0] for row in inside}
             start += len(batch)
             if start > max(rows):
