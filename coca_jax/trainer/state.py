@@ -15,7 +15,7 @@ from coca_jax.objectives.base import Objective, merge, split
 
 @struct.dataclass
 class TrainState:
-    """What a step takes and returns."""
+    """The state of a run: input and output of a train step."""
 
     step: jax.Array  # int32 scalar, the number of steps taken
     params: Any  # plain nested dict, float32; the frozen ones among them

@@ -102,7 +102,7 @@ def _random(index: int, split: str):
 
 
 def _words(split: str, pick, draw) -> tuple[str, Meaning, list[int]]:
-    """What a scene draws first: its caption, its form, and the digit of each thing."""
+    """The caption and form of a scene, and which of the digits each of its things is; before all other draws."""
     share = (draw() + 1) / 2
     count = 1 + (share >= _COUNTS[0]) + (share >= _COUNTS[1])
     layout, place, choice = pick(_LAYOUTS[count]), pick(PLACES), pick(range(60))
