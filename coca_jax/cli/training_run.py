@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from coca_jax import objectives
-from coca_jax.config import Config
-from coca_jax.config.fields import flattened
+from coca_jax.config import Config, HeadConfig
+from coca_jax.config.fields import differences, flattened, replaced
 from coca_jax.data.pipeline.batches import Pipeline
+from coca_jax.data.text.classes import run_classes
 from coca_jax.data.text.corpus import load_vocabulary
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model
 from coca_jax.distributed import processes as hosts
@@ -58,9 +59,8 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
     Raises:
       CocaError: config, data, folder and devices do not fit together, or the folder is in use or cannot be written.
     """
-    objectives.build(config).batch()  # refuses data of the wrong kind before any is read
-    mesh = make_mesh(config.train.mesh, config.model)
-    sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
+    if config.objective.name == "pretraining":
+        make_mesh(config.train.mesh, config.model)  # refuses an impossible one before the folder is made
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder))
         hosts.check_shared(folder)
@@ -69,18 +69,21 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         last = checkpoints.latest_step() or 0
         before = checkpoints.record(last) if last else None
+        config, classes = adapted(config, before)
+        mesh = make_mesh(config.train.mesh, config.model)
+        sharding.check_batch_size(mesh, config.train.batch_size, config.train.microbatches)
         if before:
             _check_continues(before.config, last, config, folder)
         vocabulary = _vocabulary(config, before)
         rows = hosts.local_rows(sharding.batch_sharding(mesh), config.train.batch_size)
-        pipeline = Pipeline(config, vocabulary, rows=rows.tolist())
+        pipeline = Pipeline(config, vocabulary, rows=rows.tolist(), classes=classes)
         hosts.check_same(pipeline.fingerprint, "the hosts see different training data: give all of them the same files")
         if before and before.data_fingerprint != pipeline.fingerprint:
             what = "its records, the lists of keys or names, or the extra `fast`"
             raise CocaError(f"{folder} holds a run on other data ({what}): put it back, or choose another --workdir")
         for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
             _log.info("%s: %s", name, summary)
-        evaluation = RunEvaluation(config)  # before training: missing held-out data must not show at the end
+        evaluation = RunEvaluation(config, classes)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
         stack.callback(_log_skipped, pipeline)
         writer = None
@@ -89,10 +92,39 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             writer = MetricsWriter(folder, last, config.train.steps, config.train.tensorboard)
             stack.callback(writer.close)
         stack.enter_context(jax.set_mesh(mesh))
-        model = functools.partial(Coca, config, vocabulary=vocabulary, mesh=mesh, between_batches=stop.check)
+        model = functools.partial(
+            Coca, config, vocabulary=vocabulary, mesh=mesh, between_batches=stop.check, classes=classes
+        )
         evaluate = functools.partial(_evaluate, evaluation, model, folder, writer)
-        record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint)
+        record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint, classes)
         yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate, claim.check, pipeline.metrics)
+
+
+def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str, ...]]:
+    """The config of an adaptation with what follows from its origin and its data, and the class names of its head.
+
+    The model is that of the last checkpoint (`before`), else of the run that it starts from; keys of `config.model` that
+    differ from their defaults replace that model's (a larger image). Pretraining's config is as it was.
+
+    Raises:
+      CocaError: there is no checkpoint at `train.init_from`, or as `run_classes`.
+    """
+    if config.objective.name == "pretraining":
+        return config, ()
+    if before is None and not config.train.init_from:
+        if hosts.is_first():
+            _log.warning("train.init_from is empty: the objective %s starts from random parameters", config.objective.name)
+        model = config.model
+    else:
+        origin = before or load_record(config.train.init_from)
+        model = replaced(origin.config.model, differences(config.model))
+    if before is not None:
+        classes = before.classes
+    else:
+        classes = tuple(json.loads(hosts.from_first(lambda: json.dumps(run_classes(config)).encode())))
+    head = dataclasses.replace(config.objective.head, classes=len(classes))
+    objective = dataclasses.replace(config.objective, head=head if config.objective.has_head else HeadConfig())
+    return dataclasses.replace(config, model=model, objective=objective), classes
 
 
 def _evaluate(

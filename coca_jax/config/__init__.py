@@ -23,10 +23,13 @@ from coca_jax.config.evaluation import (
 from coca_jax.config.fields import differences
 from coca_jax.config.model import ImageEncoderConfig, ModelConfig, PoolerConfig, TextConfig, variant
 from coca_jax.config.training import (
+    CaptioningFinetuningConfig,
     Config,
+    HeadConfig,
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
     PretrainingConfig,
     TrainConfig,
+    VqaConfig,
 )

@@ -12,16 +12,27 @@ from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
 
 
+_SCENE_TASKS = {  # of the digit scenes, by objective
+    "pretraining": ("captions", "actions"),
+    "captioning": ("captions", "actions"),
+    "classification": ("digits", "actions"),
+    "vqa": ("questions",),
+    "entailment": ("entailment",),
+    "pairs": ("pairs",),
+}
+
+
 def check(config: Config, *, reads_data: bool) -> None:
     """Refuses a config whose keys contradict each other, or that lacks the path of records that are to be read.
 
     Raises:
       CocaError: the first contradiction.
     """
-    train, weights = config.train, config.objective.pretraining
+    train, optimizer = config.train, config.optimizer
     _check_model(config.model)
-    any_loss = weights.contrastive_weight or weights.captioning_weight or weights.unimodal_language_model_weight
-    _refuse(not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them")
+    _check_objective(config)
+    both = optimizer.warmup_steps and optimizer.warmup_fraction
+    _refuse(both, "optimizer.warmup_steps and optimizer.warmup_fraction are both set: set one of them to 0")
     _refuse_indivisible("train.batch_size", train.batch_size, "train.microbatches", train.microbatches)
     _check_data(config.data, reads_data)
     if reads_data and config.model.image.kind == "precomputed":
@@ -73,6 +84,49 @@ def _check_model(model: ModelConfig) -> None:
     _refuse(stored and not image.tokens, "model.image.kind = precomputed needs model.image.tokens: tokens of an image")
 
 
+def _check_objective(config: Config) -> None:
+    objective, name = config.objective, config.objective.name
+    weights = objective.pretraining
+    any_loss = weights.contrastive_weight or weights.captioning_weight or weights.unimodal_language_model_weight
+    _refuse(not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them")
+    no_answers = not (objective.vqa.classifier_weight or objective.vqa.generative_weight)
+    _refuse(no_answers, "both weights of config.objective.vqa are 0: set at least one of them")
+    for other in ("pretraining", "vqa", "captioning"):
+        if name != other:
+            _refuse_changes(f"objective.{other}", getattr(objective, other), f"on the objective {name}: change that")
+    if not objective.has_head:
+        _refuse_changes("objective.head", objective.head, f"on the objective {name}, which has no head: change that")
+    for source, one in config.data.sources.items():
+        _check_task(config, f"{config.data.key(source)}.dataset", one.dataset)
+        if config.train.cache_features:
+            reason = "with train.cache_features, which keeps the features of unchanged images: set that to False"
+            _refuse_changes(f"{config.data.key(source)}.augmentation", one.augmentation, reason)
+    if config.train.cache_features:
+        frozen = objective.has_head and not objective.head.encoder_learning_rate
+        todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0"
+        _refuse(not frozen, f"train.cache_features keeps the features of a frozen image encoder: {todo}")
+
+
+def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
+    """Checks that a dataset has what the objective learns."""
+    name = config.objective.name
+    if dataset.format == "digit_scenes":
+        tasks = _SCENE_TASKS[name]
+        _refuse(dataset.task not in tasks, f"the objective {name} needs {key}.task = {' or '.join(tasks)}")
+        clips = dataset.task == "actions"
+        _refuse(clips != (dataset.frames == 8), f"{key}.frames must be {8 * clips} with {key}.task = {dataset.task}")
+        uncached = config.train.cache_features
+        _refuse(uncached, f"train.cache_features has no use for {key}.format = digit_scenes, which never repeat")
+        return
+    lacks_label = config.objective.has_head and not dataset.label_field
+    what = "answers" if name == "vqa" else "class"
+    _refuse(lacks_label, f"the objective {name} needs labels: name the field with a record's {what} as {key}.label_field")
+    lacks_pair = name == "pairs" and not dataset.second_image_field
+    _refuse(lacks_pair, f"the objective pairs needs two images: name the second one's field as {key}.second_image_field")
+    clips = dataset.frames and name in ("vqa", "entailment", "pairs")
+    _refuse(clips, f"{key}.frames = {dataset.frames} makes clips, which the objective {name} cannot read: set it to 0")
+
+
 def _check_data(data: DataConfig, reads_data: bool) -> None:
     if data.mixture:
         alone = DataConfig(name=data.name, dataset=data.dataset, augmentation=data.augmentation)
@@ -102,7 +156,8 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     generated = dataset.format == "digit_scenes"
     if generated:
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
-        _refuse_changes(where, config, reason)
+        free = dataclasses.replace(dataset, task="captions", frames=0)
+        _refuse_changes(where, dataclasses.replace(config, dataset=free), reason)
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")

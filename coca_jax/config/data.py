@@ -17,6 +17,8 @@ class DatasetConfig:
     """Where a dataset's records lie, which of them belong to which split, and what in them is image, caption and label."""
 
     format: str = choice("digit_scenes", "tars", "folder", "tfds", "tfrecords", "array_records", "parquet")
+    # Of digit_scenes: the scenes with their captions, or a task made of them; see data/digit_scenes/tasks.py.
+    task: str = choice("captions", "digits", "questions", "entailment", "pairs", "actions")
     # A folder, a file of it, or a manifest (.csv, .tsv, .jsonl, .json); on a disk or in a bucket; digit_scenes needs none.
     path: str = location()
     # Patterns of file names below `path`; tfds: names of splits, where ("*",) is "train".

@@ -5,7 +5,15 @@ import dataclasses
 from coca_jax.config.data import DatasetConfig
 from coca_jax.config.fields import choice, choices, count, location
 
-TASKS = ("retrieval", "video_retrieval", "classification", "likelihood_classification", "captioning")
+TASKS = (
+    "retrieval",
+    "video_retrieval",
+    "classification",
+    "likelihood_classification",
+    "captioning",
+    "head_classification",
+    "vqa",
+)
 CAPTION_SCORES = ("bleu", "rouge_l", "cider", "meteor", "spice")
 
 

@@ -47,6 +47,15 @@ def differences(config: Any) -> dict[str, Any]:
     return result
 
 
+def replaced(config: Any, changes: dict[str, Any]) -> Any:
+    """A config dataclass with changes nested as those of `differences`."""
+    nested = {
+        name: replaced(getattr(config, name), value) if dataclasses.is_dataclass(getattr(config, name)) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(config, **nested)
+
+
 def flattened(values: dict[str, Any]) -> dict[str, Any]:
     """The leaves of nested dicts, by their keys with dots between."""
     result: dict[str, Any] = {}

@@ -20,11 +20,46 @@ class PretrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """What the objectives with a head share: classification, entailment, pairs, vqa."""
+
+    # Peak for the parameters that come from pretraining; 0: they are frozen. The head's is optimizer.peak_learning_rate.
+    encoder_learning_rate: float = number(0.0, at_least=0)
+    label_smoothing: float = number(0.0, at_least=0, below=1)  # not for the soft targets of vqa
+    classes: int = count(0, 0)  # 0: those of the training data; vqa: at most so many, the most frequent answers
+    frame_positions: bool = False  # of clips: learned position embeddings tell the pooler the order of the frames
+
+
+@dataclasses.dataclass(frozen=True)
+class VqaConfig:
+    """Questions about an image: weights of the losses of the classifier, and of generating question and answer."""
+
+    classifier_weight: float = number(1.0, at_least=0)
+    generative_weight: float = number(1.0, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptioningFinetuningConfig:
+    """Weights of the losses of captioning; with a contrastive weight of 0 the parts of embeddings alone stay frozen."""
+
+    captioning_weight: float = number(1.0, above=0)
+    contrastive_weight: float = number(0.0, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """The name of a run's objective, and the keys of each objective."""
 
-    name: str = choice("pretraining")
+    name: str = choice("pretraining", "classification", "vqa", "entailment", "pairs", "captioning")
     pretraining: PretrainingConfig = PretrainingConfig()
+    head: HeadConfig = HeadConfig()
+    vqa: VqaConfig = VqaConfig()
+    captioning: CaptioningFinetuningConfig = CaptioningFinetuningConfig()
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a head is trained on top of a pretrained model."""
+        return self.name in ("classification", "vqa", "entailment", "pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +69,7 @@ class OptimizerConfig:
     name: str = choice("adafactor", "adamw", "muon")
     peak_learning_rate: float = number(8e-4, at_least=0)
     warmup_fraction: float = number(0.02, at_least=0, below=1)  # of all steps
+    warmup_steps: int = count(0, 0)  # instead of the fraction, which must then be 0
     schedule: str = choice("linear", "cosine", "constant")  # after the warm-up, to zero
     b1: float = number(0.9, at_least=0, below=1)
     b2: float = number(0.999, at_least=0, below=1)
@@ -59,6 +95,8 @@ class TrainConfig:
     batch_size: int = count(65_536)  # pairs a step, over all devices
     microbatches: int = count(1)  # parts of the batch, worked through one after another with the same gradient
     init_from: str = location()  # a run's folder or checkpoint, whose parameters a new run starts from, at step 0
+    # Of a frozen image encoder without augmentation: its tokens are kept in memory, and computed once for each record.
+    cache_features: bool = False
     seed: int = number(0, at_least=0, below=2**32)
     log_every: int = count(10)
     checkpoint_every: int = count(1_000)
@@ -78,3 +116,8 @@ class Config:
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def images_per_example(self) -> int:
+        """The frames of a clip, or 2 of a pair; 0: an example is one image."""
+        return 2 if self.objective.name == "pairs" else max(one.dataset.frames for one in self.data.sources.values())

@@ -31,6 +31,7 @@ class Axis(enum.StrEnum):
     MLP = "mlp"
     VOCABULARY = "vocabulary"
     QUERIES = "queries"
+    CLASSES = "classes"
     CHANNELS_IN = "channels_in"  # of convolutions and of patches
     KERNEL = "kernel"
 

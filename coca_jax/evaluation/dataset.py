@@ -78,6 +78,10 @@ class EvaluationDataset:
     captions: Sequence[Sequence[str]]  # of each image, the first is shown beside it; empty strings: there are none
     grammar: Callable[[str], Hashable | None] | None = None  # a caption's meaning, None if it has none; None: free text
     classifications: Sequence[Classification] = ()
+    texts: Sequence[str] = ()  # that a head reads with each image: questions, hypotheses, statements; empty: none
+    kinds: Sequence[str] = ()  # the type of each text, for metrics apart; empty: they have none
+    answers: Sequence[Sequence[str]] = ()  # people's answers to each question; empty: it is for a server
+    question_ids: Sequence[int] = ()  # the questions' numbers on VQA's server; empty: they have none
     queries: Sequence[str] = ()  # texts whose top retrieved images the report shows
     image_ids: Sequence[int] = ()  # the images' numbers on COCO's and NoCaps' servers; empty: they have none
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records left out before, by cause
@@ -129,8 +133,11 @@ class StoredImages:
       unreadable: the cause for each row that turned out to be unreadable in this process.
     """
 
-    def __init__(self, store: RecordStore, indices: np.ndarray, model: ModelConfig, dataset: DatasetConfig):
-        self.shape, self.dtype = (len(indices), *input_shape(model, dataset.frames)), input_dtype(model)
+    def __init__(
+        self, store: RecordStore, indices: np.ndarray, model: ModelConfig, dataset: DatasetConfig, pairs: bool = False
+    ):
+        self.shape = (len(indices), *input_shape(model, 2 if pairs else dataset.frames))
+        self.dtype, self._pairs = input_dtype(model), pairs
         self.unreadable: dict[int, str] = {}
         self._store, self._indices, self._model, self._dataset = store, indices, model, dataset
         self._kept: np.ndarray | None = None
@@ -163,6 +170,8 @@ class StoredImages:
         if isinstance(record, BadRecord):
             return record
         try:
-            return decode_input(record.image, self._model, self._dataset)
+            images = (record.image, record.second_image) if self._pairs else (record.image,)
+            decoded = [decode_input(image, self._model, self._dataset) for image in images]
+            return np.stack(decoded) if self._pairs else decoded[0]
         except BadRecord as error:
             return error

@@ -32,6 +32,8 @@ class Needs:
     classifiers: tuple[Classification, ...] = ()  # whose text classifiers are needed
     captions: bool = False
     likelihoods: tuple[Classification, ...] = ()  # whose classes' captions are scored
+    head: bool = False  # the probabilities of its classes
+    answers: bool = False  # to the dataset's texts, which are questions, generated in words
 
     def __or__(self, other: Self) -> "Needs":
         return Needs(
@@ -40,6 +42,8 @@ class Needs:
             self.classifiers + other.classifiers,
             self.captions or other.captions,
             self.likelihoods + other.likelihoods,
+            self.head or other.head,
+            self.answers or other.answers,
         )
 
 
@@ -59,6 +63,8 @@ class Predictions:
     temperature: float = 1.0  # that similarities are divided by in training
     captions: Sequence[str] = ()
     log_likelihoods: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    head_probabilities: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C]
+    answers: Sequence[str] = ()
 
     def part(self, task: Classification) -> tuple[np.ndarray, np.ndarray]:
         """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
@@ -111,6 +117,8 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
     starts = range(0, len(images), size)
     embeddings: list[np.ndarray] = []
     captions: list[str] = []
+    head: list[np.ndarray] = []
+    answers: list[str] = []
     likelihoods: dict[str, list[np.ndarray]] = {task.name: [] for task in needs.likelihoods}
     for start in _with_progress(starts, dataset.name, len(images)):
         rows = np.arange(start, min(start + size, len(images)))
@@ -119,6 +127,11 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             embeddings.append(coca.embed_videos(some, frames) if frames else coca.embed_images(some))
         if needs.captions:
             captions += coca.caption(some, options, prompts=config.captioning.prompt)
+        texts = [dataset.texts[row] for row in rows] if dataset.texts else None
+        if needs.head:
+            head.append(coca.head_probabilities(some, texts))
+        if needs.answers:
+            answers += coca.answer(some, texts, options, in_words=True)
         for task in needs.likelihoods:
             chosen = SelectedImages(some, task.indices[np.isin(task.indices, rows)] - start)
             likelihoods[task.name].append(_log_likelihoods(coca, config, task, chosen))
@@ -135,6 +148,8 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
         classifiers={task.name: classifiers(task, config.long_text) for task in needs.classifiers},
         temperature=coca.temperature if any(task.members for task in needs.classifiers) else 1.0,
         captions=[captions[row] for row in readable] if needs.captions else (),
+        **({"head_probabilities": np.concatenate(head)[readable]} if needs.head else {}),
+        answers=[answers[row] for row in readable] if needs.answers else (),
         log_likelihoods={
             task.name: np.concatenate(likelihoods[task.name])[np.isin(task.indices, readable)]
             for task in needs.likelihoods

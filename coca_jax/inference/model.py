@@ -1,15 +1,16 @@
-"""A model with its vocabulary: embed, classify, caption, answer, index, for any number of images and texts.
+"""A model with its vocabulary: embed, classify, caption, answer, index, predict, for any number of images and texts.
 
 coca = coca_jax.load("runs/quickstart")
 coca.caption(["a.png", "b.png"], GenerationOptions(beams=6))  # coca_jax.generation
 coca.answer(["a.png"], ["what color is the car?"])
 coca.classify(["a.png"], labels=["cat", "dog"], templates=["a photo of a {}"])
 coca.index(["a.png", "b.png"]).search("a cat on a sofa", k=1)
+coca.predict(["a.png"])[0].label  # of a run with a head
 """
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,6 @@ import scipy.special
 
 from coca_jax import generation, objectives
 from coca_jax.config import Config
-from coca_jax.data.images.inputs import input_dtype, input_shape, load_input
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
 from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, whole_number
@@ -27,9 +27,11 @@ from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
 from coca_jax.generation import GREEDY, GenerationOptions
 from coca_jax.inference.batching import Batcher
+from coca_jax.inference.examples import Examples
+from coca_jax.inference.prediction import Prediction
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
-from coca_jax.models.image_encoder import token_count
+from coca_jax.models.adapted import AdaptedCoca, TextImageClassifier
 from coca_jax.trainer.model_info import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
@@ -47,6 +49,9 @@ class Coca:
     On a mesh each batch is spread over the devices, and each process gets all results. Processes that share a mesh must
     make the same calls, in the same order.
 
+    A model with a head has `classes`: `predict` gives their probabilities. Its examples are images, clips, or pairs of two
+    images, each with a text if it was trained so.
+
     Every method raises CocaError if an image cannot be read (the error names it), a text exceeds the model's positions,
     an argument has an impossible form or value, or the model has no branch for it.
 
@@ -55,6 +60,7 @@ class Coca:
       mesh: of the parameters; None: one device.
       between_batches: called before each batch; an exception that it raises ends the work.
       batch_size: rounded up to a multiple of the mesh's batch axes; 0: that of the run's evaluations.
+      classes: what the outputs of its head stand for, class names or answers; an attribute, too.
 
     Attributes:
       can_embed, can_caption: whether the model has the contrastive and the captioning branch.
@@ -70,13 +76,16 @@ class Coca:
         mesh: jax.sharding.Mesh | None = None,
         between_batches: Callable[[], None] = lambda: None,
         batch_size: int = 0,
+        classes: Sequence[str] = (),
     ):
-        self.config, self.vocabulary, self.step = config, vocabulary, step
+        self.config, self.vocabulary, self.step, self.classes = config, vocabulary, step, tuple(classes)
         self._params = params
         self._model = objectives.build(config).model
-        self._batcher = Batcher(params, mesh, batch_size or config.evaluation.batch_size, between_batches)
+        images = max(1, config.images_per_example) if classes else 1
+        rows = max(1, (batch_size or config.evaluation.batch_size) // images)
+        self._batcher = Batcher(params, mesh, rows, between_batches)
         self.batch_size = self._batcher.size
-        self.can_embed, self.can_caption = self._model.branches.contrastive, self._model.branches.captioning
+        self.can_embed, self.can_caption = self._model.can_embed, self._model.can_caption
 
     @property
     def parameter_count(self) -> int:
@@ -176,14 +185,58 @@ class Coca:
         longest = int(lengths.max(initial=1))
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         if not len(ids):
-            return np.zeros((len(self._image_array_or_list(images)), 0), np.float32)
+            return np.zeros((len(Examples(self.config, False).formed(images)), 0), np.float32)
         function = functools.partial(_log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
         return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
+    def predict(self, images: Any, texts: str | Iterable[str] | None = None) -> list[Prediction]:
+        """The classes of each example, by the model's head; arguments as for `head_probabilities`."""
+        return [Prediction.of(self.classes, row) for row in self.head_probabilities(images, texts)]
+
+    def predict_videos(self, clips: Any) -> list[Prediction]:
+        """The classes of each clip, by a head that was trained on clips; `clips` as for `embed_videos`."""
+        if not self.config.images_per_example or self.config.objective.name == "pairs":
+            raise CocaError("this model's head was not trained on clips: use predict")
+        return self.predict(clips)
+
+    def head_probabilities(self, images: Any, texts: str | Iterable[str] | None = None) -> np.ndarray:
+        """The probabilities of `classes`, float32 [N, C].
+
+        Args:
+          images: N images; of a model of clips N clips, as `embed_videos` takes them; of pairs N sequences of two images.
+          texts: questions, hypotheses or statements, one for all or one for each, if the model was trained with texts.
+        """
+        if not self.classes:
+            raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
+        reads_texts = isinstance(self._model, TextImageClassifier)
+        if reads_texts == (texts is None):
+            what = "needs a text for each example" if reads_texts else "takes no texts"
+            raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
+        examples, arrays = Examples(self.config, True).formed(images), ()
+        if texts is not None:
+            ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts")
+            if self.config.objective.name == "vqa":  # in training the answer follows
+                ids[ids == self.vocabulary.eos_id] = self.vocabulary.pad_id
+            arrays = (ids, ids != self.vocabulary.pad_id)
+        function = functools.partial(_head_probabilities, self._model)
+        return self._over_images(function, examples, *arrays, as_trained=True)
+
     def answer(
-        self, images: Any, questions: str | Iterable[str], options: GenerationOptions = GREEDY, *, seed: int = 0
+        self,
+        images: Any,
+        questions: str | Iterable[str],
+        options: GenerationOptions = GREEDY,
+        *,
+        seed: int = 0,
+        in_words: bool = False,
     ) -> list[str]:
-        """The text that `caption` generates after the question, without it: one question for all images, or one each."""
+        """The answer to a question about each image: one question for all images, or one each.
+
+        A model that was trained on questions (vqa) chooses among its `classes`. Any other, or with `in_words`, generates
+        the answer: it is the text that `caption` generates after the question, without it.
+        """
+        if self.config.objective.name == "vqa" and not in_words:
+            return [prediction.label for prediction in self.predict(images, questions)]
         prompts, ids = self._generate(images, options, questions, seed)
         asked = prompts != self.vocabulary.pad_id
         ids[:, : asked.shape[1]][asked] = self.vocabulary.pad_id
@@ -197,22 +250,26 @@ class Coca:
         if not isinstance(options, GenerationOptions):
             raise CocaError(f"options is a {type(options).__name__}: give coca_jax.generation.GenerationOptions(…)")
         seed = whole_number(seed, "seed", 0, 2**32)
-        images, v = self._image_array_or_list(images), self.vocabulary
-        texts = [prompts] * len(images) if isinstance(prompts, str) else as_texts(prompts, "prompts")
-        if len(texts) != len(images):
-            raise CocaError(f"there are {len(texts)} prompts for {len(images)} images: give one for each, or for all")
-        ids = self._encode(texts, "prompts")
+        images, v = Examples(self.config, True).formed(images), self.vocabulary
+        ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts")
         ids[ids == v.eos_id] = v.pad_id  # the text goes on
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
         function = functools.partial(_generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
-        return ids, self._over_images(function, images, ids, draws, batcher=self._generation)
+        return ids, self._over_images(function, images, ids, draws, batcher=self._generation, as_trained=True)
 
     @functools.cached_property
     def _generation(self) -> Batcher:
         """A batcher whose decoder parameters have the layout of generation: converted once, not at each call."""
         return self._batcher.remade(functools.partial(models.generation_parameters, config=self.config.model))
+
+    @staticmethod
+    def _one_for_each(texts: str | Iterable[str], count: int, name: str) -> list[str]:
+        texts = [texts] * count if isinstance(texts, str) else as_texts(texts, name)
+        if len(texts) != count:
+            raise CocaError(f"there are {len(texts)} {name} for {count} images: give one for each, or for all")
+        return texts
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
@@ -224,31 +281,30 @@ class Coca:
             raise CocaError(f'long_text is {long_text!r}: give "error" or "truncate"')
         return self.vocabulary.encode(as_texts(texts, name), self.config.model.text.length, long_text, "shorten it")
 
-    def _image_array_or_list(self, images: Any) -> Any:
-        """An array that the model takes unchanged, of N images or of their tokens; otherwise a list of N images."""
-        model, tokens = self.config.model, (token_count(self.config.model.image), self.config.model.width)
-        shape = tuple(getattr(images, "shape", ()))
-        if is_one_image(images) and shape[1:] != tokens:
-            images, shape = (images[None] if shape else [images]), (1, *shape)
-        if shape[1:] == tokens or (shape[1:] == input_shape(model) and images.dtype == input_dtype(model)):
-            return images
-        return as_list(images, "images", "image")
-
     def _over_images(
-        self, function: Callable, images: Any, *beside: np.ndarray, batcher: Batcher | None = None
+        self,
+        function: Callable,
+        images: Any,
+        *beside: np.ndarray,
+        batcher: Batcher | None = None,
+        as_trained: bool = False,
     ) -> np.ndarray:
-        """`function` of the parameters, all images and the arrays beside them, [N, …] each."""
-        batcher, model = batcher or self._batcher, self.config.model
-        images = self._image_array_or_list(images)
+        """`function` of the parameters, all images and the arrays beside them, [N, …] each; see `Examples`."""
+        batcher, loader = batcher or self._batcher, Examples(self.config, as_trained)
+        images = loader.formed(images)
         if not isinstance(images, list):
             return batcher(function, images, *beside)
-        parts = []
-        for i in range(0, len(images), _IMAGES_AT_ONCE):
-            part = slice(i, i + _IMAGES_AT_ONCE)
-            loaded = np.stack([load_input(x, model) for x in images[part]])
-            parts.append(batcher(function, loaded, *[x[part] for x in beside]))
-        empty = np.zeros((0, *input_shape(model)), input_dtype(model))
-        return np.concatenate(parts) if parts else batcher(function, empty, *beside)
+        parts = [batcher(function, some, *[x[part] for x in beside]) for part, some in loader.loaded(images)]
+        return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _head_probabilities(model: AdaptedCoca, params: Any, images: jax.Array, *text: jax.Array) -> jax.Array:
+    """Probabilities [B, C]; `text` is none, or ids [B, L] and which of them are valid."""
+    variables = {"params": params}
+    tokens = model.apply(variables, images, method="encode")
+    arguments = (*text, text[1]) if text else ()
+    return jax.nn.softmax(model.apply(variables, tokens, *arguments).logits_BC, axis=1)
 
 
 # Compiled functions, as a `Batcher` calls them: static arguments first, then the parameters and arrays of rows.

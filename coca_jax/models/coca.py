@@ -68,6 +68,7 @@ class Coca(nn.Module):
 
     config: ModelConfig
     branches: Branches = Branches()
+    images_per_example: int = 0  # frames of a clip, or 2 of a pair; 0: one image, without an axis of its own
 
     if typing.TYPE_CHECKING:  # flax also types the case that `apply` returns mutated variables, which no model here has
 
@@ -106,8 +107,21 @@ class Coca(nn.Module):
         return CocaOutput(**outputs)
 
     def encode_image(self, images: Array) -> PooledImage:
-        """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D]."""
-        chex.assert_rank(images, {3, 4})
+        """The poolers' outputs for images, uint8 or float in [0, 1] [B, S, S, 3], or precomputed tokens [B, N, D].
+
+        Of clips [B, T, S, S, 3] each frame is pooled for itself: the decoder attends to the tokens of all, and the embedding
+        is the mean of theirs, normalised (paper §4.2.2, MSR-VTT).
+        """
+        chex.assert_rank(images, {3, 4, 5})
+        if images.ndim == 5:
+            batch, frames = images.shape[:2]
+            pooled = self.encode_image(images.reshape(-1, *images.shape[2:]))
+            tokens_BQD, embedding_BD = pooled.tokens_BQD, pooled.embedding_BD
+            if tokens_BQD is not None:
+                tokens_BQD = tokens_BQD.reshape(batch, -1, self.config.width)
+            if embedding_BD is not None:
+                embedding_BD = _normalize(embedding_BD).reshape(batch, frames, -1).mean(axis=1)
+            return PooledImage(tokens_BQD, embedding_BD)
         tokens_BND = images.astype(self.config.dtype) if images.ndim == 3 else self.image_encoder(images)
         chex.assert_shape(tokens_BND, (len(images), None, self.config.width))
         return self.poolers(tokens_BND)
@@ -160,6 +174,20 @@ class Coca(nn.Module):
         """Logits of the token after each of `hidden_BLD`, float32 [B, L, V]."""
         return self._softmax().logits(hidden_BLD)
 
+    def initialize(self) -> Any:
+        """Calls everything that has parameters; a subclass with other parts defines its own."""
+        return self(example_images(self), *example_texts(self))
+
+    @property
+    def can_embed(self) -> bool:
+        """Whether it gives embeddings of images and texts."""
+        return self.branches.contrastive
+
+    @property
+    def can_caption(self) -> bool:
+        """Whether it generates texts."""
+        return self.branches.captioning
+
     @property
     def _has_softmax(self) -> bool:
         return self.branches.captioning or self.branches.unimodal_language_model
@@ -187,6 +215,21 @@ def _decoder_parameters(params: dict[str, Any], config: ModelConfig) -> dict[str
     return jax.tree_util.tree_map_with_path(cast, halves | {"softmax": params["softmax"]})
 
 
+def example_images(model: Coca) -> Array:
+    """Images of the form that the model takes, one example."""
+    image = model.config.image
+    if image.kind == "precomputed":
+        return jnp.zeros((1, token_count(image), model.config.width), jnp.float32)
+    many = (model.images_per_example,) if model.images_per_example else ()
+    return jnp.zeros((1, *many, image.size, image.size, 3), jnp.uint8)
+
+
+def example_texts(model: Coca) -> tuple[Array, Array]:
+    """Ids, and `valid`, of one example."""
+    ids = jnp.zeros((1, model.config.text.length), jnp.int32)
+    return ids, jnp.ones(ids.shape, bool)
+
+
 def init(model: Coca, key: Array) -> dict[str, Any]:
     """Fresh float32 parameters as a plain nested dict."""
     return nn.unbox(_init(model, key))
@@ -204,10 +247,4 @@ def abstract_parameters(model: Coca) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _init(model: Coca, key: Array) -> dict[str, Any]:
-    image, text = model.config.image, model.config.text
-    if image.kind == "precomputed":
-        images = jnp.zeros((1, token_count(image), model.config.width), jnp.float32)
-    else:
-        images = jnp.zeros((1, image.size, image.size, 3), jnp.uint8)
-    ids = jnp.zeros((1, text.length), jnp.int32)
-    return model.init(key, images, ids, jnp.ones(ids.shape, bool))["params"]
+    return model.init(key, method="initialize")["params"]

@@ -22,14 +22,15 @@ class AttentionalPooler(nn.Module):
     queries: int
 
     @nn.compact
-    def __call__(self, tokens_BND: Array) -> Array:
+    def __call__(self, tokens_BND: Array, mask: Array | None = None) -> Array:
+        """`mask` as for `attend`: which of the tokens the queries attend to."""
         width = self.config.width
         initializer = named(nn.initializers.normal(width**-0.5), Axis.QUERIES, Axis.WIDTH)
         queries_QD = self.param("queries", initializer, (self.queries, width))
         head_dim = self.config.pooler.hidden_multiple * width // self.config.heads
         attention = Attention(self.config, head_dim, per_dim_scale=True, name="attention")
         queries_BQD = jnp.broadcast_to(queries_QD, (tokens_BND.shape[0], *queries_QD.shape))
-        pooled_BQD = attention(queries_BQD, attention.keys_values(tokens_BND))
+        pooled_BQD = attention(queries_BQD, attention.keys_values(tokens_BND), mask)
         return layer_norm("norm")(pooled_BQD).astype(self.config.dtype)
 
 

@@ -6,7 +6,11 @@ An objective is a file here, its config dataclass, and its line in `build`.
 from coca_jax.config import Config
 from coca_jax.errors import CocaError
 from coca_jax.objectives.base import Objective
+from coca_jax.objectives.captioning import Captioning
+from coca_jax.objectives.classification import Classification
+from coca_jax.objectives.entailment import Entailment, Pairs
 from coca_jax.objectives.pretraining import Pretraining
+from coca_jax.objectives.vqa import Vqa
 
 
 def build(config: Config, pad_id: int = 0) -> Objective:
@@ -14,5 +18,15 @@ def build(config: Config, pad_id: int = 0) -> Objective:
     match config.objective.name:
         case "pretraining":
             return Pretraining(config, pad_id)
+        case "classification":
+            return Classification(config, pad_id)
+        case "entailment":
+            return Entailment(config, pad_id)
+        case "pairs":
+            return Pairs(config, pad_id)
+        case "vqa":
+            return Vqa(config, pad_id)
+        case "captioning":
+            return Captioning(config, pad_id)
         case name:
             raise CocaError(f"objective.name = {name}: there is no such objective")

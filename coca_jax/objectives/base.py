@@ -45,6 +45,9 @@ class Objective(abc.ABC):
     # Beginnings of names that a run or import, from which parameters are taken, may lack (a head) or have in vain.
     new_parameters: tuple[str, ...] = ()
     unused_parameters: tuple[str, ...] = ()
+    # Whether the image encoder is frozen and `encode` a program of its own, before the step: its `tokens` take the place
+    # of the batch's `image`, and can be kept.
+    encodes_first: bool = False
 
     @abc.abstractmethod
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -54,6 +57,10 @@ class Objective(abc.ABC):
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
         """The sum over the rows of a prepared batch, or of a part of it, divided by the whole batch's totals; metrics that
         likewise add up over the parts; and what `coupled` returns for these rows."""
+
+    def encode(self, params: Any, images: Array) -> Array:
+        """The image encoder's tokens [B, …] of a batch's `image`, from parameters with at least the encoder's."""
+        raise NotImplementedError
 
     def prepare(self, batch: Batch, key: Array) -> tuple[Batch, Any]:
         """The batch with all that is random or reaches over rows settled, so that it can be split, and its totals."""
@@ -79,6 +86,12 @@ class Objective(abc.ABC):
     def abstract_parameters(self) -> tuple[Any, Any]:
         """Shapes and dtypes of the parameters, and a tree of the same form with tuples of logical axes."""
         return coca.abstract_parameters(self.model)
+
+
+def images_struct(model: coca.Coca, rows: int) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a batch of images, in the form that the model takes."""
+    one = jax.eval_shape(lambda: coca.example_images(model))
+    return jax.ShapeDtypeStruct((rows, *one.shape[1:]), one.dtype)
 
 
 def begins_with(name: str, *beginnings: str) -> bool:

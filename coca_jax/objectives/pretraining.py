@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from coca_jax.config import Config
-from coca_jax.errors import CocaError
+from coca_jax.config import Config, PretrainingConfig
 from coca_jax.models.coca import Branches, Coca
-from coca_jax.objectives.base import Batch, Group, Metrics, Objective
+from coca_jax.objectives.base import Batch, Group, Metrics, Objective, images_struct
 from coca_jax.objectives.losses import captioning, contrastive
 
 
@@ -17,14 +16,8 @@ class Pretraining(Objective):
     """The paper's Eq. 4, λ_con L_con + λ_cap L_cap, and two optional losses; a branch exists if its weight is not 0."""
 
     def __init__(self, config: Config, pad_id: int = 0):
-        self.weights = weights = config.objective.pretraining
-        branches = Branches(
-            contrastive=bool(weights.contrastive_weight),
-            captioning=bool(weights.captioning_weight),
-            unimodal_language_model=bool(weights.unimodal_language_model_weight),
-            initial_temperature=weights.initial_temperature,
-        )
-        self.model = Coca(config.model, branches)
+        self.weights = weights = self.loss_weights(config)
+        self.model = Coca(config.model, self.branches(), config.images_per_example)
         self.groups = {"all": Group(config.optimizer.peak_learning_rate, config.optimizer.weight_decay)}
         self.labels = {"": "all"}
         names = tuple(config.data.sources)
@@ -32,21 +25,24 @@ class Pretraining(Objective):
         self.sources = names if len(names) > 1 and weights.captioning_weight else ()
         self._config, self._pad_id = config, pad_id
 
+    @staticmethod
+    def loss_weights(config: Config) -> PretrainingConfig:
+        return config.objective.pretraining
+
+    def branches(self) -> Branches:
+        weights = self.weights
+        return Branches(
+            contrastive=bool(weights.contrastive_weight),
+            captioning=bool(weights.captioning_weight),
+            unimodal_language_model=bool(weights.unimodal_language_model_weight),
+            initial_temperature=weights.initial_temperature,
+        )
+
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """`image` (see `Coca.encode_image`), `text`, int32 [B, L], and with `sources` each row's `source`, int32 [B]."""
-        image, rows = self._config.model.image, self._config.train.batch_size
-        for name, source in self._config.data.sources.items():
-            if source.dataset.frames:
-                key = f"{self._config.data.key(name)}.dataset.frames = {source.dataset.frames}"
-                todo = "set it to 0, and a frame drawn at random is the image"
-                raise CocaError(f"{key} makes clips, which pretraining cannot read: {todo}")
-        struct = jax.ShapeDtypeStruct
-        if image.kind == "precomputed":
-            images = struct((rows, image.tokens, self._config.model.width), jnp.float32)
-        else:
-            images = struct((rows, image.size, image.size, 3), jnp.uint8)
-        arrays = {"image": images, "text": struct((rows, self._config.model.text.length), jnp.int32)}
-        return arrays | ({"source": struct((rows,), jnp.int32)} if self.sources else {})
+        rows, length = self._config.train.batch_size, self._config.model.text.length
+        arrays = {"image": images_struct(self.model, rows), "text": jax.ShapeDtypeStruct((rows, length), jnp.int32)}
+        return arrays | ({"source": jax.ShapeDtypeStruct((rows,), jnp.int32)} if self.sources else {})
 
     def prepare(self, batch: Batch, key: Array) -> tuple[Batch, Any]:
         """The batch with its labels and masks [B, L], and how many labels the captioning loss counts, how many there

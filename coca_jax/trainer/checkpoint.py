@@ -39,6 +39,7 @@ class RunRecord:
     config: Config
     vocabulary: bytes  # the SentencePiece model
     data_fingerprint: str  # identifies the training records, so that a resumed run reads the same ones
+    classes: tuple[str, ...] = ()  # what the outputs of the head stand for: class names or answers
 
 
 class Checkpoints:
@@ -66,6 +67,7 @@ class Checkpoints:
             "format": _FORMAT,
             "config": dataclasses.asdict(record.config),
             "data": {"position": step * record.config.train.batch_size, "fingerprint": record.data_fingerprint},
+            "classes": list(record.classes),
             "vocabulary": base64.b64encode(record.vocabulary).decode(),
         }
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
@@ -201,7 +203,8 @@ def _record(manager: ocp.CheckpointManager, step: int) -> RunRecord:
         if run["format"] != _FORMAT:
             raise CocaError(f"it has the format {run['format']}, and this version reads {_FORMAT}")
         config = config_lib.from_config_dict(run["config"])
-        return RunRecord(config, base64.b64decode(run["vocabulary"]), run["data"]["fingerprint"])
+        classes = tuple(run.get("classes", ()))
+        return RunRecord(config, base64.b64decode(run["vocabulary"]), run["data"]["fingerprint"], classes)
     except CocaError as error:
         path = manager.directory / str(step)
         raise CocaError(f"{path} was written by another version of coca_jax ({error}): read it with that one") from None

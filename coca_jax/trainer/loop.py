@@ -4,7 +4,8 @@ The order of operations, for step n:
 
   1. dispatch step n's computation on its batch (a function of the step alone); it returns before it has run. A guard
      refuses implicit transfers between host and devices, each of which would stall it
-  2. take the batch of step n + 1 and start its way to the devices, beside the computation
+  2. take the batch of step n + 1 and start its way to the devices, beside the computation; if the image encoder is
+     frozen, dispatch it on the batch, or take the tokens that it gave in an earlier epoch
   3. read the metrics of step n - 1, which by now has run: stop if loss or gradient are not finite, log
   4. raise the error of an earlier background save, or of a folder that another run has taken
   5. save, if due
@@ -32,6 +33,7 @@ from coca_jax.config import Config
 from coca_jax.distributed import chips
 from coca_jax.errors import CocaError, DataError
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
+from coca_jax.trainer.features import Features
 from coca_jax.trainer.initialization import initial_state
 from coca_jax.trainer.preemption import Preempted, Preemption
 from coca_jax.trainer.state import TrainState
@@ -71,7 +73,8 @@ class Loop:
 
     step: TrainStep
     record: RunRecord
-    batches: Callable[[int], Iterator[dict[str, np.ndarray]]]  # this process's rows of the batches from a step on
+    # This process's rows of the batches from a step on; not decoded are images of records for which a function is True.
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]]
     checkpoints: Checkpoints
     writer: MetricsWriter | None  # of the first process
     preemption: Preemption
@@ -103,14 +106,16 @@ class Loop:
             self.checkpoints.close()
 
     def _steps(self, state: TrainState, step: int) -> TrainState:
-        train, batches, batch = self.step.config.train, self.batches(step), None
+        train, batch = self.step.config.train, None
         started = time.perf_counter()
         compiled = self.step.compile()
+        features = Features(self.step) if self.step.objective.encodes_first else None
+        batches = self.batches(step, known=features.known) if features else self.batches(step)
         _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
         self.clock = Clock()
         try:
             while step < train.steps:
-                batch = batch or self._next(batches)
+                batch = batch or self._next(batches, features, state.params)
                 with jax.transfer_guard("disallow"):
                     state, metrics = compiled(state, batch)
                 step += 1
@@ -118,7 +123,7 @@ class Loop:
                 save = step % train.checkpoint_every == 0 or step == train.steps
                 evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
                 # Bad data after a step that is to be saved must not come before the save.
-                batch = None if save or evaluate else self._next(batches)
+                batch = None if save or evaluate else self._next(batches, features, state.params)
                 self._log_all(but=1)
                 self.checkpoints.check()
                 self.check()
@@ -142,16 +147,19 @@ class Loop:
             raise
         return state
 
-    def _next(self, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
-        """The next batch, on its way to the devices: of the data's arrays, those that the objective needs."""
+    def _next(
+        self, batches: Iterator[dict[str, np.ndarray]], features: Features | None, params: Any
+    ) -> dict[str, jax.Array]:
+        """The next batch, on its way to the devices: of the data's arrays, those that the step needs."""
         waiting = time.perf_counter()
         with self.preemption.immediate():
             local = next(batches)
         self.clock.waited += time.perf_counter() - waiting
-        return {
+        batch = {
             key: jax.make_array_from_process_local_data(wanted.sharding, local[key], wanted.shape)
             for key, wanted in self.step.batch.items()
         }
+        return features(params, local, batch) if features else batch
 
     def _log_all(self, but: int = 0) -> None:
         """Reads and logs the oldest of the pending steps, until only `but` of them are left."""

@@ -15,9 +15,9 @@ _DECAYED = ("kernel", "embedding")
 
 
 def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak` over `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper
+    """Linear warm-up to `peak` over `warmup_steps`, or `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper
     §4.1)."""
-    warmup = round(config.warmup_fraction * steps)
+    warmup = min(config.warmup_steps or round(config.warmup_fraction * steps), steps)
     rest = max(steps - warmup, 1)
     after = {
         "linear": optax.linear_schedule(peak, 0.0, rest),

@@ -36,6 +36,7 @@ class TrainStep:
     optimizer: optax.GradientTransformation
     state: TrainState  # shapes, dtypes and shardings; also the target of every restore
     batch: dict[str, jax.ShapeDtypeStruct]  # those of a global batch
+    inputs: dict[str, jax.ShapeDtypeStruct]  # of the function: the batch, or `tokens` for its `image`; see `compile_encoder`
     function: StepFunction  # to be traced under `jax.set_mesh`
 
     def init(self) -> TrainState:
@@ -49,7 +50,13 @@ class TrainStep:
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         jitted = jax.jit(self.function, donate_argnums=0, out_shardings=(shardings, None))
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.state, self.batch).compile(options)
+            return jitted.lower(self.state, self.inputs).compile(options)
+
+    def compile_encoder(self) -> jax.stages.Compiled:
+        """The frozen image encoder of an objective that `encodes_first`: (its parameters, images) to tokens."""
+        jitted = jax.jit(self.objective.encode, out_shardings=sharding.batch_sharding(self.mesh))
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(encoder_parameters(self.state.params), self.batch["image"]).compile()
 
 
 def build(config: Config, mesh: sharding.AnyMesh, pad_id: int = 0) -> TrainStep:
@@ -60,9 +67,19 @@ def build(config: Config, mesh: sharding.AnyMesh, pad_id: int = 0) -> TrainStep:
     plain = _replaced(config, mesh=MeshConfig(), microbatches=1)
     plain = dataclasses.replace(plain, model=dataclasses.replace(config.model, remat="none"))
     chain, state = _optimizer_and_state(plain, mesh)
-    placed = sharding.batch_sharding(mesh)
-    batch = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed) for key, x in objective.batch().items()}
-    return TrainStep(config, mesh, objective, chain, state, batch, step_function(config, objective, chain))
+    arrays, placed = objective.batch(), sharding.batch_sharding(mesh)
+    batch = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed) for key, x in arrays.items()}
+    inputs = batch
+    if objective.encodes_first:
+        tokens = jax.eval_shape(objective.encode, encoder_parameters(state.params), arrays["image"])
+        tokens = jax.ShapeDtypeStruct(tokens.shape, tokens.dtype, sharding=placed)
+        inputs = {key: x for key, x in batch.items() if key != "image"} | {"tokens": tokens}
+    return TrainStep(config, mesh, objective, chain, state, batch, inputs, step_function(config, objective, chain))
+
+
+def encoder_parameters(params: Any) -> Any:
+    """The image encoder's part of a tree of parameters, as `Objective.encode` takes it."""
+    return {"image_encoder": params["image_encoder"]}
 
 
 @functools.lru_cache(maxsize=8)
@@ -123,9 +140,21 @@ def step_flops(config: Config) -> float:
 
 
 def model_flops(config: Config) -> float:
-    """FLOPs that one step needs by convention: three times those of the forward pass (PaLM, arXiv 2204.02311, app. B).
-    Model FLOPs utilisation (MFU) counts no others."""
-    return 3 * _counted(_replaced(config, mesh=MeshConfig(), microbatches=1), True)
+    """FLOPs that one step needs by convention: three times those of the forward pass (PaLM, arXiv 2204.02311, app. B), and
+    once those of an image encoder that is frozen. Model FLOPs utilisation (MFU) counts no others."""
+    config = _replaced(config, mesh=MeshConfig(), microbatches=1)
+    return 3 * _counted(config, True) - 2 * encoder_flops(config)
+
+
+@functools.cache
+def encoder_flops(config: Config) -> float:
+    """FLOPs of `TrainStep.compile_encoder`, once a step; 0 if there is none."""
+    mesh = abstract_mesh(config, 1)
+    step = build(config, mesh)
+    if not step.objective.encodes_first:
+        return 0.0
+    with jax.sharding.use_abstract_mesh(mesh):
+        return flops.count(step.objective.encode, encoder_parameters(step.state.params), step.batch["image"])
 
 
 def _replaced(config: Config, **train: Any) -> Config:
@@ -142,6 +171,7 @@ def _counted(config: Config, forward: bool) -> float:
         return step.objective.loss(params, batch, jax.random.key(0))[0]
 
     with jax.sharding.use_abstract_mesh(mesh):
-        if forward:
-            return flops.count(loss, step.state.params, step.batch)
-        return flops.count(step.function, step.state, step.batch)
+        counted = flops.count(loss, step.state.params, step.inputs) if forward else flops.count(
+            step.function, step.state, step.inputs
+        )
+    return counted + encoder_flops(config)

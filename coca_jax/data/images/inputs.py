@@ -20,11 +20,11 @@ from coca_jax.errors import CocaError
 _NO_AUGMENTATION = AugmentationConfig()
 
 
-def input_shape(model: ModelConfig, frames: int = 0) -> tuple[int, ...]:
-    """(size, size, 3), or (frames, size, size, 3) of a dataset with frames; of stored tokens (tokens, width)."""
+def input_shape(model: ModelConfig, images: int = 0) -> tuple[int, ...]:
+    """(size, size, 3); of clips and pairs (images, size, size, 3); of stored tokens (tokens, width)."""
     if model.image.kind == "precomputed":
         return model.image.tokens, model.width
-    return (frames,) * bool(frames) + (model.image.size, model.image.size, 3)
+    return (images,) * bool(images) + (model.image.size, model.image.size, 3)
 
 
 def input_dtype(model: ModelConfig) -> np.dtype:

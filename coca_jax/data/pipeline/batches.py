@@ -6,6 +6,7 @@ used; the order in which threads reach them changes no byte.
 """
 
 import collections
+import functools
 import hashlib
 import itertools
 import os
@@ -20,6 +21,7 @@ from coca_jax.data.images.inputs import input_dtype, input_shape
 from coca_jax.data.pipeline.examples import Example, Skipped, open_examples
 from coca_jax.data.pipeline.mixture import layout
 from coca_jax.data.records.open import SPLITS
+from coca_jax.data.text.answers import normalized, soft_targets
 from coca_jax.data.text.vocabulary import Vocabulary, check_against_model
 from coca_jax.errors import CocaError, DataError
 from coca_jax.storage.files import digest
@@ -61,6 +63,7 @@ class Pipeline:
         *,
         split: str = "train",
         rows: Sequence[int] | None = None,
+        classes: Sequence[str] = (),
     ):
         """Opens the records; reads none.
 
@@ -68,6 +71,7 @@ class Pipeline:
           config, vocabulary: of the run.
           split: "train": shuffled and augmented. "evaluation": held-out records in their order, without augmentation.
           rows: the rows of each batch to make, b of them; by default all.
+          classes: of a run with a head, `text.classes.run_classes`.
 
         Raises:
           CocaError: the records cannot be found, or the vocabulary does not fit.
@@ -79,11 +83,14 @@ class Pipeline:
         self._rows = np.arange(batch_size) if rows is None else np.asarray(rows, np.int64)
         seed = config.train.seed if split == SPLITS[0] else None
         quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
-        self._sources = [open_examples(config, name, split, quota, seed) for name, quota in quotas]
+        self._sources = [open_examples(config, name, split, quota, seed, classes) for name, quota in quotas]
+        self._answers = {normalized(name): number for number, name in enumerate(classes)}
         self.summaries = {name: one.summary for name, one in self._named()}
-        self._shape = input_shape(config.model, max(source.dataset.frames for source in sources.values()))
+        self._shape = input_shape(config.model, config.images_per_example)
         numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
         parts = [split, *map(str, numbers), hashlib.sha256(vocabulary.model_bytes).hexdigest()]
+        if config.objective.has_head:
+            parts += [config.objective.name, *classes]
         for (name, quota), one in zip(quotas, self._sources, strict=True):
             parts += [name, str(quota), one.fingerprint]
         self.fingerprint = digest(*parts)
@@ -108,7 +115,9 @@ class Pipeline:
         """The batch of a step (from 0).
 
         It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]; of stored tokens float32
-        [b, tokens, width]); "text", int32 [b, length]; and "source", int32 [b], each row's place in `layout.names`.
+        [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length]; "source", int32 [b], each row's
+        place in `layout.names`; and "record", int32 [b, 2], this and the record's index there. With a head also "label",
+        int32 [b]; for vqa "question", int32 [b], and "targets", float32 [b, classes]: see `objectives/vqa.py`.
 
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
@@ -123,11 +132,14 @@ class Pipeline:
             for row, number, one in zip(self._rows.tolist(), batch["source"].tolist(), examples, strict=True)
         ]
 
-    def iterate(self, start_step: int = 0, prefetch: int = _PREFETCH) -> Generator[Batch, None, None]:
+    def iterate(
+        self, start_step: int = 0, prefetch: int = _PREFETCH, known: Callable[[int, int], bool] | None = None
+    ) -> Generator[Batch, None, None]:
         """The batches from `start_step` on, without end; the next ones are prepared until this is closed or collected.
 
         Args:
           prefetch: number of batches prepared in the background besides the one in use; 0: each is made when it is due.
+          known: of a source's number and a record's index there: whether the image need not be decoded.
 
         Raises:
           DataError: as `batch`, when the batch in question is due.
@@ -138,7 +150,7 @@ class Pipeline:
         pending: collections.deque[_Pending] = collections.deque()
         try:
             for step in itertools.count(start_step):
-                pending.append(self._start(step, readers, pool))
+                pending.append(self._start(step, readers, pool, known))
                 if len(pending) > prefetch:
                     yield pending.popleft()()[0]
         finally:
@@ -151,12 +163,17 @@ class Pipeline:
         with ThreadPoolExecutor(_THREADS) as pool:
             return self._start(step, [one.reader(0) for one in self._sources], pool)()
 
-    def _start(self, step: int, readers: list, pool: ThreadPoolExecutor) -> _Pending:
+    def _start(
+        self,
+        step: int,
+        readers: list,
+        pool: ThreadPoolExecutor,
+        known: Callable[[int, int], bool] | None = None,
+    ) -> _Pending:
         """Has the threads of the pool make the batch of a step; the result waits for it, and raises what a thread raised."""
         source, positions, indices = self._places(step)
-        length = self._config.model.text.length
         image = np.empty((len(source), *self._shape), input_dtype(self._config.model))
-        text = np.empty((len(source), length), np.int32)
+        arrays = self._text_arrays(len(source))
         examples: list[Any] = [None] * len(source)
 
         def make(rows: range) -> None:
@@ -165,15 +182,11 @@ class Pipeline:
             places = zip(numbers, positions[some].tolist(), indices[some].tolist(), strict=True)
             # All records first, then all images: between two decodings the interpreter would find its caches cold.
             read = [self._sources[number].read(*at, readers[number]) for number, *at in places]
-            examples[some] = [
-                self._sources[number].decode(example, image[row])
-                for row, number, example in zip(rows, numbers, read, strict=True)
-            ]
-            texts = [example.text for example in examples[some]]
-            try:
-                text[some] = self._vocabulary.encode(texts, length, self._config.data.long_text)
-            except CocaError as error:
-                raise DataError(str(error)) from error
+            for row, number, example in zip(rows, numbers, read, strict=True):
+                kept = {} if known is None else {"known": functools.partial(known, number)}
+                examples[row] = self._sources[number].decode(example, image[row], **kept)
+            for name, values in self._texts(examples[some]).items():
+                arrays[name][some] = values
 
         count = max(1, min(_GROUP, -(-len(source) // (2 * _THREADS))))
         groups = [range(first, min(first + count, len(source))) for first in range(0, len(source), count)]
@@ -182,9 +195,44 @@ class Pipeline:
         def wait() -> tuple[Batch, list[Example]]:
             for part in parts:
                 part.result()
-            return {"image": image, "text": text, "source": source.copy()}, examples
+            record = np.stack([source, np.array([example.index for example in examples], np.int64)], axis=1)
+            named = {"image": image, "source": source.copy(), "record": record.astype(np.int32)}
+            return named | arrays, examples
 
         return wait
+
+    def _text_arrays(self, rows: int) -> Batch:
+        """Arrays for all that `_texts` gives."""
+        arrays = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
+        objective = self._config.objective
+        if objective.name == "vqa":
+            targets = np.zeros((rows, len(self._answers)), np.float32)
+            return arrays | {"question": np.empty(rows, np.int32), "targets": targets}
+        return arrays | ({"label": np.empty(rows, np.int32)} if objective.has_head else {})
+
+    def _texts(self, examples: Sequence[Example]) -> Batch:
+        """The texts of some examples as the model reads them, with their labels or answers."""
+        texts, length = [example.text for example in examples], self._config.model.text.length
+        try:
+            if self._config.objective.name == "vqa":
+                answers = [example.answer for example in examples]
+                ids, asked = self._vocabulary.encode_answered(texts, answers, length, self._config.data.long_text)
+                return {"text": ids, "question": asked, "targets": self._targets(examples)}
+            ids = self._vocabulary.encode(texts, length, self._config.data.long_text)
+        except CocaError as error:
+            raise DataError(str(error)) from error
+        if self._config.objective.has_head:
+            return {"text": ids, "label": np.array([example.label for example in examples], np.int32)}
+        return {"text": ids}
+
+    def _targets(self, examples: Sequence[Example]) -> np.ndarray:
+        """The scores of the run's answers for each question, float32 [n, C]; an answer that is none of them has no place."""
+        targets = np.zeros((len(examples), len(self._answers)), np.float32)
+        for row, example in zip(targets, examples, strict=True):
+            for answer, score in soft_targets(example.answers).items():
+                if answer in self._answers:
+                    row[self._answers[answer]] = score
+        return targets
 
     def _places(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Source, position and index of the record of each of this host's rows, [b] each."""

@@ -11,11 +11,13 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from coca_jax.config import Config, differences
 from coca_jax.data.digit_scenes.scenes import scene
+from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.data.images import augment
 from coca_jax.data.images.inputs import decode_input
 from coca_jax.data.pipeline.order import Order
@@ -23,6 +25,7 @@ from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records.open import SPLITS, open_records, summary
 from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.classes import answers
 from coca_jax.errors import DataError
 from coca_jax.storage.files import digest
 
@@ -33,6 +36,14 @@ _ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
 _JUDGED = 200  # records to read before their share of bad ones is meaningful
 _NAMED = 10  # bad records of each cause
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store
+
+
+Known = Callable[[int], bool]  # whether the features of the record of an index are kept already
+
+
+def _none_known(index: int) -> bool:
+    del index
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,10 @@ class Example:
     index: int  # of the record
     image: bytes | BadRecord  # encoded, or why the record cannot be used
     text: str = ""
+    label: int = 0  # of a run with a head: the class
+    answers: tuple[str, ...] = ()  # to a question, from several persons
+    answer: str = ""  # one of these
+    second_image: bytes = b""  # of a pair
     rng: np.random.Generator | None = None  # the chance left for the image's view; None: the evaluation's view
 
 
@@ -59,11 +74,12 @@ class SceneExamples:
 
     count = None
 
-    def __init__(self, config: Config, split: str):
+    def __init__(self, config: Config, name: str, split: str):
+        self._task = config.data.sources[name].dataset.task
         self._split, self._size = split, config.model.image.size
         # Seeds are spread over the 2^63 scenes, so that two runs' scenes differ.
         self._offset = config.train.seed * 0x9E3779B97F4A7C15 % 2**62 if split == SPLITS[0] else 0
-        self.fingerprint = digest(_VERSION, "digit_scenes", split)
+        self.fingerprint = digest(_VERSION, "digit_scenes", split, *([self._task] if self._task != "captions" else []))
         self.summary = "digit scenes, made as they are needed"
 
     def reader(self, ahead_bytes: int) -> None:
@@ -75,10 +91,16 @@ class SceneExamples:
     def read(self, position: int, index: int, reader: None) -> Example:
         return Example(position, index, b"")
 
-    def decode(self, example: Example, out: np.ndarray) -> Example:
-        drawn = scene(example.index + self._offset, self._split, self._size)
-        out[...] = drawn.image
-        return dataclasses.replace(example, text=drawn.caption)
+    def decode(self, example: Example, out: np.ndarray, known: Known = _none_known) -> Example:
+        index = example.index + self._offset
+        if self._task == "captions":
+            drawn = scene(index, self._split, self._size)
+            out[...] = drawn.image
+            return dataclasses.replace(example, text=drawn.caption)
+        made = task_scene(self._task, index, self._split, self._size)
+        out[...] = made.image
+        answer = CLASSES[self._task][made.label]
+        return dataclasses.replace(example, text=made.text, label=made.label, answers=(answer,), answer=answer)
 
     def name(self, index: int) -> str:
         return f"scene {index + self._offset} of {self._split}"
@@ -96,12 +118,16 @@ class StoredExamples:
       bad: the cause of each record that could not be used so far, by index.
     """
 
-    def __init__(self, config: Config, name: str, split: str, lanes: int, seed: int | None):
+    def __init__(self, config: Config, name: str, split: str, lanes: int, seed: int | None, classes: Sequence[str]):
         """Opens the store; arguments and errors as `open_examples`."""
         source, number = config.data.sources[name], list(config.data.sources).index(name)
         self._dataset, self._augmentation, self._model = source.dataset, source.augmentation, config.model
         self._store = open_records(source.dataset, split)
-        self._texts = Texts(source.dataset, self._store)
+        self._labels = Texts(source.dataset, self._store)
+        self._texts, self._objective = self._labels, config.objective
+        if config.objective.has_head and config.objective.name != "classification":  # texts beside labels
+            self._texts = Texts(dataclasses.replace(source.dataset, label_field="", class_names=""), self._store)
+        self._classes = {name: number for number, name in enumerate(classes)}
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
         self._max_bad_ratio = config.data.max_bad_ratio
@@ -117,7 +143,7 @@ class StoredExamples:
             self._store.fingerprint,
             json.dumps([changed, differences(source.augmentation)], sort_keys=True),
             str(self.order.block),
-            self._texts.fingerprint,
+            self._labels.fingerprint,
             augment.BACKEND,
         )
         self.summary = summary(source.dataset, self._store)
@@ -134,8 +160,10 @@ class StoredExamples:
         """The example at a position, of record `index`; its text is drawn and its image not decoded."""
         return self._drawn(position, index, reader.record(position, index))
 
-    def decode(self, example: Example, out: np.ndarray) -> Example:
+    def decode(self, example: Example, out: np.ndarray, known: Known = _none_known) -> Example:
         """Writes an example's image, or that of its record's replacement, to `out`; returns the one used, without image.
+
+        Nothing is written for a record for whose index `known` is True.
 
         Raises:
           DataError: too many records are bad.
@@ -149,8 +177,8 @@ class StoredExamples:
             try:
                 if isinstance(example.image, BadRecord):
                     raise example.image
-                # An image that stands still fills all frames.
-                out[...] = decode_input(example.image, self._model, self._dataset, example.rng, self._augmentation)
+                if not known(example.index):
+                    self._decode(example, out)
             except BadRecord as error:
                 self._add_bad(example.index, error.cause)
             else:
@@ -159,6 +187,14 @@ class StoredExamples:
         raise DataError(
             f"none of the {self.count} records of {self._dataset.path} can be read ({self._causes()}): replace them"
         )
+
+    def _decode(self, example: Example, out: np.ndarray) -> None:
+        arguments = (self._model, self._dataset, example.rng, self._augmentation)
+        if self._objective.name == "pairs":
+            for image, part in zip((example.image, example.second_image), out, strict=True):
+                part[...] = decode_input(image, *arguments)
+        else:  # an image that stands still fills all frames
+            out[...] = decode_input(example.image, *arguments)
 
     def name(self, index: int) -> str:
         """The path at which a person finds the record."""
@@ -176,12 +212,25 @@ class StoredExamples:
         try:
             if isinstance(record, BadRecord):
                 raise record
-            if not self._training:
-                return Example(position, index, record.image, self._texts.all(record)[0])
-            rng = np.random.default_rng((self._seed, position, self._number))
-            return Example(position, index, record.image, self._texts.draw(record, rng), rng)
+            rng = np.random.default_rng((self._seed, position, self._number)) if self._training else None
+            text = self._texts.all(record)[0] if rng is None else self._texts.draw(record, rng)
+            example = Example(position, index, record.image, text, rng=rng, second_image=record.second_image)
+            return self._with_truth(example, record) if self._objective.has_head else example
         except BadRecord as error:
             return Example(position, index, error)
+
+    def _with_truth(self, example: Example, record: Record) -> Example:
+        """The example with its class or answers; BadRecord if it has none."""
+        if self._objective.name == "vqa":
+            given = answers(record.metadata, self._dataset)
+            if not given:
+                raise BadRecord("no answer")
+            answer = given[int(example.rng.integers(len(given)))] if example.rng else given[0]
+            return dataclasses.replace(example, answers=given, answer=answer)
+        name = self._labels.labels(record.metadata)[0]
+        if name not in self._classes:
+            raise BadRecord("class that is not among the run's classes")
+        return dataclasses.replace(example, label=self._classes[name])
 
     def _add_bad(self, index: int, cause: str) -> None:
         """Counts and logs a bad record; raises DataError if there are too many."""
@@ -220,16 +269,19 @@ def _stride(count: int) -> int:
     return stride
 
 
-def open_examples(config: Config, name: str, split: str, lanes: int, seed: int | None) -> Examples:
+def open_examples(
+    config: Config, name: str, split: str, lanes: int, seed: int | None, classes: Sequence[str] = ()
+) -> Examples:
     """The examples of one split ("train", "evaluation") of the source `name` of `config.data`.
 
     Args:
       lanes: positions a step.
       seed: of the order; None: the store's own.
+      classes: the run's class names, if it has a head.
 
     Raises:
       CocaError: the records, or the files of class names and prompts, cannot be read.
     """
     if config.data.sources[name].dataset.format == "digit_scenes":
-        return SceneExamples(config, split)
-    return StoredExamples(config, name, split, lanes, seed)
+        return SceneExamples(config, name, split)
+    return StoredExamples(config, name, split, lanes, seed, classes)

@@ -99,6 +99,25 @@ class Vocabulary:
             row[len(tokens) + 1] = self.eos_id
         return rows
 
+    def encode_answered(
+        self, questions: Sequence[str], answers: Sequence[str], length: int, long_text: str = "error"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Questions followed by their answers, int32 [n, length] (BOS, the question's tokens, the answer's, EOS, pads), and
+        the numbers of tokens of the questions with BOS, int32 [n].
+
+        Each is tokenised by itself, so that a question has the same tokens with and without its answer. Under "truncate"
+        the question is cut. Errors as `encode`.
+        """
+        rows = np.full((len(questions), length), self.pad_id, np.int32)
+        asked = np.zeros(len(questions), np.int32)
+        for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            tail = [*self._processor.encode(answer)[: length - 3], self.eos_id]
+            (head,) = self.encode([question], max(3, length - len(tail) + 1), long_text)
+            tokens = head[head != self.pad_id][:-1].tolist()  # without EOS
+            asked[number] = len(tokens)
+            rows[number, : len(tokens) + len(tail)] = tokens + tail
+        return rows, asked
+
     def decode(self, ids: np.ndarray) -> list[str]:
         """The texts of ids [n, L], each up to its first EOS and without special ids."""
         texts = []

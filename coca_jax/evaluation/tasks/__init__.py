@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from coca_jax.evaluation.tasks.base import Task
 from coca_jax.evaluation.tasks.captioning import Captioning
 from coca_jax.evaluation.tasks.classification import LikelihoodClassification, ZeroShotClassification
+from coca_jax.evaluation.tasks.head_classification import HeadClassification
 from coca_jax.evaluation.tasks.retrieval import Retrieval
+from coca_jax.evaluation.tasks.vqa import Vqa
 
 TASKS: Mapping[str, Task] = {
     "retrieval": Retrieval("image"),
@@ -13,4 +15,6 @@ TASKS: Mapping[str, Task] = {
     "classification": ZeroShotClassification(),
     "likelihood_classification": LikelihoodClassification(),
     "captioning": Captioning(),
+    "head_classification": HeadClassification(),
+    "vqa": Vqa(),
 }

@@ -12,7 +12,7 @@ from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.pages.blocks import Block, Tile
 
-_SHARE = re.compile(r"(zero_shot_|likelihood_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)")
+_SHARE = re.compile(r"(zero_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Task(Protocol):
     """A task, computed from the ground truth and the predictions that it needs, and from nothing else.
 
     Attributes:
-      branch: the loss without which a model cannot do it, "contrastive" or "captioning".
+      branch: the part without which a model cannot do it, "contrastive", "captioning", or "head".
     """
 
     branch: ClassVar[str]

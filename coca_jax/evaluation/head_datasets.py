@@ -1,0 +1,128 @@
+"""Evaluation datasets for the head of an adapted run: examples with their class, or with a question and its answers."""
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coca_jax.config import Config, EvaluationDatasetConfig
+from coca_jax.data.digit_scenes.tasks import task_scene
+from coca_jax.data.records.open import open_records
+from coca_jax.data.records.record import BadRecord, RecordText, each_text
+from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.classes import answers
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, StoredImages
+
+_log = logging.getLogger(__name__)
+_SCENES = 1_000  # if the config does not say how many
+_KIND_FIELDS = ("answer_type", "question_type")  # of VQA v2
+_READS_TEXT = ("vqa", "entailment", "pairs")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """The ground truth of one example."""
+
+    text: str
+    label: int  # -1: of no class of the run
+    answers: tuple[str, ...] = ()
+    kind: str = ""
+    question_id: int | None = None
+
+
+def head_task(config: Config) -> str:
+    """The evaluation task of a run with a head."""
+    return "vqa" if config.objective.name == "vqa" else "head_classification"
+
+
+def open_head_dataset(
+    name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
+) -> EvaluationDataset:
+    """The held-out examples of a dataset, for the head of a run with these classes.
+
+    Raises:
+      CocaError: the records cannot be found, or none has a class or a question.
+    """
+    if config.dataset.format == "digit_scenes":
+        images, examples, unreadable = *_scenes(config, run), Counter[str]()
+    else:
+        images, examples, unreadable = _stored(name, config, run, classes)
+    labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
+    targets = np.array([examples[row].label for row in labelled], np.int64)
+    is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
+    ids = [one.question_id for one in examples]
+    return EvaluationDataset(
+        name=name,
+        config=config,
+        images=images,
+        captions=[(one.text or (classes[one.label] if one.label >= 0 else ""),) for one in examples],
+        classifications=() if is_vqa else (Classification("class", classes, ("{}",), labelled, targets),),
+        texts=[one.text for one in examples] if reads_text else (),
+        kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
+        answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
+        question_ids=ids if is_vqa and None not in ids and len(set(ids)) == len(ids) else (),
+        unreadable=unreadable,
+    )
+
+
+def _scenes(config: EvaluationDatasetConfig, run: Config) -> tuple[np.ndarray, list[_Example]]:
+    task, size = config.dataset.task, run.model.image.size
+    made = [task_scene(task, index, "evaluation", size) for index in range(config.examples or _SCENES)]
+    names = CLASSES[task]
+    examples = [_Example(one.text, one.label, (names[one.label],), one.kind) for one in made]
+    return np.stack([one.image for one in made]), examples
+
+
+def _stored(
+    name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
+) -> tuple[StoredImages, list[_Example], Counter[str]]:
+    store = open_records(config.dataset, "evaluation")
+    reader = _Reader(config, run, classes, Texts(config.dataset, store))
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(int)
+    indices, examples, unreadable = [], [], Counter(store.census.damage)
+    for index, text in each_text(store, chosen.tolist()):
+        try:
+            if isinstance(text, BadRecord):
+                raise text
+            examples.append(reader.example(text))
+            indices.append(index)
+        except BadRecord as error:
+            unreadable[error.cause] += 1
+            _log.warning("held-out record %s left out: %s", store.name(index), error)
+    if not examples:
+        ((cause, times),) = unreadable.most_common(1)
+        raise CocaError(f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys")
+    pairs = run.objective.name == "pairs"
+    return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
+
+
+class _Reader:
+    """Reads the ground truth of stored records."""
+
+    def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], labels: Texts):
+        self._dataset, self._objective, self._labels = config.dataset, run.objective.name, labels
+        self._classes = {name: number for number, name in enumerate(classes)}
+
+    def example(self, record: RecordText) -> _Example:
+        """Raises BadRecord if it has no class, no question, or a class that the run does not know."""
+        text = ""
+        if self._objective in _READS_TEXT:
+            if not record.captions:
+                raise BadRecord("empty caption")
+            text = record.captions[0]
+        if self._objective == "vqa":
+            kind = next((str(record.metadata[key]) for key in _KIND_FIELDS if key in record.metadata), "")
+            number = record.metadata.get("question_id")
+            return _Example(text, -1, answers(record.metadata, self._dataset), kind, _whole(number))
+        label = self._labels.labels(record.metadata)[0]
+        if label not in self._classes:
+            raise BadRecord("class that the run was not trained on")
+        return _Example(text, self._classes[label])
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if str(value).isdecimal() else None
