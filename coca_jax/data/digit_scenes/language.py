@@ -60,6 +60,7 @@ FRAMES = {
         "there is {0} above {1} on the left and {2} on the right",
     ),
 }
+LAYOUTS = {1: ("single",), 2: ("vertical", "horizontal"), 3: ("row", "column", "pair")}  # by the number of things
 
 
 class Thing(NamedTuple):

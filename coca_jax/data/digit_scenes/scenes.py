@@ -6,38 +6,16 @@ dataset is unbounded and any scene is reached without the ones before it.
 """
 
 import dataclasses
-import functools
-import math
 
 import numpy as np
-from PIL import Image
 
-from coca_jax.data.digit_scenes.language import COLORS, DIGITS, PLACES, SIZES, Meaning, Thing, phrase
+from coca_jax.data.digit_scenes.language import COLORS, DIGITS, LAYOUTS, PLACES, SIZES, Meaning, Thing, phrase
+from coca_jax.data.digit_scenes.rendering import digits, render
 
 TRAINING_DIGITS = 1_497  # of 1,797; the rest is held out
 SPLITS = ("train", "evaluation")
 
-_RGB = dict(
-    red=(222, 26, 26),
-    orange=(255, 138, 0),
-    yellow=(255, 226, 20),
-    green=(16, 150, 50),
-    cyan=(0, 205, 225),
-    blue=(44, 74, 250),
-    purple=(148, 36, 190),
-    pink=(255, 112, 190),
-)
-_HEIGHT = dict(small=9.5, large=14.5)  # of the writing, in pixels of a 40-pixel canvas
-_PLACE = {
-    "top left": (0.26, 0.26),
-    "top right": (0.74, 0.26),
-    "bottom left": (0.26, 0.74),
-    "bottom right": (0.74, 0.74),
-    "middle": (0.5, 0.5),
-}
-_LAYOUTS = {1: ("single",), 2: ("vertical", "horizontal"), 3: ("row", "column", "pair")}
 _COUNTS = (0.45, 0.75)  # 45 % of the scenes hold one digit, 30 % two, the rest three
-_PAD = 2  # empty pixels around a cached digit, for the bicubic kernel
 _DRAWS = 80  # uniform numbers, more than any scene uses
 
 
@@ -50,30 +28,6 @@ class Scene:
     form: Meaning
 
 
-class _Stroke:
-    """One thing's writing under its warp: the 2x2 matrix from source to canvas pixels, and its half extents."""
-
-    def __init__(self, source: int, height: float, draw, warp: float):
-        self.source = source
-        angle, shear = math.radians(15) * warp * draw(), 0.18 * warp * draw()
-        scale_x = height / 8 * (1 + 0.14 * warp * draw())
-        scale_y = height / 8 * (1 + 0.14 * warp * draw())
-        cos, sin = math.cos(angle), math.sin(angle)
-        self.matrix = [cos * scale_x, (cos * shear - sin) * scale_y, sin * scale_x, (sin * shear + cos) * scale_y]
-        self.bias, self.gain = 0.06 + 0.05 * warp * draw(), 1.25 + 0.25 * warp * draw()  # thin or bold strokes
-        self.shade = [14 * draw(), 14 * draw(), 14 * draw()]
-        self._measure()
-
-    def _measure(self) -> None:
-        width, height = _digits()[1][self.source][2:]
-        a, b, c, d = (abs(value) for value in self.matrix)
-        self.half = ((a * width + b * height) / 2 + 0.3, (c * width + d * height) / 2 + 0.3)
-
-    def shrink(self, factor: float) -> None:
-        self.matrix = [value * factor for value in self.matrix]
-        self._measure()
-
-
 def words(index: int, split: str = "train") -> tuple[str, Meaning]:
     """The caption and canonical form of the scene number `index`, without its image."""
     return _words(split, *_random(index, split))[:2]
@@ -83,16 +37,12 @@ def scene(index: int, split: str = "train", size: int = 40) -> Scene:
     """The scene number `index` (any integer from 0) of a split, on a canvas of `size` pixels a side."""
     pick, draw = _random(index, split)
     caption, form, sources = _words(split, pick, draw)
-    # Training writing is warped, so that 1,497 digits stand for the world's handwriting; held-out writing hardly is.
-    strokes = [
-        _Stroke(source, _HEIGHT[thing.size] * size / 40, draw, 1.0 if split == SPLITS[0] else 0.15)
-        for source, thing in zip(sources, form.things, strict=True)
-    ]
-    centres = _arrange(form.layout, form.place, strokes, size, draw)
-    canvas = _background(size, draw, pick)
-    for stroke, thing, centre in zip(strokes, form.things, centres, strict=True):
-        _paint(canvas, stroke, _RGB[thing.color], centre)
-    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), caption, form)
+    return Scene(render(form, sources, split, size, pick, draw), caption, form)
+
+
+def numbers(split: str) -> range:
+    """The numbers of the split's written digits among scikit-learn's."""
+    return range(TRAINING_DIGITS) if split == SPLITS[0] else range(TRAINING_DIGITS, len(digits()[2]))
 
 
 def _random(index: int, split: str):
@@ -105,10 +55,9 @@ def _words(split: str, pick, draw) -> tuple[str, Meaning, list[int]]:
     """The caption and form of a scene, and which of the digits each of its things is; before all other draws."""
     share = (draw() + 1) / 2
     count = 1 + (share >= _COUNTS[0]) + (share >= _COUNTS[1])
-    layout, place, choice = pick(_LAYOUTS[count]), pick(PLACES), pick(range(60))
-    targets = _digits()[2]
-    first, last = (0, TRAINING_DIGITS) if split == SPLITS[0] else (TRAINING_DIGITS, len(targets))
-    sources = [pick(range(first, last)) for _ in range(count)]
+    layout, place, choice = pick(LAYOUTS[count]), pick(PLACES), pick(range(60))
+    targets = digits()[2]
+    sources = [pick(numbers(split)) for _ in range(count)]
     sizes = [pick(SIZES) for _ in range(count)]
     if layout in ("row", "column") and sizes.count("large") == 3:
         sizes[pick(range(3))] = "small"  # three large ones do not fit in a line
@@ -117,99 +66,3 @@ def _words(split: str, pick, draw) -> tuple[str, Meaning, list[int]]:
     )
     form = Meaning(layout, place if layout == "single" else "", things)
     return phrase(form, choice), form, sources
-
-
-def _arrange(layout: str, place: str, strokes: list[_Stroke], size: int, draw) -> list[tuple[float, float]]:
-    """Centres (x, y) in pixels: inside the canvas, apart from each other, in the layout's relation."""
-    if layout == "single":
-        centre = (share * size + 0.035 * size * draw() for share in _PLACE[place])
-        return [tuple(min(max(at, half), size - half) for at, half in zip(centre, strokes[0].half, strict=True))]
-    middle = size / 2
-    if layout == "pair":
-        upper, *lower = strokes
-        top, bottom = _line([upper.half[1], max(stroke.half[1] for stroke in lower)], size, draw)
-        xs = _line([stroke.half[0] for stroke in lower], size, draw)
-        return [(middle + 0.1 * size * draw(), top), (xs[0], bottom), (xs[1], bottom)]
-    axis = 0 if layout in ("horizontal", "row") else 1
-    shrink = min(1.0, 0.94 * size / (2 * sum(stroke.half[axis] for stroke in strokes)))
-    if shrink < 1:  # they would not fit in a line between the canvas' edges
-        for stroke in strokes:
-            stroke.shrink(shrink)
-    along = _line([stroke.half[axis] for stroke in strokes], size, draw)
-    common = middle + 0.16 * size * draw()
-    across = [common + 0.04 * size * draw() for _ in strokes]
-    return list(zip(along, across, strict=True) if axis == 0 else zip(across, along, strict=True))
-
-
-def _line(halves: list[float], size: int, draw) -> list[float]:
-    """Centres of things in a line, with the room that is left divided at random among the gaps."""
-    slack = max(0.0, size - 2 * sum(halves))
-    weights = [0.7 + 0.6 * draw()] + [1.6 + 0.6 * draw() for _ in halves[1:]] + [0.7 + 0.6 * draw()]
-    unit, at, centres = slack / sum(weights), 0.0, []
-    for half, weight in zip(halves, weights[:-1], strict=True):
-        at += weight * unit
-        centres.append(at + half)
-        at += 2 * half
-    return centres
-
-
-def _background(size: int, draw, pick) -> np.ndarray:
-    """A dark shade with a slight gradient and grain: float32 [size, size, 3].
-
-    Always darker than the writing: with light shades among them, the same stroke is sometimes brighter and sometimes
-    darker than its surroundings, and an encoder trained for minutes from scratch learns colours and places but no digits.
-    """
-    level = 42 + 22 * draw()
-    shade = np.array([level + 9 * draw(), level + 9 * draw(), level + 9 * draw()], np.float32)
-    ramp, grain = _textures(size)
-    top, left = pick(range(size)), pick(range(size))
-    relief = grain[top : top + size, left : left + size] + (10 * draw()) * ramp + (10 * draw()) * ramp.T
-    return shade + relief[:, :, None]
-
-
-def _paint(canvas: np.ndarray, stroke: _Stroke, rgb: tuple[int, int, int], centre: tuple[float, float]) -> None:
-    """Blends the writing into the canvas; its intensity is the colour's opacity."""
-    digits, boxes, _ = _digits()
-    size = canvas.shape[0]
-    (x, y), (half_x, half_y) = centre, stroke.half
-    left, top = max(0, int(x - half_x - 1)), max(0, int(y - half_y - 1))
-    right, bottom = min(size, int(x + half_x + 2)), min(size, int(y + half_y + 2))
-    a, b, c, d = stroke.matrix
-    inverse = 1 / (a * d - b * c)
-    a, b, c, d = d * inverse, -b * inverse, -c * inverse, a * inverse
-    middle_x, middle_y = boxes[stroke.source][:2]
-    across = a * (left - x) + b * (top - y) + middle_x
-    down = c * (left - x) + d * (top - y) + middle_y
-    extent, inverted = (right - left, bottom - top), (a, b, across, c, d, down)
-    writing = digits[stroke.source].transform(extent, Image.Transform.AFFINE, inverted, Image.Resampling.BICUBIC)
-    intensity = np.frombuffer(writing.tobytes(), np.uint8).reshape(bottom - top, right - left)
-    alpha = intensity * np.float32(stroke.gain / 255) - np.float32(stroke.bias)
-    alpha = np.minimum(np.maximum(alpha, 0), 1)[:, :, None]
-    color = np.array([rgb[0] + stroke.shade[0], rgb[1] + stroke.shade[1], rgb[2] + stroke.shade[2]], np.float32)
-    patch = canvas[top:bottom, left:right]
-    patch += alpha * (color - patch)
-
-
-@functools.cache
-def _digits() -> tuple[list[Image.Image], list[tuple[float, float, float, float]], list[int]]:
-    """The padded digits as 8-bit images; their writing's centre and extent (x, y, width, height); their classes."""
-    from sklearn import datasets  # takes a second, which only programs that draw scenes need
-
-    bunch = datasets.load_digits()
-    images, boxes = [], []
-    for digit in bunch.images:
-        padded = np.pad(np.rint(digit * (255 / 16)).astype(np.uint8), _PAD)
-        images.append(Image.fromarray(padded))
-        rows, columns = np.nonzero(padded.max(1) > 60)[0], np.nonzero(padded.max(0) > 60)[0]
-        left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-        centre = float(left + right) / 2, float(top + bottom) / 2
-        boxes.append((*centre, float(right - left), float(bottom - top)))
-    return images, boxes, [int(target) for target in bunch.target]
-
-
-@functools.cache
-def _textures(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A ramp from -1 to 1 along x [size, size], and grain [2 size, 2 size] of which each scene takes a window."""
-    ramp = np.broadcast_to(np.linspace(-1, 1, size, dtype=np.float32), (size, size))
-    grain = np.random.default_rng(0).normal(0, 3, (2 * size, 2 * size)).astype(np.float32)
-    return ramp, grain

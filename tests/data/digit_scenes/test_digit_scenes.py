@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coca_jax.config import EvaluationDatasetConfig
-from coca_jax.data.digit_scenes import language
+from coca_jax.data.digit_scenes import language, rendering
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.language import (
     COLORS,
@@ -27,7 +27,7 @@ from coca_jax.evaluation.digit_scenes import open_digit_scenes
 def many():
     """Scenes with what was drawn, in the order of their things: the digits' numbers, and boxes around their writing."""
     painted = []
-    paint = digit_scenes._paint
+    paint = rendering.paint
 
     def record(canvas, stroke, rgb, centre):
         (x, y), (half_x, half_y) = centre, stroke.half
@@ -41,7 +41,7 @@ def many():
         return types.SimpleNamespace(**vars(result), sources=sources, boxes=boxes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digit_scenes, "_paint", record)
+        patch.setattr(rendering, "paint", record)
         return [drawn(index, split) for split in digit_scenes.SPLITS for index in range(2_000)]
 
 
@@ -68,14 +68,14 @@ def test_held_out_handwriting_never_occurs_in_training(many):
 
 
 def test_the_words_tell_what_is_drawn(many):
-    classes = digit_scenes._digits()[2]
+    classes = rendering.digits()[2]
     for s in many:
         assert [thing.digit for thing in s.form.things] == [DIGITS[classes[source]] for source in s.sources]
         assert s.image.shape == (40, 40, 3) and s.image.dtype == np.uint8
         for thing, (left, top, right, bottom) in zip(s.form.things, s.boxes, strict=True):
             # The boldest ink inside a thing's box has its colour.
             inside = s.image[round(top) : round(bottom), round(left) : round(right)].reshape(-1, 3).astype(int)
-            distances = {color: np.abs(inside - rgb).sum(1).min() for color, rgb in digit_scenes._RGB.items()}
+            distances = {color: np.abs(inside - rgb).sum(1).min() for color, rgb in rendering.RGB.items()}
             assert min(distances, key=distances.get) == thing.color, s.caption
 
 

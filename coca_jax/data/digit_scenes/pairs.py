@@ -1,0 +1,134 @@
+"""Statements on two images, true of half of them.
+
+A statement whose truth is a sum over the two images (all of these: a linear classifier of the two images' outputs can
+decide them) is never balanced for each image alone. With truth T = 1 if f(left) + g(right) > 0, else -1, balance for
+each would mean E[T f(left)] = E[T g(right)] = 0, but their sum is E|f + g| > 0. The tables below come close: the two
+sides' values differ by little, and the more values there are, the less one of them tells. An image without its statement
+tells nothing.
+"""
+
+from collections.abc import Callable, Sequence
+
+from coca_jax.data.digit_scenes.composition import (
+    Description,
+    Dice,
+    Plan,
+    compose,
+    compose_count,
+    describe,
+    near_miss,
+    pick_layout,
+    with_article,
+)
+from coca_jax.data.digit_scenes.language import DIGITS, Meaning
+
+LABELS = ("false", "true")
+_SHOWN = (("color",), ("digit",), ("color", "digit"), ("size", "digit"), ("size", "color", "digit"))
+_COUNTED = (("color",), ("digit",), ("size",))
+# Left and right, where the description fits, by the truth of "both images"; the statements on one or none follow.
+_BOTH = {"true": ((1, 1),), "false": ((1, 0), (0, 1))}
+_NEITHER = {"true": ((0, 0),), "false": ((1, 0), (0, 1))}
+_NUMBER = {2: "two", 3: "three", 4: "four", 5: "five"}
+_Statement = tuple[str, Meaning, Meaning]
+
+
+def plan(dice: Dice) -> Plan:
+    """A random statement, its truth (one of `LABELS`), and the forms of the left and the right image."""
+    truth, kind = dice.pick(LABELS), dice.pick(_SHARES)
+    text, left, right = _KINDS[kind](dice, truth)
+    return Plan(text, truth, kind, (left, right))
+
+
+def _greater(dice: Dice, truth: str) -> _Statement:
+    """ "the digit in the left picture is greater than the one in the right picture": false also of equal ones."""
+    difference = dice.pick((1, 2) if truth == "true" else (0, -1))
+    lower = dice.pick(range(len(DIGITS) - abs(difference)))
+    first, second = (lower + difference, lower) if difference > 0 else (lower, lower - difference)
+    word, sides = dice.pick(("greater", "less")), dice.pick((("left", "right"), ("right", "left")))
+    text = f"the digit in the {sides[0]} picture is {word} than the one in the {sides[1]} picture"
+    if (word == "greater") != (sides[0] == "left"):
+        first, second = second, first
+    return (text, *(compose(dice, "single", {0: Description(digit=DIGITS[digit])}) for digit in (first, second)))
+
+
+def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
+    """Two of neighbouring values, the first greater than the second if true, and equal if not.
+
+    Equal ones at the ends are half as likely, so that a value tells as little as possible of the truth.
+    """
+    number = dice.pick(range(len(values) - 1))
+    if truth == "true":
+        return values[number + 1], values[number]
+    return (values[number + dice.pick((0, 1))],) * 2
+
+
+def _more(dice: Dice, truth: str) -> _Statement:
+    """ "there are more red digits in the left picture than in the right picture"."""
+    subject, values = _counted(dice)
+    more, fewer = _chain(dice, truth, values)
+    word, sides = dice.pick(("more", "fewer")), dice.pick((("left", "right"), ("right", "left")))
+    text = f"there are {word} {subject.plural()} in the {sides[0]} picture than in the {sides[1]} picture"
+    left, right = (more, fewer) if (word == "more") == (sides[0] == "left") else (fewer, more)
+    return text, compose_count(dice, subject, left), compose_count(dice, subject, right)
+
+
+def _total(dice: Dice, truth: str) -> _Statement:
+    """ "there are at least four red digits in the two pictures together", or fewer."""
+    subject, values = _counted(dice)
+    word = dice.pick(("at least", "fewer than"))
+    more, fewer = _chain(dice, truth if word == "at least" else LABELS[truth == "false"], values)
+    left, right = dice.pick(((more, values[0] + values[-1] - fewer), (values[0] + values[-1] - fewer, more)))
+    limit = _NUMBER[values[0] + values[-1] + 1]
+    text = f"there are {word} {limit} {subject.plural()} in the two pictures together"
+    return text, compose_count(dice, subject, left), compose_count(dice, subject, right)
+
+
+def _counted(dice: Dice) -> tuple[Description, Sequence[int]]:
+    """What is counted, and how many of it a scene may hold."""
+    subject = describe(dice, dice.pick((*_COUNTED, ())))
+    return subject, range(0 if any(subject) else 1, 4)
+
+
+def _shows(dice: Dice, subject: Description, shown: bool) -> Meaning:
+    """A form with a thing that fits, or with one that almost does and no other."""
+    layout, number = pick_layout(dice)
+    if shown:
+        return compose(dice, layout, {number: subject})
+    given = {number: near_miss(dice, subject)} if sum(map(bool, subject)) > 1 else {}
+    return compose(dice, layout, given, [subject])
+
+
+def _both(dice: Dice, truth: str) -> _Statement:
+    subject = describe(dice, dice.pick(_SHOWN))
+    left, right = dice.pick(_BOTH[truth])
+    text = f"both pictures show {with_article(str(subject))}"
+    return text, _shows(dice, subject, left), _shows(dice, subject, right)
+
+
+def _either(dice: Dice, truth: str) -> _Statement:
+    """ "at least one of the pictures shows a red three", or none of them."""
+    subject = describe(dice, dice.pick(_SHOWN))
+    negated = dice.pick((False, True))
+    left, right = dice.pick(_NEITHER[truth if negated else LABELS[truth == "false"]])
+    words = "neither picture shows" if negated else "at least one of the pictures shows"
+    return f"{words} {with_article(str(subject))}", _shows(dice, subject, left), _shows(dice, subject, right)
+
+
+def _sides(dice: Dice, truth: str) -> _Statement:
+    """ "the left picture shows a red three and the right picture shows a four"."""
+    first, second = (describe(dice, dice.pick(_SHOWN)) for _ in range(2))
+    left, right = dice.pick(_BOTH[truth])
+    text = f"the left picture shows {with_article(str(first))} and the right picture shows {with_article(str(second))}"
+    return text, _shows(dice, first, left), _shows(dice, second, right)
+
+
+_KINDS: dict[str, Callable[[Dice, str], _Statement]] = {
+    "greater": _greater,
+    "more": _more,
+    "total": _total,
+    "both": _both,
+    "either": _either,
+    "sides": _sides,
+}
+# Of eight statements: those of which one image tells little are more frequent.
+_SHARES = ("greater", "greater", "more", "more", "total", "both", "either", "sides")
