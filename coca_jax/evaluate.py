@@ -18,12 +18,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from coca_jax.cli import app as command_line
-from coca_jax.config import Config, EvaluationConfig
+from coca_jax.config import EvaluationConfig
 
 if typing.TYPE_CHECKING:
     from etils import epath
 
     from coca_jax.evaluation.dataset import AnyDataset, EvaluationDataset
+    from coca_jax.trainer.checkpoint import RunRecord
 
 _CHECKPOINT = command_line.define_checkpoint()
 _CONFIG = command_line.define_config("configs/eval")
@@ -62,12 +63,14 @@ def evaluate(
     from coca_jax.trainer.checkpoint import load_record
 
     # The datasets first: what is missing must not show after a large model was loaded.
-    own, folder = load_record(checkpoint).config, as_path(output)
+    record, folder = load_record(checkpoint), as_path(output)
+    own = record.config
     datasets: Sequence[AnyDataset]
     if config is None:
-        datasets, batch_size, gallery = _own_datasets(own, data_path, names), 0, own.evaluation.gallery
+        datasets, batch_size, gallery = _own_datasets(record, data_path, names), 0, own.evaluation.gallery
     else:
-        datasets, batch_size, gallery = named_datasets(config, own.model), config.batch_size, config.gallery
+        datasets = named_datasets(config, own, record.classes)
+        batch_size, gallery = config.batch_size, config.gallery
     coca = loading.load(checkpoint, all_devices=True, batch_size=batch_size)
     results = evaluate_datasets(coca, datasets, gallery)
     _ = coca.digest  # computed by all processes together, for the first to write it
@@ -85,19 +88,20 @@ def evaluate(
         raise CocaError(f"{lost} could not be evaluated, the rest is written: {failed[0].failed}")
 
 
-def _own_datasets(config: Config, data_path: str | None, names: tuple[str, ...]) -> "list[EvaluationDataset]":
+def _own_datasets(record: "RunRecord", data_path: str | None, names: tuple[str, ...]) -> "list[EvaluationDataset]":
     """The evaluation datasets of a run's own config: those of the names, or all."""
     import dataclasses
 
     from coca_jax.errors import CocaError
     from coca_jax.evaluation.open_dataset import run_datasets
 
+    config = record.config
     if data_path and config.data.mixture:
         raise CocaError("the run trained on a mixture, of which --data_path moves nothing: put the data back instead")
     if data_path:
         dataset = dataclasses.replace(config.data.dataset, path=data_path)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=dataset))
-    datasets = {dataset.name: dataset for dataset in run_datasets(config)}
+    datasets = {dataset.name: dataset for dataset in run_datasets(config, record.classes)}
     if not datasets:
         raise CocaError("all records of the run train, none is held out: name datasets with --config=configs/eval/…")
     for name in names:

@@ -113,7 +113,9 @@ def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str
         return config, ()
     if before is None and not config.train.init_from:
         if hosts.is_first():
-            _log.warning("train.init_from is empty: the objective %s starts from random parameters", config.objective.name)
+            _log.warning(
+                "train.init_from is empty: the objective %s starts from random parameters", config.objective.name
+            )
         model = config.model
     else:
         origin = before or load_record(config.train.init_from)

@@ -11,7 +11,6 @@ from coca_jax.config.model import ModelConfig
 from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
 
-
 _SCENE_TASKS = {  # of the digit scenes, by objective
     "pretraining": ("captions", "actions"),
     "captioning": ("captions", "actions"),
@@ -120,9 +119,13 @@ def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
         return
     lacks_label = config.objective.has_head and not dataset.label_field
     what = "answers" if name == "vqa" else "class"
-    _refuse(lacks_label, f"the objective {name} needs labels: name the field with a record's {what} as {key}.label_field")
+    _refuse(
+        lacks_label, f"the objective {name} needs labels: name the field with a record's {what} as {key}.label_field"
+    )
     lacks_pair = name == "pairs" and not dataset.second_image_field
-    _refuse(lacks_pair, f"the objective pairs needs two images: name the second one's field as {key}.second_image_field")
+    _refuse(
+        lacks_pair, f"the objective pairs needs two images: name the second one's field as {key}.second_image_field"
+    )
     clips = dataset.frames and name in ("vqa", "entailment", "pairs")
     _refuse(clips, f"{key}.frames = {dataset.frames} makes clips, which the objective {name} cannot read: set it to 0")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coca_jax.config import Config, EvaluationDatasetConfig
-from coca_jax.data.digit_scenes.tasks import task_scene
+from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, RecordText, each_text
 from coca_jax.data.text.captions import Texts
@@ -17,6 +17,7 @@ from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, StoredImages
 
+HEAD_TASKS = ("head_classification", "vqa")
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
 _KIND_FIELDS = ("answer_type", "question_type")  # of VQA v2
@@ -82,7 +83,9 @@ def _stored(
 ) -> tuple[StoredImages, list[_Example], Counter[str]]:
     store = open_records(config.dataset, "evaluation")
     reader = _Reader(config, run, classes, Texts(config.dataset, store))
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(int)
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(
+        int
+    )
     indices, examples, unreadable = [], [], Counter(store.census.damage)
     for index, text in each_text(store, chosen.tolist()):
         try:
@@ -95,7 +98,9 @@ def _stored(
             _log.warning("held-out record %s left out: %s", store.name(index), error)
     if not examples:
         ((cause, times),) = unreadable.most_common(1)
-        raise CocaError(f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys")
+        raise CocaError(
+            f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys"
+        )
     pairs = run.objective.name == "pairs"
     return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
 

@@ -18,7 +18,6 @@ from coca_jax.config import (
     DatasetConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
-    ModelConfig,
 )
 from coca_jax.data.records import fields
 from coca_jax.data.records.open import EmptySplit, check_place, open_records
@@ -29,14 +28,15 @@ from coca_jax.errors import CocaError, DataError
 from coca_jax.evaluation import labels
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, PendingDataset, StoredImages
 from coca_jax.evaluation.digit_scenes import open_digit_scenes
+from coca_jax.evaluation.head_datasets import HEAD_TASKS, head_task, open_head_dataset
 
 _log = logging.getLogger(__name__)
 _NAME = "name"  # metadata by which a run's own records are classified, if all of them have it
 _QUERIES = 6
 
 
-def run_datasets(config: Config) -> list[EvaluationDataset]:
-    """The held-out records of a run's sources, and the datasets of `config.evaluation`, all open.
+def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[EvaluationDataset]:
+    """The held-out records of a run's sources, and the datasets of `config.evaluation`, all open; `classes`: of its head.
 
     They are opened before training, so that errors do not show hours later, and evaluated many times. Raises CocaError if
     records cannot be found, no held-out image can be read, or the hosts see different records.
@@ -48,7 +48,7 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
             _log.info("%s is not evaluated: all of its records train, since its holdout is 0", name)
             continue
         try:
-            opened.append(_open(name, _own_config(config, source.dataset), config.model, own=True))
+            opened.append(_open(name, _own_config(config, source.dataset), config, classes, own=True))
         except CocaError as error:
             if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
                 fatal = bool(source.dataset.evaluation_files)
@@ -60,13 +60,17 @@ def run_datasets(config: Config) -> list[EvaluationDataset]:
             _log.warning("%s is trained on and not evaluated: %s", name, error)
     if errors and not opened:
         raise errors[0]
-    opened += [one.open() for one in named_datasets(config.evaluation, config.model, "evaluation.datasets")]
+    opened += [one.open() for one in named_datasets(config.evaluation, config, classes, "evaluation.datasets")]
     check_same_datasets(opened)
     return opened
 
 
-def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "datasets") -> list[PendingDataset]:
-    """The datasets of an `EvaluationConfig`, of which no record is read yet; `where` is their place in the config.
+def named_datasets(
+    config: EvaluationConfig, run: Config, classes: Sequence[str] = (), where: str = "datasets"
+) -> list[PendingDataset]:
+    """The datasets of an `EvaluationConfig`, of which no record is read yet, for a run with these classes of its head.
+
+    `where` is their place in the config.
 
     Raises CocaError if the place of a dataset's records or a file of its classes is missing.
     """
@@ -76,7 +80,7 @@ def named_datasets(config: EvaluationConfig, model: ModelConfig, where: str = "d
             with _named_errors(name, one, where):
                 check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
             labels.check_class_files(one)
-        pending.append(PendingDataset(name, one, functools.partial(_open, name, one, model, where=where)))
+        pending.append(PendingDataset(name, one, functools.partial(_open, name, one, run, classes, where=where)))
     return pending
 
 
@@ -99,23 +103,40 @@ def _own_config(config: Config, dataset: DatasetConfig) -> EvaluationDatasetConf
     scores = () if dataset.format == "digit_scenes" else CaptioningConfig().scores
     return EvaluationDatasetConfig(
         dataset=dataset,
-        tasks=("video_retrieval",) if dataset.frames else ("retrieval", "classification", "captioning"),
+        tasks=_own_tasks(config, dataset),
         examples=config.evaluation.examples,
         long_text=config.data.long_text,
         captioning=CaptioningConfig(scores=scores, image_id=""),  # servers know none of a run's own images
     )
 
 
+def _own_tasks(config: Config, dataset: DatasetConfig) -> tuple[str, ...]:
+    if config.objective.has_head:
+        return (head_task(config),)
+    if dataset.frames:
+        return ("video_retrieval", "captioning")
+    return ("retrieval", "classification", "captioning")
+
+
 def _open(
-    name: str, config: EvaluationDatasetConfig, model: ModelConfig, *, where: str = "datasets", own: bool = False
+    name: str,
+    config: EvaluationDatasetConfig,
+    run: Config,
+    classes: Sequence[str] = (),
+    *,
+    where: str = "datasets",
+    own: bool = False,
 ) -> EvaluationDataset:
     """Reads the texts of the held-out records; CocaError if they or their classes cannot be found or understood.
 
     If they are a training run's `own`, the texts of classes are training's prompts, records with names are classified by
     them, and the images are read now if they fit into memory.
     """
+    if set(config.tasks) & set(HEAD_TASKS):
+        with contextlib.nullcontext() if own else _named_errors(name, config, where):
+            return open_head_dataset(name, config, run, classes)
     if config.dataset.format == "digit_scenes":
-        return open_digit_scenes(name, config, model.image.size)
+        return open_digit_scenes(name, config, run.model.image.size)
     for_server = _is_for_server(config)
     label_field = config.captioning.image_id if for_server else config.dataset.label_field
     class_names = config.dataset.class_names if own else ""
@@ -136,7 +157,7 @@ def _open(
     elif source.label_field and classifications and not own:
         captions = _class_names(captions, classifications[0])
     ranked = "retrieval" in config.tasks and (own or not source.label_field)
-    images = StoredImages(store, np.array(indices, np.int64), model, source)
+    images = StoredImages(store, np.array(indices, np.int64), run.model, source)
     if own:
         images.preload()
         if len(images.unreadable) == len(images):

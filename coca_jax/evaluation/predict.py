@@ -63,6 +63,7 @@ class Predictions:
     temperature: float = 1.0  # that similarities are divided by in training
     captions: Sequence[str] = ()
     log_likelihoods: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    classes: Sequence[str] = ()  # of the head
     head_probabilities: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C]
     answers: Sequence[str] = ()
 
@@ -148,7 +149,7 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
         classifiers={task.name: classifiers(task, config.long_text) for task in needs.classifiers},
         temperature=coca.temperature if any(task.members for task in needs.classifiers) else 1.0,
         captions=[captions[row] for row in readable] if needs.captions else (),
-        **({"head_probabilities": np.concatenate(head)[readable]} if needs.head else {}),
+        **({"head_probabilities": np.concatenate(head)[readable], "classes": coca.classes} if needs.head else {}),
         answers=[answers[row] for row in readable] if needs.answers else (),
         log_likelihoods={
             task.name: np.concatenate(likelihoods[task.name])[np.isin(task.indices, readable)]

@@ -19,14 +19,15 @@ from coca_jax.evaluation.tasks.base import DatasetResult, Task
 from coca_jax.pages.blocks import Text, Tiles
 
 _log = logging.getLogger(__name__)
+_WITHOUT_LOSS = "the {} loss, which the model was trained without"
 
 
 class RunEvaluation:
     """Evaluates a run's models on its held-out records and the datasets of `config.evaluation`; errors as `run_datasets`."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, classes: Sequence[str] = ()):
         self._gallery = config.evaluation.gallery
-        self._datasets = run_datasets(config)
+        self._datasets = run_datasets(config, classes)
 
     def __call__(self, coca: Any) -> list[DatasetResult] | None:
         """The results; None if the evaluation failed, which is logged and does not end the run."""
@@ -145,13 +146,14 @@ def _open_on_all(one: PendingDataset) -> EvaluationDataset:
 
 def _possible_tasks(coca: Any, config: EvaluationDatasetConfig) -> tuple[list[Task], list[str]]:
     """The tasks that the model can do, in the order of TASKS, and a sentence for each that it cannot do."""
-    able = {"contrastive": coca.can_embed, "captioning": coca.can_caption}
+    able = {"contrastive": coca.can_embed, "captioning": coca.can_caption, "head": bool(coca.classes)}
     tasks, notes = [], []
     for name, task in TASKS.items():
         if name in config.tasks and able[task.branch]:
             tasks.append(task)
         elif name in config.tasks:
-            notes.append(f"{name} needs the {task.branch} loss, which the model was trained without")
+            lacks = "a head, which this model has not" if task.branch == "head" else _WITHOUT_LOSS.format(task.branch)
+            notes.append(f"{name} needs {lacks}")
     return tasks, notes
 
 

@@ -63,7 +63,7 @@ class Adaptation(Objective):
     def classifier_sums(self, logits_BC: Array, batch: Batch) -> tuple[Array, Metrics]:
         """The rows' sums of smoothed cross-entropies and of right answers, divided by the size of the whole batch.
 
-            loss_b = -Σ_c ((1 - s) [c = label_b] + s / C) log softmax(logits_b)[c]
+        loss_b = -Σ_c ((1 - s) [c = label_b] + s / C) log softmax(logits_b)[c]
         """
         labels_BC = jax.nn.one_hot(batch["label"], logits_BC.shape[1])
         chex.assert_equal_shape([logits_BC, labels_BC])

@@ -39,7 +39,9 @@ class Features:
         """Whether the tokens of a record are kept, so that its image need not be decoded."""
         return self._kept is not None and (source, index) in self._kept
 
-    def __call__(self, params: Any, local: Mapping[str, np.ndarray], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def __call__(
+        self, params: Any, local: Mapping[str, np.ndarray], batch: dict[str, jax.Array]
+    ) -> dict[str, jax.Array]:
         """The batch with `tokens` for its `image`.
 
         Args:

@@ -36,7 +36,9 @@ class TrainStep:
     optimizer: optax.GradientTransformation
     state: TrainState  # shapes, dtypes and shardings; also the target of every restore
     batch: dict[str, jax.ShapeDtypeStruct]  # those of a global batch
-    inputs: dict[str, jax.ShapeDtypeStruct]  # of the function: the batch, or `tokens` for its `image`; see `compile_encoder`
+    inputs: dict[
+        str, jax.ShapeDtypeStruct
+    ]  # of the function: the batch, or `tokens` for its `image`; see `compile_encoder`
     function: StepFunction  # to be traced under `jax.set_mesh`
 
     def init(self) -> TrainState:
@@ -171,7 +173,9 @@ def _counted(config: Config, forward: bool) -> float:
         return step.objective.loss(params, batch, jax.random.key(0))[0]
 
     with jax.sharding.use_abstract_mesh(mesh):
-        counted = flops.count(loss, step.state.params, step.inputs) if forward else flops.count(
-            step.function, step.state, step.inputs
+        counted = (
+            flops.count(loss, step.state.params, step.inputs)
+            if forward
+            else flops.count(step.function, step.state, step.inputs)
         )
     return counted + encoder_flops(config)

@@ -22,7 +22,6 @@ from coca_jax.data.digit_scenes.composition import (
 )
 from coca_jax.data.digit_scenes.language import COLORS, DIGITS, PLACES, SIZES, Meaning
 
-_COUNTS = ("0", "1", "2", "3")
 # Where a thing is: in which layouts, as which of their things; a place of a "single" layout is one too.
 _WHERE = {
     "top left": (("single", 0),),
@@ -40,7 +39,7 @@ _SPOTS = {
     position: [(layout, words.index(position)) for layout, words in POSITIONS.items() if position in words]
     for position in dict.fromkeys(position for words in POSITIONS.values() for position in words)
 }
-ANSWERS = (*DIGITS, *COLORS, *SIZES, *PLACES, "left", "right", "top", "bottom", *_COUNTS, "yes", "no")
+ANSWERS = (*DIGITS, *COLORS, *SIZES, *PLACES, "left", "right", "top", "bottom", "yes", "no")
 
 # The thing asked for and the one it is seen from, by their numbers in the layouts that have only one in that direction.
 _RELATIONS = {
@@ -93,8 +92,9 @@ def _property(name: str) -> Callable[[Dice], tuple[str, str, Meaning]]:
 
 def _count(dice: Dice) -> tuple[str, str, Meaning]:
     subject = describe(dice, dice.pick((("size",), ("color",), ("digit",), ())))
-    answer = dice.pick(_COUNTS if any(subject) else _COUNTS[1:])
-    return f"how many {subject.plural()} are there?", answer, compose_count(dice, subject, int(answer))
+    count = dice.pick(range(0 if any(subject) else 1, 4))
+    # In words, as the digits: captions have no figures, and so their vocabulary has none.
+    return f"how many {subject.plural()} are there?", DIGITS[count], compose_count(dice, subject, count)
 
 
 def _relation(dice: Dice) -> tuple[str, str, Meaning]:

@@ -38,6 +38,7 @@ class Record:
     image: bytes
     captions: tuple[str, ...]
     metadata: Mapping[str, Any]
+    second_image: bytes = b""  # of a pair
 
 
 @dataclasses.dataclass(frozen=True)

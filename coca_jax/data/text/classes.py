@@ -39,7 +39,9 @@ def run_classes(config: Config) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name for dataset in datasets for name in _class_names(dataset)))
     wanted = objective.head.classes
     if wanted and len(names) != wanted and objective.name != "vqa":
-        raise CocaError(f"objective.head.classes = {wanted}, but the data has {len(names)} classes: set it to 0 or that")
+        raise CocaError(
+            f"objective.head.classes = {wanted}, but the data has {len(names)} classes: set it to 0 or that"
+        )
     if len(names) < 2:
         raise CocaError(f"the data has {len(names)} classes, and a head needs two: change data.dataset.label_field")
     return names

@@ -12,7 +12,9 @@ from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.pages.blocks import Block, Tile
 
-_SHARE = re.compile(r"(zero_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)")
+_SHARE = re.compile(
+    r"(zero_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,7 @@ class TaskResult:
     notes: Sequence[str] = ()  # sentences on requests that could not be met
     image_texts: ImageTexts | None = None
     server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image number, for COCO's servers
+    server_answers: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by question number, for VQA's server
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

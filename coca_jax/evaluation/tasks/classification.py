@@ -83,6 +83,8 @@ def classification_result(
         hit = (right == answer.predicted[:, None]).any(axis=1)
         targets = np.where(hit, answer.predicted, right[:, 0])
         count, key, name = len(task.candidate_classes), f"{prefix}_{task.name}", task.name.replace("_", " ")
+        if prefix == "accuracy":  # of a head, which has one classification
+            key, name = prefix, prefix
         for k, more_than in ((1, 0), *_TOP_K):
             if count > more_than:
                 top = f"{key}_top{k}" if k > 1 else key

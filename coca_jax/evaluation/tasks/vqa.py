@@ -23,7 +23,7 @@ class Vqa:
         return Needs(head=True, answers=True)
 
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
-        names = dataset.classifications[0].labels if dataset.classifications else predictions.classes
+        names = predictions.classes
         chosen = [names[number] for number in predictions.head_probabilities.argmax(axis=1)]
         ids = [dataset.question_ids[row] for row in predictions.rows] if dataset.question_ids else []
         submission = dict(zip(ids, chosen, strict=True)) if ids else {}
@@ -32,7 +32,9 @@ class Vqa:
         answers = [dataset.answers[row] for row in predictions.rows]
         scores = {
             "vqa_accuracy": np.array([vqa_accuracy(*one) for one in zip(chosen, answers, strict=True)]),
-            "vqa_accuracy_in_words": np.array([vqa_accuracy(*one) for one in zip(predictions.answers, answers, strict=True)]),
+            "vqa_accuracy_in_words": np.array(
+                [vqa_accuracy(*one) for one in zip(predictions.answers, answers, strict=True)]
+            ),
         }
         kinds = np.array([dataset.kinds[row] for row in predictions.rows] if dataset.kinds else [""] * len(chosen))
         constant = _best_constants(answers, kinds)
@@ -57,7 +59,9 @@ class Vqa:
 def _best_constants(answers: Sequence[Sequence[str]], kinds: np.ndarray) -> np.ndarray:
     """The scores [M] of always giving the most frequent answer of the question's type."""
     frequent = {
-        kind: Counter(answer for own, k in zip(answers, kinds, strict=True) if k == kind for answer in own).most_common(1)
+        kind: Counter(answer for own, k in zip(answers, kinds, strict=True) if k == kind for answer in own).most_common(
+            1
+        )
         for kind in set(kinds)
     }
     return np.array([vqa_accuracy(frequent[kind][0][0], own) for own, kind in zip(answers, kinds, strict=True)])
