@@ -40,12 +40,12 @@ def plan(dice: Dice) -> Plan:
 
 
 def _greater(dice: Dice, truth: str) -> _Statement:
-    """ "the digit in the left picture is greater than the one in the right picture": false also of equal ones."""
+    """ "the digit in the left picture is greater than the digit in the right picture": false also of equal ones."""
     difference = dice.pick((1, 2) if truth == "true" else (0, -1))
     lower = dice.pick(range(len(DIGITS) - abs(difference)))
     first, second = (lower + difference, lower) if difference > 0 else (lower, lower - difference)
     word, sides = dice.pick(("greater", "less")), dice.pick((("left", "right"), ("right", "left")))
-    text = f"the digit in the {sides[0]} picture is {word} than the one in the {sides[1]} picture"
+    text = f"the digit in the {sides[0]} picture is {word} than the digit in the {sides[1]} picture"
     if (word == "greater") != (sides[0] == "left"):
         first, second = second, first
     return (text, *(compose(dice, "single", {0: Description(digit=DIGITS[digit])}) for digit in (first, second)))
