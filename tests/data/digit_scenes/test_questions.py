@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from coca_jax.data.digit_scenes.composition import PROPERTIES
 from coca_jax.data.digit_scenes.questions import ANSWERS
 from coca_jax.data.digit_scenes.tasks import task_plan
 from tests.data.digit_scenes import reading
@@ -31,12 +32,19 @@ def test_the_answer_is_balanced_for_each_wording():
     answers = defaultdict(Counter)
     for index in range(12_000):
         plan = task_plan("questions", index, "train")[1]
-        properties = {word for thing in plan.forms[0].things for word in thing}
-        wording = " ".join("*" if word.strip("?") in properties else word for word in plan.text.split())
-        answers[wording if plan.kind == "yes_no" else plan.kind][plan.answer] += 1
-    for wording, counts in answers.items():
-        if sum(counts.values()) > 400 and "*" not in wording:
-            assert max(counts.values()) / sum(counts.values()) < 1 / len(counts) + 0.06, (wording, counts)
+        answers[_wording(plan.text) if plan.kind == "yes_no" else plan.kind][plan.answer] += 1
+    frequent = {wording: counts for wording, counts in answers.items() if counts.total() > 100}
+    assert len(frequent) > 12
+    for wording, counts in frequent.items():
+        chance = 1 / len(counts)
+        allowed = 0.04 + 3 * (chance * (1 - chance) / counts.total()) ** 0.5
+        assert counts.most_common(1)[0][1] / counts.total() < chance + allowed, (wording, counts)
+
+
+def _wording(text: str) -> str:
+    """The text with the names of properties in place of their values."""
+    names = {value: name for name, values in PROPERTIES.items() for value in values}
+    return " ".join(names.get(word, word) for word in text.removesuffix("?").replace(" an ", " a ").split())
 
 
 def test_no_thing_is_as_asked_but_some_are_almost(plans):
