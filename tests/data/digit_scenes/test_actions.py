@@ -32,7 +32,7 @@ def test_an_opposite_action_is_the_same_clip_reversed(split):
     for index in range(60):
         dice, plan = task_plan("actions", index, split)
         clip = actions.picture(plan, dice, split, 40)
-        first, second, _ = actions.MOTIONS[plan.motion]
+        first, second = actions.MOTIONS[plan.motion]
         assert plan.answer == (second if plan.reverse else first)
         opposite = dataclasses.replace(plan, reverse=not plan.reverse)
         reverse = actions.picture(opposite, task_plan("actions", index, split)[0], split, 40)
