@@ -30,6 +30,12 @@ def check(config: Config, *, reads_data: bool) -> None:
     train, optimizer = config.train, config.optimizer
     _check_model(config.model)
     _check_objective(config)
+    unsaved = train.keep_best and (not train.evaluate_every or train.evaluate_every % train.checkpoint_every)
+    _refuse(
+        unsaved,
+        "train.keep_best needs a checkpoint at each evaluation: make train.evaluate_every a multiple of "
+        f"train.checkpoint_every = {train.checkpoint_every}",
+    )
     both = optimizer.warmup_steps and optimizer.warmup_fraction
     _refuse(both, "optimizer.warmup_steps and optimizer.warmup_fraction are both set: set one of them to 0")
     _refuse_indivisible("train.batch_size", train.batch_size, "train.microbatches", train.microbatches)
