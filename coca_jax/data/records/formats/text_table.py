@@ -81,7 +81,8 @@ class SeparatedValues:
     ) -> "SeparatedValues":
         """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
-        Where `naming` has numbers alone and the first line names no such column, it is a row like all others.
+        Where `naming` has numbers alone, and the first line names no such column or an image at such a place, it is a row
+        like all others.
         Raises CocaError if there is none, with the problem of the most columns, or if a column is named twice.
         """
         text = first_line.decode("utf-8", "replace").rstrip("\r")
@@ -92,7 +93,7 @@ class SeparatedValues:
             except csv.Error as error:
                 raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
             columns = tuple(name.strip() for name in names)
-            has_header = not all(map(str.isdecimal, naming)) or not set(columns).isdisjoint(naming)
+            has_header = _is_header(columns, naming)
             columns = columns if has_header else tuple(map(str, range(len(columns))))
             styles.append(cls(columns, separator, f"{separator} " in text, tuple(naming), has_header))
         styles.sort(key=lambda style: -len(style.columns))
@@ -179,6 +180,14 @@ class SeparatedValues:
         pairs = zip(self.columns, values, strict=True) if len(values) == len(self.columns) else ()
         names = (value.strip(' "\r\n') for column, value in pairs if column in self.naming)
         return [_form(name) for name in names]
+
+
+def _is_header(values: Sequence[str], naming: Sequence[str]) -> bool:
+    """Whether the values of a first line name columns, of which the ones in `naming` name images."""
+    if not all(map(str.isdecimal, naming)):
+        return True
+    images = (values[int(place)] for place in naming if int(place) < len(values))
+    return not set(values).isdisjoint(naming) and not any(map(fields.is_media_file, images))
 
 
 def _form(name: str) -> str:
