@@ -191,7 +191,7 @@ class FolderRecords:
     def _probe(self, manifests: Manifests) -> list[int]:
         """Decides where images are looked for first; returns the sizes of some, spread over the manifest."""
         names = spread(manifests.paths, _PROBES)
-        places = [f"{self._folder}/", f"{self._folder}/{_INNER}", *manifests.folders]
+        places = list(dict.fromkeys([f"{self._folder}/", f"{self._folder}/{_INNER}", *manifests.folders]))
         there = {place: storage.stat_each([place + name for name in names]) for place in places}
         first = [place for place in places if any(there[place])]
         if names and manifests.folders and not first:

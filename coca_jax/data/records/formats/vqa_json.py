@@ -33,7 +33,7 @@ from coca_jax.storage.files import File
 ANSWER_FIELDS = ("answers", "multiple_choice_answer", "answer_type", "question_type")  # of an annotation
 _VERSION = "1"  # of the stored places; raise it where the same files would give others
 _QUESTIONS, _ANNOTATIONS = "questions", "annotations"
-_BEGINS = re.compile(rb'\{.*"questions"\s*:\s*\[', re.DOTALL)
+_BEGINS = re.compile(rb'\{.*?"questions"\s*:\s*\[', re.DOTALL)
 _SUBTYPE = re.compile(r'"data_subtype"\s*:\s*"([\w-]+)"')
 _LARGEST = 2**36  # bytes of a file
 _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of both files whose places are kept: others are read as fast
@@ -41,7 +41,8 @@ _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of both files whose places are kept: o
 
 def is_questions(start: bytes) -> bool:
     """Whether a .json file that begins so is one of VQA's questions."""
-    return _BEGINS.match(start.lstrip()) is not None
+    match = _BEGINS.match(start.lstrip())
+    return match is not None and b'"images"' not in match[0] and b'"annotations"' not in match[0]  # of COCO's kind
 
 
 class Questions:

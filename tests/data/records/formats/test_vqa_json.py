@@ -179,6 +179,14 @@ def test_what_is_wrong_with_questions_is_named(tmp_path, options, contents, mess
     assert "\n" not in str(caught.value)
 
 
+def test_questions_within_images_are_no_file_of_questions(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(builders.picture(1))
+    rows = [{"file_name": "a.jpg", "sentences": [{"raw": "a square"}], "questions": [{"q": "what?"}]}]
+    (tmp_path / "list.json").write_text(json.dumps({"images": rows}))
+    dataset = DatasetConfig(format="folder", path=str(tmp_path / "list.json"), holdout=0.0)
+    assert builders.text(records.open_records(dataset, "train"), 0).captions == ("a square",)
+
+
 def test_the_subtype_is_in_the_files_name_too(tmp_path):
     contents = questions()
     del contents["data_subtype"]
