@@ -167,6 +167,9 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
         free = dataclasses.replace(dataset, task="captions", frames=0)
         _refuse_changes(where, dataclasses.replace(config, dataset=free), reason)
+    if dataset.format != "folder" and not generated:
+        reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
+        _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")

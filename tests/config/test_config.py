@@ -53,6 +53,8 @@ def _changed_everywhere(config):
             return (*value, "other {}", "and another {}")
         if field.metadata.get("range", {}).get("below") == 1:
             return 0.5
+        if field.name == "format":
+            return "folder"  # which has all keys
         if isinstance(value, str):
             choices = [c for c in field.metadata.get("choices", ()) if c != value]
             return choices[0] if choices else value + "changed" * ("choices" not in field.metadata)
