@@ -24,12 +24,9 @@ _CONTRACTIONS = """
     y'all'd've y'all'll you'd you'd've you'll you're you've
 """.split()
 _WHOLE = {
-    word[:place] + word[place + 1 :]: word
-    for word in _CONTRACTIONS
-    for place in range(len(word))
-    if word[place] == "'"
+    word[:place] + word[place + 1 :]: word for word in _CONTRACTIONS for place in range(len(word)) if word[place] == "'"
 } | {"somebody'd": "somebodyd"}  # the one entry of the official table that takes an apostrophe away
-_MARKS = ";/[]\"{}()=+\\_-><@`,?!"
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")  # the official pattern means to spare the one after a digit, too, and does not
 _MOST_PERIODS = 32  # re.UNICODE, which stands in the place of `count` there

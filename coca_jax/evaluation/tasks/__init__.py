@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from coca_jax.evaluation.tasks.base import Task
 from coca_jax.evaluation.tasks.captioning import Captioning
 from coca_jax.evaluation.tasks.classification import LikelihoodClassification, ZeroShotClassification
+from coca_jax.evaluation.tasks.few_shot import FewShotClassification
 from coca_jax.evaluation.tasks.retrieval import Retrieval
 
 TASKS: Mapping[str, Task] = {
@@ -12,5 +13,6 @@ TASKS: Mapping[str, Task] = {
     "video_retrieval": Retrieval("video"),
     "classification": ZeroShotClassification(),
     "likelihood_classification": LikelihoodClassification(),
+    "few_shot": FewShotClassification(),
     "captioning": Captioning(),
 }
