@@ -45,7 +45,6 @@ def classifications(
 
 
 def training_targets(
-    name: str,
     config: EvaluationDatasetConfig,
     store: RecordStore,
     metadata: Sequence[Mapping[str, Any]],
@@ -62,10 +61,7 @@ def training_targets(
         known = store.class_names if field == config.dataset.label_field else None
         if config.dataset.class_names or known:  # of classes that are not among the held-out records, too
             distinct = sorted({*numbers, *(label for some in own for label in some)})
-            try:
-                _, numbers = _classes(distinct, config, known, ())
-            except CocaError as error:
-                raise CocaError(f"{name}, training records: {error}") from None
+            _, numbers = _classes(distinct, config, known, ())
         classes = [{number for label in some for number in numbers.get(label, ())} for some in own]
         single = np.array([next(iter(some)) if len(some) == 1 else -1 for some in classes], np.int64)
         targets[task.name] = np.where(np.isin(single, task.candidate_classes), single, -1)

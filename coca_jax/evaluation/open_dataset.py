@@ -144,6 +144,8 @@ def _open(
         images.preload()
         if len(images.unreadable) == len(images):
             raise CocaError(_none_readable(len(images), source, Counter(images.unreadable.values())))
+    with _named_errors(name, config, where):
+        training = stored_training_images(config, model, classifications)
     return EvaluationDataset(
         name=name,
         config=config,
@@ -153,7 +155,7 @@ def _open(
         queries=[captions[i][0] for i in _spread(len(captions), _QUERIES)] if ranked else (),
         image_ids=image_ids,
         unreadable=unreadable,
-        training=stored_training_images(name, config, model, classifications),
+        training=training,
     )
 
 

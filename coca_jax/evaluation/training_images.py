@@ -21,7 +21,7 @@ def pool_size(config: FewShotConfig) -> int:
 
 
 def stored_training_images(
-    name: str, config: EvaluationDatasetConfig, model: ModelConfig, tasks: Sequence[Classification]
+    config: EvaluationDatasetConfig, model: ModelConfig, tasks: Sequence[Classification]
 ) -> TrainingImages | None:
     """Images of the dataset's train split that have a class of any of the classifications; None if none is needed.
 
@@ -41,12 +41,10 @@ def stored_training_images(
         if not isinstance(text, BadRecord):
             indices.append(index)
             metadata.append(text.metadata)
-    targets = labels.training_targets(name, config, store, metadata, tasks)
+    targets = labels.training_targets(config, store, metadata, tasks)
     chosen = _pool(list(targets.values()), few_shot)
     if not len(chosen):
-        problem = (
-            f"{name}: none of {len(indices):,} training records of {dataset.path} has a class of the held-out ones"
-        )
+        problem = f"none of {len(indices):,} training records of {dataset.path} has a class of the held-out ones"
         raise CocaError(f"{problem}: change the dataset's train_files or evaluation_files, or leave few_shot out")
     images = StoredImages(store, np.array(indices, np.int64)[chosen], model, dataset)
     return TrainingImages(images, {task: own[chosen] for task, own in targets.items()})

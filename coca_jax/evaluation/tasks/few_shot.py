@@ -122,7 +122,9 @@ def _few_images(dataset: EvaluationDataset, predictions: Predictions, task: Clas
     counts = np.bincount(targets[targets >= 0], minlength=len(task.labels))[task.candidate_classes]
     few, none = int(((counts > 0) & (counts < most)).sum()), int((counts == 0).sum())
     of_all = f"of {len(counts):,} classes of {dataset.name} by {task.name!r}"
-    sentences = [f"few_shot: {few:,} {of_all} have fewer than {most} training images and train with those"] if few else []
+    sentences = (
+        [f"few_shot: {few:,} {of_all} have fewer than {most} training images and train with those"] if few else []
+    )
     if none:
         sentences.append(f"few_shot: {none:,} {of_all} have no training image and are never the answer")
     return sentences
