@@ -102,7 +102,7 @@ def evaluate_dataset(
         ],
         notes=notes,
         unreadable=predictions.unreadable,
-        submissions={kind: texts for result in results for kind, texts in result.submissions.items()},
+        submissions={kind: texts for result in results for kind, texts in result.submissions.items() if texts},
     )
 
 
