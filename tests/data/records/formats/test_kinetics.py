@@ -84,7 +84,7 @@ def test_of_several_copies_the_first_in_order_is_taken(tmp_path):
     path = write(tmp_path, lambda clip: f"b/{file_name(clip)}")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / file_name(CLIPS[0])).write_bytes(b"first")
-    (tmp_path / "a" / f"{file_name(CLIPS[0])}.txt").write_bytes(b"no clip")
+    (tmp_path / "a" / file_name(CLIPS[0], "jpg")).write_bytes(b"no clip")
     assert builders.record(opened(path), 0).image == b"first"
 
 

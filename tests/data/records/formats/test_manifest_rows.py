@@ -219,6 +219,16 @@ def test_moments_in_time_has_no_header(tmp_path):
         opened(tmp_path / "trainingSet.csv", image_field="training/{0}", label_field="1")
 
 
+def test_a_template_of_numbers_has_no_header_either(tmp_path):
+    (tmp_path / "list.csv").write_text("what?,a dog,3\nwhere?,here,4\n")
+    store = opened(tmp_path / "list.csv", image_field="{2}.png", text_fields=("0",), label_field="1")
+    assert [store.key(0), store.key(1)] == ["3.png", "4.png"]
+    assert [(*one.captions, one.metadata["1"]) for one in store.read_texts([0, 1])] == [
+        ("what?", "a dog"),
+        ("where?", "here"),
+    ]
+
+
 def test_a_header_of_numbers_is_a_header(tmp_path):
     (tmp_path / "a.png").write_bytes(builders.picture(1))
     (tmp_path / "list.csv").write_text("0,caption\na.png,one\n")
