@@ -122,7 +122,9 @@ class _Reader:
             text = record.captions[0]
         if self._objective == "vqa":
             given, number = answers(record.metadata, self._dataset), record.metadata.get("question_id")
-            return _Example(text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number))
+            return _Example(
+                text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
+            )
         label = self._labels.labels(record.metadata)[0]
         if label not in self._classes:
             raise BadRecord("class that the run was not trained on")
