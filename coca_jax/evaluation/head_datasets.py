@@ -21,7 +21,6 @@ HEAD_TASKS = ("head_classification", "vqa")
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
 _KIND_FIELDS = ("answer_type", "question_type")  # of VQA v2
-_READS_TEXT = ("vqa", "entailment", "pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def open_head_dataset(
         images, examples, unreadable = _stored(name, config, run, classes)
     labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
     targets = np.array([examples[row].label for row in labelled], np.int64)
-    is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
+    is_vqa, reads_text = run.objective.name == "vqa", run.objective.reads_text
     ids = [one.question_id for one in examples]
     return EvaluationDataset(
         name=name,
@@ -109,17 +108,17 @@ class _Reader:
     """Reads the ground truth of stored records."""
 
     def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], labels: Texts):
-        self._dataset, self._objective, self._labels = config.dataset, run.objective.name, labels
+        self._dataset, self._objective, self._labels = config.dataset, run.objective, labels
         self._classes = {name: number for number, name in enumerate(classes)}
 
     def example(self, record: RecordText) -> _Example:
         """Raises BadRecord if it has no class, no question, or a class that the run does not know."""
         text = ""
-        if self._objective in _READS_TEXT:
+        if self._objective.reads_text:
             if not record.captions:
                 raise BadRecord("empty caption")
             text = record.captions[0]
-        if self._objective == "vqa":
+        if self._objective.name == "vqa":
             kind = next((str(record.metadata[key]) for key in _KIND_FIELDS if key in record.metadata), "")
             number = record.metadata.get("question_id")
             return _Example(text, -1, answers(record.metadata, self._dataset), kind, _whole(number))

@@ -31,7 +31,7 @@ from coca_jax.inference.examples import Examples
 from coca_jax.inference.prediction import Prediction
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
-from coca_jax.models.adapted import AdaptedCoca, TextImageClassifier
+from coca_jax.models.adapted import AdaptedCoca
 from coca_jax.trainer.model_info import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
@@ -208,7 +208,7 @@ class Coca:
         """
         if not self.classes:
             raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
-        reads_texts = isinstance(self._model, TextImageClassifier)
+        reads_texts = self.config.objective.reads_text
         if reads_texts == (texts is None):
             what = "needs a text for each example" if reads_texts else "takes no texts"
             raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
@@ -273,7 +273,10 @@ class Coca:
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
-            raise CocaError(f"this model gives no {what}: it was trained with objective.pretraining.{weight} = 0")
+            trained = f"with objective.pretraining.{weight} = 0"
+            if self.classes:
+                trained = f"for {self.config.objective.name}: give the run that it was adapted from"
+            raise CocaError(f"this model gives no {what}: it was trained {trained}")
 
     def _encode(self, texts: Iterable[str], name: str, long_text: str = "error") -> np.ndarray:
         """Token ids, int32 [N, L]."""
