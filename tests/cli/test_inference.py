@@ -27,6 +27,7 @@ def saved(folder, objective: str) -> Coca:
     changes = {"objective__name": objective, "model__text__vocabulary_size": vocabulary.size, "model__text__length": 24}
     if objective != "pretraining":
         changes["objective__head__classes"] = len(CLASSES)
+        changes["data__dataset__task"] = {"vqa": "questions"}.get(objective, objective)
     config = tiny.config(**changes)
     params = tiny.spread_parameters(abstract_parameters(objectives.build(config).model)[0])
     classes = CLASSES if objective != "pretraining" else ()
