@@ -24,13 +24,14 @@ def main(arguments: list[str]) -> int:
     checkpoint, question = command_line.required(_CHECKPOINT), command_line.required(_QUESTION)
     paths = inference.named_files(arguments)
     import coca_jax
+    from coca_jax.trainer.checkpoint import load_record
 
     generation = _GENERATION.arguments
-    coca = coca_jax.load(checkpoint)
-    chooses = coca.config.objective.name == "vqa" and not _IN_WORDS.value
+    chooses = load_record(checkpoint).config.objective.name == "vqa" and not _IN_WORDS.value
     if chooses and _GENERATION.given:
         unused = ", ".join(f"--{name}" for name in _GENERATION.given)
         raise CocaError(f"{unused} has no effect on an answer that is chosen: add --in_words to generate it")
+    coca = coca_jax.load(checkpoint)
     readable, images, status = inference.read_examples(coca.config, paths)
     if chooses:
         for files, prediction in zip(readable, coca.predict(images, question), strict=True):

@@ -40,9 +40,11 @@ def main(arguments: list[str]) -> int:
     checkpoint, paths = command_line.required(_CHECKPOINT), inference.named_files(arguments)
     import coca_jax
     from coca_jax.inference.prediction import Prediction
+    from coca_jax.trainer.checkpoint import load_record
 
+    record = load_record(checkpoint)
+    _check_flags(bool(record.classes), record.config.objective.reads_text)
     coca = coca_jax.load(checkpoint)
-    _check_flags(bool(coca.classes), coca.config.objective.reads_text)
     readable, images, status = inference.read_examples(coca.config, paths, as_trained=bool(coca.classes))
     classes = coca.classes or _LABELS.value
     for files, row in zip(readable, _probabilities(coca, images), strict=True):

@@ -11,7 +11,9 @@ from etils import epath
 from PIL import Image
 
 from coca_jax import objectives
+from coca_jax.cli import inference
 from coca_jax.data.text.vocabulary import train_vocabulary
+from coca_jax.errors import CocaError
 from coca_jax.inference.model import Coca
 from coca_jax.models.coca import abstract_parameters
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
@@ -68,8 +70,9 @@ def test_pairs_are_classified_two_files_at_a_time(files, tmp_path):
     ]
     assert [line[:3] for line in lines] == names
     assert float(lines[0][3]) == pytest.approx(expected[0].probability, abs=1e-3)
-    assert "3 is odd" in rows("classify", checkpoint, "--text=a red thing", a, b, c)[2][0]
     assert "--text is missing" in rows("classify", checkpoint, a, b)[2][0]
+    with pytest.raises(CocaError, match="3 is odd: name the two images of each pair"):
+        inference.read_examples(coca.config, [a, b, c])
 
 
 def test_questions_are_answered_by_choice_and_in_words(files, tmp_path):
@@ -92,7 +95,6 @@ def test_without_a_head_classes_come_from_labels(files, tmp_path):
     found = {label: float(probability) for _, label, probability in lines}
     assert [found["red"], found["blue"]] == pytest.approx(expected, abs=2e-3)
     assert "--labels is missing: the run has no head" in rows("classify", checkpoint, files[0])[2][0]
-    assert "--text has no effect" in rows("classify", checkpoint, "--labels=red", "--text=it", files[0])[2][0]
 
 
 @pytest.mark.parametrize(
