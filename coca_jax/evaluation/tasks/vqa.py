@@ -22,7 +22,7 @@ class Vqa:
     branch: ClassVar[str] = "head"
 
     def needs(self, dataset: EvaluationDataset) -> Needs:
-        return Needs(head=True, answers=True)
+        return Needs(head=True, answers=bool(dataset.answers))
 
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         names, probabilities = predictions.classes, predictions.head_probabilities
