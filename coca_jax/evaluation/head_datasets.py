@@ -15,13 +15,14 @@ from coca_jax.data.records.record import BadRecord, RecordText, each_text
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, StoredImages
 
 HEAD_TASKS = ("head_classification", "vqa")
+_TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
-_TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
 _KIND_FIELDS = ("answer_type", "question_type")  # of VQA v2
+_READS_TEXT = ("vqa", "entailment", "pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +49,14 @@ def open_head_dataset(
     Raises:
       CocaError: the records cannot be found, or none has a class or a question.
     """
-    images: Images
     if config.dataset.format == "digit_scenes":
         images, examples, unreadable = *_scenes(config, run), Counter[str]()
     else:
         images, examples, unreadable = _stored(name, config, run, classes)
     labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
     targets = np.array([examples[row].label for row in labelled], np.int64)
-    is_vqa, reads_text = run.objective.name == "vqa", run.objective.reads_text
-    ids = [one.question_id for one in examples if one.question_id is not None]
+    is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
+    ids = [one.question_id for one in examples]
     return EvaluationDataset(
         name=name,
         config=config,
@@ -67,7 +67,7 @@ def open_head_dataset(
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
         answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
-        question_ids=ids if is_vqa and len(set(ids)) == len(examples) else (),
+        question_ids=ids if is_vqa and None not in ids and len(set(ids)) == len(ids) else (),
         unreadable=unreadable,
     )
 
@@ -111,17 +111,17 @@ class _Reader:
     """Reads the ground truth of stored records."""
 
     def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], labels: Texts):
-        self._dataset, self._objective, self._labels = config.dataset, run.objective, labels
+        self._dataset, self._objective, self._labels = config.dataset, run.objective.name, labels
         self._classes = {name: number for number, name in enumerate(classes)}
 
     def example(self, record: RecordText) -> _Example:
         """Raises BadRecord if it has no class, no question, or a class that the run does not know."""
         text = ""
-        if self._objective.reads_text:
+        if self._objective in _READS_TEXT:
             if not record.captions:
                 raise BadRecord("empty caption")
             text = record.captions[0]
-        if self._objective.name == "vqa":
+        if self._objective == "vqa":
             kind = next((str(record.metadata[key]) for key in _KIND_FIELDS if key in record.metadata), "")
             number = record.metadata.get("question_id")
             return _Example(text, -1, answers(record.metadata, self._dataset), kind, _whole(number))

@@ -17,8 +17,8 @@ from coca_jax.pages.terminal import text_table
 from coca_jax.storage.files import as_path, write_atomically
 from coca_jax.trainer.writers import read_history
 
-_log = logging.getLogger(__name__)
 _CLASSES = 12  # that the report's facts name
+_log = logging.getLogger(__name__)
 
 
 def flat_metrics(results: Sequence[DatasetResult]) -> dict[str, float]:

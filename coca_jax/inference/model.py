@@ -31,7 +31,7 @@ from coca_jax.inference.examples import Examples
 from coca_jax.inference.prediction import Prediction
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
-from coca_jax.models.adapted import AdaptedCoca
+from coca_jax.models.adapted import AdaptedCoca, TextImageClassifier
 from coca_jax.trainer.model_info import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
@@ -208,11 +208,11 @@ class Coca:
         """
         if not self.classes:
             raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
-        reads_texts = self.config.objective.reads_text
+        reads_texts = isinstance(self._model, TextImageClassifier)
         if reads_texts == (texts is None):
             what = "needs a text for each example" if reads_texts else "takes no texts"
             raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
-        examples, arrays = Examples(self.config, True).formed(images), tuple[np.ndarray, ...]()
+        examples, arrays = Examples(self.config, True).formed(images), ()
         if texts is not None:
             ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts")
             if self.config.objective.name == "vqa":  # in training the answer follows
