@@ -59,17 +59,21 @@ class Features:
         # Every process keeps the tokens of all records, since in the next epoch it gets other rows, and so all agree
         # whether the encoder runs.
         records = _of_all_processes(wanted.sharding, local["record"], wanted.shape[0])
-        if all(record in self._kept for record in records):
-            kept = np.stack([self._kept[record] for record in map(tuple, local["record"].tolist())])
-            return batch | {"tokens": jax.make_array_from_process_local_data(wanted.sharding, kept, wanted.shape)}
-        tokens = self._encode(encoder_parameters(params), images)
-        self._kept |= zip(records, _fetched(tokens), strict=True)
-        if len(self._kept) > self._most:
+        if not all(record in self._kept for record in records):
+            tokens = _fetched(self._encode(encoder_parameters(params), images))
+            for record, of_record in zip(records, tokens, strict=True):
+                # Not those of known records, whose images were not decoded: a batch at an epoch's end has some.
+                self._kept.setdefault(record, of_record)
+            self._check_memory()
+        kept = np.stack([self._kept[record] for record in map(tuple, local["record"].tolist())])
+        return batch | {"tokens": jax.make_array_from_process_local_data(wanted.sharding, kept, wanted.shape)}
+
+    def _check_memory(self) -> None:
+        if self._kept is not None and len(self._kept) > self._most:
             raise CocaError(
                 f"the tokens of more than {self._most:,} records exceed half of this machine's memory: set "
                 "train.cache_features = False"
             )
-        return batch | {"tokens": tokens}
 
 
 def _of_all_processes(sharding: Any, records: np.ndarray, rows: int) -> list[Record]:

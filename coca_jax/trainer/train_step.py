@@ -36,9 +36,8 @@ class TrainStep:
     optimizer: optax.GradientTransformation
     state: TrainState  # shapes, dtypes and shardings; also the target of every restore
     batch: dict[str, jax.ShapeDtypeStruct]  # those of a global batch
-    inputs: dict[
-        str, jax.ShapeDtypeStruct
-    ]  # of the function: the batch, or `tokens` for its `image`; see `compile_encoder`
+    # Those of the function: the batch's, or `tokens` in place of its `image`; see `compile_encoder`.
+    inputs: dict[str, jax.ShapeDtypeStruct]
     function: StepFunction  # to be traced under `jax.set_mesh`
 
     def init(self) -> TrainState:

@@ -6,6 +6,7 @@ import numpy as np
 
 from coca_jax.config import (
     CaptioningConfig,
+    Config,
     DatasetConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
@@ -34,14 +35,15 @@ def with_tasks(*tasks: str, **keys) -> EvaluationDatasetConfig:
     return EvaluationDatasetConfig(tasks=tasks, **keys)
 
 
-def model(size: int) -> ModelConfig:
-    return ModelConfig(image=ImageEncoderConfig(size=size, patch=size // 2))
+def run(size: int) -> Config:
+    """The config of a run whose images have this size."""
+    return Config(model=ModelConfig(image=ImageEncoderConfig(size=size, patch=size // 2)))
 
 
 def opened(config: EvaluationConfig, names=(), size: int = 16) -> list[EvaluationDataset]:
     """The datasets of these names, all of them open."""
     config = evaluation_from_config_dict(to_config_dict(config), tuple(names))
-    return [one.open() for one in named_datasets(config, model(size))]
+    return [one.open() for one in named_datasets(config, run(size))]
 
 
 def evaluate(coca, dataset: EvaluationDataset, gallery: int = 24) -> DatasetResult:
@@ -86,6 +88,7 @@ class FakeCoca:
     """Embeds an image as its caption's meaning, and gets every `wrong_every`-th image wrong."""
 
     batch_size = 2_000  # all images of a test at once: `wrong_every` counts from the first of a call
+    classes = ()  # it has no head
 
     def __init__(
         self, known: EvaluationDataset, wrong_every: int = 0, can_embed: bool = True, can_caption: bool = True

@@ -271,7 +271,7 @@ def test_the_host_that_alone_cannot_open_a_dataset_says_why(caplog, monkeypatch)
 
 def test_an_evaluation_that_fails_ends_no_training_and_leaves_the_last_good_one(caplog, monkeypatch):
     failing = dataclasses.replace(digit_dataset(), images=Unreadable(60))
-    monkeypatch.setattr(runner, "run_datasets", lambda config: [failing])
+    monkeypatch.setattr(runner, "run_datasets", lambda config, classes: [failing])
     evaluation = runner.RunEvaluation(config_lib.Config())
     coca = FakeCoca(digit_dataset())
     coca.step = 12

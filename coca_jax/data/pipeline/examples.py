@@ -130,6 +130,7 @@ class StoredExamples:
         self._classes = {name: number for number, name in enumerate(classes)}
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
+        self._one_view = config.train.cache_features  # of each record, whatever its position
         self._max_bad_ratio = config.data.max_bad_ratio
         self.bad: dict[int, str] = {}
         self._reads = 0
@@ -215,7 +216,11 @@ class StoredExamples:
             rng = np.random.default_rng((self._seed, position, self._number)) if self._training else None
             text = self._texts.all(record)[0] if rng is None else self._texts.draw(record, rng)
             example = Example(position, index, record.image, text, rng=rng, second_image=record.second_image)
-            return self._with_truth(example, record) if self._objective.has_head else example
+            if self._objective.has_head:
+                example = self._with_truth(example, record)
+            if self._training and self._one_view:  # the same frames of a clip in every epoch, and after a restart
+                example = dataclasses.replace(example, rng=np.random.default_rng((self._seed, index, self._number)))
+            return example
         except BadRecord as error:
             return Example(position, index, error)
 
