@@ -41,6 +41,8 @@ class DatasetConfig:
     # Feature of the encoded image, or column of its file's name; empty: the usual names, see fields.py.
     image_field: str = ""
     frames: int = count(0, 0)  # of a clip; 0: one frame makes an image, drawn at random in training
+    evaluation_clips: int = count(1)  # of a held-out clip: the head's probabilities are the means over so many clips,
+    evaluation_crops: int = count(1)  # and so many squares of each
     crop_border: int = count(0, 0)  # pixels cut off each side of a held-out image: ObjectNet's have a red border
 
     @property

@@ -103,6 +103,7 @@ class TrainConfig:
     checkpoint_every: int = count(1_000)
     keep_checkpoints: int = count(2)
     evaluate_every: int = count(0, 0)  # 0: only after the last step
+    evaluate_first: bool = False  # before the first step, too: what an adaptation starts from
     mesh: MeshConfig = MeshConfig()
     tensorboard: bool = True
 

@@ -101,8 +101,9 @@ def _stored(
         raise CocaError(
             f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys"
         )
-    pairs = run.objective.name == "pairs"
-    return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
+    pairs, dataset = run.objective.name == "pairs", config.dataset
+    views = dataset.evaluation_clips * dataset.evaluation_crops if dataset.frames else 1
+    return StoredImages(store, np.array(indices), run.model, dataset, pairs, views), examples, unreadable
 
 
 class _Reader:

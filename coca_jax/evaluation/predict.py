@@ -130,7 +130,7 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             captions += coca.caption(some, options, prompts=config.captioning.prompt)
         texts = [dataset.texts[row] for row in rows] if dataset.texts else None
         if needs.head:
-            head.append(coca.head_probabilities(some, texts))
+            head.append(_head_probabilities(coca, some, texts))
         if needs.answers:
             answers += coca.answer(some, texts, options, in_words=True)
         for task in needs.likelihoods:
@@ -156,6 +156,15 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             for task in needs.likelihoods
         },
     )
+
+
+def _head_probabilities(coca: Any, images: SelectedImages, texts: Sequence[str] | None) -> np.ndarray:
+    """float32 [n, C]; of clips with several views the means over them."""
+    if len(images.shape) < 6:
+        return coca.head_probabilities(images, texts)
+    views = images[np.arange(len(images))]
+    probabilities = coca.head_probabilities(views.reshape(-1, *views.shape[2:]), texts)
+    return probabilities.reshape(*views.shape[:2], -1).mean(axis=1)
 
 
 def _log_likelihoods(

@@ -114,6 +114,8 @@ class Loop:
         _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
         self.clock = Clock()
         try:
+            if train.evaluate_first and not step:
+                self._evaluate(state, step)
             while step < train.steps:
                 batch = batch or self._next(batches, features, state.params)
                 with jax.transfer_guard("disallow"):
@@ -134,9 +136,7 @@ class Loop:
                     raise Preempted
                 if evaluate:
                     self._log_all()
-                    with self.preemption.immediate():
-                        self.evaluate(step, state.evaluated_params)
-                    self.clock = Clock()
+                    self._evaluate(state, step)
         except Preempted:
             self._save(state, step)
             _log.info("stopped by a signal: saved at step %d, the same command continues", step)
@@ -146,6 +146,11 @@ class Loop:
                 self._save(state, step)
             raise
         return state
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        with self.preemption.immediate():
+            self.evaluate(step, state.evaluated_params)
+        self.clock = Clock()
 
     def _next(
         self, batches: Iterator[dict[str, np.ndarray]], features: Features | None, params: Any

@@ -14,16 +14,23 @@ from coca_jax.data.digit_scenes.composition import Description, Dice, Plan, comp
 from coca_jax.data.digit_scenes.rendering import RGB, Stroke, background, paint, pixels, written
 
 FRAMES = 8
-MOTIONS = (  # an action and its opposite; with the direction (x to the right, y down) in which the digit moves
-    ("moves right", "moves left", (1, 0)),
-    ("moves down", "moves up", (0, 1)),
-    ("moves down and right", "moves up and left", (1, 1)),
-    ("moves up and right", "moves down and left", (1, -1)),
-    ("grows", "shrinks", None),
-    ("turns clockwise", "turns counterclockwise", None),
-    ("fades in", "fades out", None),
+MOTIONS = (  # an action and its opposite
+    ("moves right", "moves left"),
+    ("moves down", "moves up"),
+    ("moves down and right", "moves up and left"),
+    ("moves up and right", "moves down and left"),
+    ("grows", "shrinks"),
+    ("turns clockwise", "turns counterclockwise"),
+    ("fades in", "fades out"),
 )
-ACTIONS = tuple(action for motion in MOTIONS for action in motion[:2])
+ACTIONS = tuple(action for motion in MOTIONS for action in motion)
+# Of the motions' first actions: steps to the right and down.
+_DIRECTIONS = {
+    "moves right": (1, 0),
+    "moves down": (0, 1),
+    "moves down and right": (1, 1),
+    "moves up and right": (1, -1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,22 +55,19 @@ def picture(plan: ActionPlan, dice: Dice, split: str, size: int) -> np.ndarray:
     (form,) = plan.forms
     (writing,) = written(form, sources(dice, form, split), split, size, dice.draw)
     empty = background(size, dice.draw, dice.pick)
-    action, _, direction = MOTIONS[plan.motion]
     frames = []
-    for stroke, centre, opacity in _states(action, direction, writing, size, dice):
+    for stroke, centre, opacity in _states(MOTIONS[plan.motion][0], writing, size, dice):
         canvas = empty.copy()
         paint(canvas, stroke, RGB[form.things[0].color], centre)
         frames.append(pixels(empty + opacity * (canvas - empty)))
     return np.stack(frames[::-1] if plan.reverse else frames)
 
 
-def _states(
-    action: str, direction: tuple[int, int] | None, stroke: Stroke, size: int, dice: Dice
-) -> list[tuple[Stroke, tuple[float, float], float]]:
-    """The writing, its centre and its opacity in each frame."""
+def _states(action: str, stroke: Stroke, size: int, dice: Dice) -> list[tuple[Stroke, tuple[float, float], float]]:
+    """The writing, its centre and its opacity in each frame of a motion's first action."""
+    if action in _DIRECTIONS:
+        return [(stroke, centre, 1.0) for centre in _path(_DIRECTIONS[action], stroke, size, dice)]
     shares = np.linspace(0, 1, FRAMES).tolist()
-    if direction:
-        return [(stroke, centre, 1.0) for centre in _path(direction, stroke, size, dice)]
     middle = size * (0.5 + 0.1 * dice.draw()), size * (0.5 + 0.1 * dice.draw())
     if action == "fades in":
         first, last = 0.08 + 0.06 * dice.draw(), 0.9 + 0.1 * dice.draw()
@@ -79,13 +83,12 @@ def _states(
 
 def _path(direction: tuple[int, int], stroke: Stroke, size: int, dice: Dice) -> list[tuple[float, float]]:
     """The centre in each frame, on a straight line inside the canvas that spans most of the room that there is."""
-    ends = []
+    starts, steps = [], []
     for sign, half in zip(direction, stroke.half, strict=True):
         room = size - 2 * half
-        if sign:
-            length = room * (0.8 + 0.2 * dice.draw())
-            first = half + (room - length) * dice.uniform()
-            ends.append((first, first + length)[::sign])
-        else:
-            ends.append((half + room * dice.uniform(),) * 2)
-    return [tuple(first + share * (last - first) for first, last in ends) for share in np.linspace(0, 1, FRAMES)]
+        length = room * (0.8 + 0.2 * dice.draw()) if sign else 0.0
+        low = half + (room - length) * dice.uniform()
+        starts.append(low if sign >= 0 else low + length)
+        steps.append(sign * length / (FRAMES - 1))
+    (x, y), (step_x, step_y) = starts, steps
+    return [(x + frame * step_x, y + frame * step_y) for frame in range(FRAMES)]

@@ -60,6 +60,7 @@ class Description(NamedTuple):
         return f"{self}es" if self.digit == "six" else f"{self}s"
 
     def fits(self, thing: Thing) -> bool:
+        """Whether the thing has all of the properties."""
         return all(not wanted or wanted == actual for wanted, actual in zip(self, thing, strict=True))
 
 
@@ -81,6 +82,7 @@ class Plan:
 
 
 def with_article(words: str) -> str:
+    """The words of a digit after "a" or "an"."""
     return f"{'an' if words.startswith(('orange', 'eight')) else 'a'} {words}"
 
 
@@ -120,15 +122,13 @@ def compose(
       place: of the only thing of a "single" layout; "": a random one.
     """
     count = next(count for count, layouts in LAYOUTS.items() if layout in layouts)
-    chosen = {number: fitting(dice, description) for number, description in given.items()}
     while True:
-        rest = [fitting(dice, Description(), unlike) for _ in range(count - len(given))]
-        things = tuple(chosen[number] if number in chosen else rest.pop() for number in range(count))
+        things = tuple(
+            fitting(dice, given[number]) if number in given else fitting(dice, Description(), unlike)
+            for number in range(count)
+        )
         if layout not in ("row", "column") or [thing.size for thing in things].count("large") < 3:
             break  # three large ones do not fit in a line
-        if all(description.size for description in given.values()):
-            continue
-        chosen = {number: fitting(dice, description) for number, description in given.items()}
     if layout == "single":
         return Meaning(layout, place or dice.pick(PLACES), things)
     return Meaning(layout, "", things)
@@ -144,9 +144,9 @@ def compose_count(dice: Dice, subject: Description, count: int) -> Meaning:
     return compose(dice, dice.pick(layouts), given, [subject] if any(subject) else [])
 
 
-def pick_layout(dice: Dice, least: int = 1, most: int = 3) -> tuple[str, int]:
-    """A layout of `least` to `most` things, and the number of one of them."""
-    count = dice.pick(range(least, most + 1))
+def pick_layout(dice: Dice) -> tuple[str, int]:
+    """A layout of one to three things, and the number of one of them."""
+    count = dice.pick(tuple(LAYOUTS))
     return dice.pick(LAYOUTS[count]), dice.pick(range(count))
 
 

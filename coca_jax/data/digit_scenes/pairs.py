@@ -40,15 +40,16 @@ def plan(dice: Dice) -> Plan:
 
 
 def _greater(dice: Dice, truth: str) -> _Statement:
-    """ "the digit in the left picture is greater than the one in the right picture": false also of equal ones."""
+    """Statements that the digit in one picture is greater than the digit in the other: false also of equal ones."""
     difference = dice.pick((1, 2) if truth == "true" else (0, -1))
     lower = dice.pick(range(len(DIGITS) - abs(difference)))
     first, second = (lower + difference, lower) if difference > 0 else (lower, lower - difference)
     word, sides = dice.pick(("greater", "less")), dice.pick((("left", "right"), ("right", "left")))
-    text = f"the digit in the {sides[0]} picture is {word} than the one in the {sides[1]} picture"
+    text = f"the digit in the {sides[0]} picture is {word} than the digit in the {sides[1]} picture"
     if (word == "greater") != (sides[0] == "left"):
         first, second = second, first
-    return (text, *(compose(dice, "single", {0: Description(digit=DIGITS[digit])}) for digit in (first, second)))
+    left, right = (compose(dice, "single", {0: Description(digit=DIGITS[digit])}) for digit in (first, second))
+    return text, left, right
 
 
 def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
@@ -63,7 +64,7 @@ def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
 
 
 def _more(dice: Dice, truth: str) -> _Statement:
-    """ "there are more red digits in the left picture than in the right picture"."""
+    """Statements such as "there are more red digits in the left picture than in the right picture"."""
     subject, values = _counted(dice)
     more, fewer = _chain(dice, truth, values)
     word, sides = dice.pick(("more", "fewer")), dice.pick((("left", "right"), ("right", "left")))
@@ -73,7 +74,7 @@ def _more(dice: Dice, truth: str) -> _Statement:
 
 
 def _total(dice: Dice, truth: str) -> _Statement:
-    """ "there are at least four red digits in the two pictures together", or fewer."""
+    """Statements such as "there are at least four red digits in the two pictures together", or fewer."""
     subject, values = _counted(dice)
     word = dice.pick(("at least", "fewer than"))
     more, fewer = _chain(dice, truth if word == "at least" else LABELS[truth == "false"], values)
@@ -106,7 +107,7 @@ def _both(dice: Dice, truth: str) -> _Statement:
 
 
 def _either(dice: Dice, truth: str) -> _Statement:
-    """ "at least one of the pictures shows a red three", or none of them."""
+    """Statements such as "at least one of the pictures shows a red three", or "neither picture"."""
     subject = describe(dice, dice.pick(_SHOWN))
     negated = dice.pick((False, True))
     left, right = dice.pick(_NEITHER[truth if negated else LABELS[truth == "false"]])
@@ -115,7 +116,7 @@ def _either(dice: Dice, truth: str) -> _Statement:
 
 
 def _sides(dice: Dice, truth: str) -> _Statement:
-    """ "the left picture shows a red three and the right picture shows a four"."""
+    """Statements such as "the left picture shows a red three and the right picture shows a four"."""
     first, second = (describe(dice, dice.pick(_SHOWN)) for _ in range(2))
     left, right = dice.pick(_BOTH[truth])
     text = f"the left picture shows {with_article(str(first))} and the right picture shows {with_article(str(second))}"

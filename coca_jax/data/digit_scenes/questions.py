@@ -59,7 +59,7 @@ _WORDINGS = {
     "digit": ("what digit is {}?", "which digit is {}?"),
     "size": ("what size is the {}?", "is the {} small or large?"),
 }
-# How a digit is known in questions for a relation.
+# By which properties a digit is known in questions for a relation.
 _SUBJECTS = (("color",), ("digit",), ("color", "digit"))
 
 
@@ -107,7 +107,7 @@ def _relation(dice: Dice) -> tuple[str, str, Meaning]:
 
 
 def _unique(dice: Dice, layout: str, given: dict[int, Description], subjects: list[Description]) -> Meaning:
-    """A form of the layout in which each of the subjects fits exactly one thing."""
+    """A form of a layout in which each of the subjects fits exactly one thing."""
     while True:
         form = compose(dice, layout, given)
         if all(sum(map(subject.fits, form.things)) == 1 for subject in subjects):
@@ -128,7 +128,7 @@ def _yes_no(dice: Dice) -> tuple[str, str, Meaning]:
 
 
 def _exists(dice: Dice, answer: str) -> tuple[str, str, Meaning]:
-    """ "is there a red three?"; if not, something red or some three."""
+    """Questions such as "is there a red three?"; if not, there is another three or another red digit."""
     properties = dice.pick((("color",), ("digit",), ("color", "digit"), ("size", "color"), ("size", "color", "digit")))
     subject = describe(dice, properties)
     layout, number = pick_layout(dice)
@@ -141,7 +141,7 @@ def _exists(dice: Dice, answer: str) -> tuple[str, str, Meaning]:
 
 
 def _is(dice: Dice, answer: str) -> tuple[str, str, Meaning]:
-    """ "is the red digit a three?", of a digit known by one property or two."""
+    """Questions such as "is the red digit a three?", of a digit known by one property or two."""
     name = dice.pick(tuple(PROPERTIES))
     others = [other for other in PROPERTIES if other != name]
     subject = describe(dice, dice.pick((others, others[:1], others[1:])))
@@ -154,7 +154,7 @@ def _is(dice: Dice, answer: str) -> tuple[str, str, Meaning]:
 
 
 def _is_related(dice: Dice, answer: str) -> tuple[str, str, Meaning]:
-    """ "is the three above the blue digit?"; if not, it is below."""
+    """Questions such as "is the three above the blue digit?"; if not, it is below."""
     relation = dice.pick(tuple(_RELATIONS))
     layout, number, seen_from = dice.pick(_RELATIONS[relation if answer == "yes" else _OPPOSITE[relation]])
     first, second = (describe(dice, dice.pick(_SUBJECTS)) for _ in range(2))

@@ -4,7 +4,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,14 @@ _PLACE = {
 _PAD = 2  # empty pixels around a cached digit, for the bicubic kernel
 
 
+class Extent(Protocol):
+    """Something that takes room in an arrangement; `half` its half extents (x, y) in pixels."""
+
+    half: tuple[float, float]
+
+    def shrink(self, factor: float) -> None: ...
+
+
 class Stroke:
     """One thing's writing under its warp: the 2x2 matrix from source to canvas pixels, and its half extents."""
 
@@ -57,6 +65,7 @@ class Stroke:
         self.half = ((a * width + b * height) / 2 + 0.3, (c * width + d * height) / 2 + 0.3)
 
     def shrink(self, factor: float) -> None:
+        """Multiplies the writing's extents by a factor."""
         self.matrix = [value * factor for value in self.matrix]
         self._measure()
 
@@ -98,11 +107,12 @@ def pixels(canvas: np.ndarray) -> np.ndarray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def arrange(layout: str, place: str, strokes: Sequence[Stroke], size: int, draw: Draw) -> list[tuple[float, float]]:
+def arrange(layout: str, place: str, strokes: Sequence[Extent], size: int, draw: Draw) -> list[tuple[float, float]]:
     """Centres (x, y) in pixels: inside the canvas, apart from each other, in the layout's relation."""
     if layout == "single":
         centre = (share * size + 0.035 * size * draw() for share in _PLACE[place])
-        return [tuple(min(max(at, half), size - half) for at, half in zip(centre, strokes[0].half, strict=True))]
+        x, y = (min(max(at, half), size - half) for at, half in zip(centre, strokes[0].half, strict=True))
+        return [(x, y)]
     middle = size / 2
     if layout == "pair":
         upper, *lower = strokes

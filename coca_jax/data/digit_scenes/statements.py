@@ -83,8 +83,8 @@ def picture(plan: CoveredPlan, dice: Dice, split: str, size: int) -> np.ndarray:
     strokes[plan.covered] = _Covered((0.15 if form.layout in ("row", "column") else 0.2) * size)
     centres = arrange(form.layout, "", strokes, size, dice.draw)
     canvas = background(size, dice.draw, dice.pick)
-    for number, (stroke, thing, centre) in enumerate(zip(strokes, form.things, centres, strict=True)):
-        if number != plan.covered:
+    for stroke, thing, centre in zip(strokes, form.things, centres, strict=True):
+        if isinstance(stroke, Stroke):
             paint(canvas, stroke, RGB[thing.color], centre)
     boxes = [
         (x - stroke.half[0], y - stroke.half[1], x + stroke.half[0], y + stroke.half[1])

@@ -32,7 +32,7 @@ from coca_jax.storage.files import digest
 _log = logging.getLogger(__name__)
 _VERSION = "5"  # part of every fingerprint: raise it when the same position gives another example
 # Keys of a dataset that change no example, or name files whose contents other fingerprints hold.
-_ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts")
+_ELSEWHERE = ("path", "exclude_keys", "class_names", "prompts", "evaluation_clips", "evaluation_crops")
 _JUDGED = 200  # records to read before their share of bad ones is meaningful
 _NAMED = 10  # bad records of each cause
 _TOLERATED = 2  # bad records never stop a run by themselves, however small the store

@@ -101,4 +101,6 @@ def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray) -
     if len(dataset.images.shape) < 4:
         return [None] * len(rows)
     images = dataset.images[rows]
+    if images.ndim == 6:  # of several views the first
+        images = images[:, 0]
     return list(images[:, images.shape[1] // 2] if images.ndim == 5 else images)
