@@ -90,7 +90,9 @@ def test_any_variant_can_be_adapted(model, width):
     assert config.model.width == width and config.train.init_from == f"runs/coca_{model}_576"
 
 
-@pytest.mark.parametrize("task, objective", [("classes", "classification"), ("questions", "vqa"), ("clips", "classification")])
+@pytest.mark.parametrize(
+    "task, objective", [("classes", "classification"), ("questions", "vqa"), ("clips", "classification")]
+)
 def test_own_data(task, objective):
     values = _values("folder", f"task={task}")
     values.data.dataset.path, values.train.init_from = "somewhere", "runs/photos"
