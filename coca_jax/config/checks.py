@@ -104,6 +104,8 @@ def _check_objective(config: Config) -> None:
         frozen = objective.has_head and not objective.head.encoder_learning_rate
         todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0"
         _refuse(not frozen, f"train.cache_features keeps the features of a frozen image encoder: {todo}")
+        stored = config.model.image.kind == "precomputed"
+        _refuse(stored, "train.cache_features has no use for model.image.kind = precomputed: set it to False")
 
 
 def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
@@ -112,8 +114,8 @@ def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
     if dataset.format == "digit_scenes":
         tasks = _SCENE_TASKS[name]
         _refuse(dataset.task not in tasks, f"the objective {name} needs {key}.task = {' or '.join(tasks)}")
-        clips = dataset.task == "actions"
-        _refuse(clips != (dataset.frames == 8), f"{key}.frames must be {8 * clips} with {key}.task = {dataset.task}")
+        frames = 8 * (dataset.task == "actions")
+        _refuse(dataset.frames != frames, f"{key}.frames must be {frames} with {key}.task = {dataset.task}")
         uncached = config.train.cache_features
         _refuse(uncached, f"train.cache_features has no use for {key}.format = digit_scenes, which never repeat")
         return
@@ -159,8 +161,11 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     generated = dataset.format == "digit_scenes"
     if generated:
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
-        free = dataclasses.replace(dataset, task="captions", frames=0)
+        free = dataclasses.replace(config.dataset, task="captions", frames=0)
         _refuse_changes(where, dataclasses.replace(config, dataset=free), reason)
+    else:
+        reason = f"on {dataset.format}, whose records have texts and labels of their own: set it to captions"
+        _refuse_changes(f"{where}.dataset", dataset, reason, "task")
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")
@@ -183,8 +188,9 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     _refuse(train, f"{key}.evaluation_files has '*', which is the split train: name another, such as ('test',)")
     clips = "video_retrieval" in one.tasks
     _refuse(clips and not dataset.frames, f"{where} asks for video_retrieval: set {key}.frames, such as to 16")
-    other = set(one.tasks) != {"video_retrieval"}
-    _refuse(dataset.frames and other, f"{key}.frames makes clips, on which only video_retrieval can be measured")
+    other = set(one.tasks) - {"video_retrieval", "head_classification"}
+    measured = "only video_retrieval and head_classification can be measured"
+    _refuse(dataset.frames and other, f"{key}.frames makes clips, on which {measured}: change {where}.tasks")
     _check_classification(one, where)
 
 
@@ -197,6 +203,8 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
     labelled = dataset.format == "digit_scenes" or classification.fields or dataset.label_field
     unlabelled = f"{where} is to be classified: name the metadata with a record's class as {key}.label_field"
     _refuse(classifies and not labelled, unlabelled)
+    headed = "head_classification" in one.tasks and not (dataset.format == "digit_scenes" or dataset.label_field)
+    _refuse(headed, unlabelled)
     _refuse("{}" not in classification.likelihood_prompt, f"{keys}.likelihood_prompt needs a {{}} for the class name")
     several = f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out"
     _refuse(dataset.class_names and len(classification.fields) > 1, several)

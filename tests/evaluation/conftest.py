@@ -13,6 +13,7 @@ class Axes:
     """Embeds images and texts as rows of a table: image and text i are known by their number."""
 
     can_embed, can_caption, batch_size, digest = True, False, 16, "0123456789abcdef"
+    classes = ()  # it has no head
 
     def __init__(self, images_ME: np.ndarray, texts: dict[str, np.ndarray]):
         self._images_ME, self._texts, self.embedded = images_ME, texts, 0
