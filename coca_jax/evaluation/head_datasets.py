@@ -15,7 +15,7 @@ from coca_jax.data.records.record import BadRecord, RecordText, each_text
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, StoredImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
 
 HEAD_TASKS = ("head_classification", "vqa")
 _log = logging.getLogger(__name__)
@@ -48,14 +48,16 @@ def open_head_dataset(
     Raises:
       CocaError: the records cannot be found, or none has a class or a question.
     """
+    images: Images
+    unreadable: Counter[str] = Counter()
     if config.dataset.format == "digit_scenes":
-        images, examples, unreadable = *_scenes(config, run), Counter[str]()
+        images, examples = _scenes(config, run)
     else:
         images, examples, unreadable = _stored(name, config, run, classes)
     labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
     targets = np.array([examples[row].label for row in labelled], np.int64)
     is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
-    ids = [one.question_id for one in examples]
+    ids = [one.question_id for one in examples if one.question_id is not None]
     return EvaluationDataset(
         name=name,
         config=config,
@@ -65,7 +67,7 @@ def open_head_dataset(
         texts=[one.text for one in examples] if reads_text else (),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
         answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
-        question_ids=ids if is_vqa and None not in ids and len(set(ids)) == len(ids) else (),
+        question_ids=ids if is_vqa and len(set(ids)) == len(examples) else (),
         unreadable=unreadable,
     )
 

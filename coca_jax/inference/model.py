@@ -212,7 +212,8 @@ class Coca:
         if reads_texts == (texts is None):
             what = "needs a text for each example" if reads_texts else "takes no texts"
             raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
-        examples, arrays = Examples(self.config, True).formed(images), ()
+        examples = Examples(self.config, True).formed(images)
+        arrays: tuple[np.ndarray, ...] = ()
         if texts is not None:
             ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts")
             if self.config.objective.name == "vqa":  # in training the answer follows

@@ -37,10 +37,10 @@ class Adaptation(Objective):
         if not self.frozen:
             self.groups["pretrained"] = Group(head.encoder_learning_rate, decay)
         self.labels = dict.fromkeys(_HEAD, "head") | {"": FROZEN if self.frozen else "pretrained"}
-        self.model = self.build_model({"images_per_example": config.images_per_example, "classes": head.classes})
+        self.model = self.build_model(config.images_per_example, head.classes)
 
     @abc.abstractmethod
-    def build_model(self, parts: dict[str, int]) -> AdaptedCoca:
+    def build_model(self, images_per_example: int, classes: int) -> AdaptedCoca:
         """The model, with these fields of it."""
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:

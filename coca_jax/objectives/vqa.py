@@ -24,8 +24,8 @@ class Vqa(Entailment):
 
     unused_parameters = CONTRASTIVE_PARAMETERS
 
-    def build_model(self, parts: dict[str, int]) -> TextImageClassifier:
-        return TextImageClassifier(self._config.model, TEXT_BRANCHES, **parts, generates=True)
+    def build_model(self, images_per_example: int, classes: int) -> TextImageClassifier:
+        return TextImageClassifier(self._config.model, TEXT_BRANCHES, images_per_example, classes, generates=True)
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """`image`; `text`, int32 [B, L], questions with answers; `question`, int32 [B], how many of its tokens (with BOS)

@@ -179,7 +179,7 @@ class StoredExamples:
                 if isinstance(example.image, BadRecord):
                     raise example.image
                 if not known(example.index):
-                    self._decode(example, out)
+                    self._decode(example, example.image, out)
             except BadRecord as error:
                 self._add_bad(example.index, error.cause)
             else:
@@ -189,13 +189,13 @@ class StoredExamples:
             f"none of the {self.count} records of {self._dataset.path} can be read ({self._causes()}): replace them"
         )
 
-    def _decode(self, example: Example, out: np.ndarray) -> None:
+    def _decode(self, example: Example, image: bytes, out: np.ndarray) -> None:
         arguments = (self._model, self._dataset, example.rng, self._augmentation)
         if self._objective.name == "pairs":
-            for image, part in zip((example.image, example.second_image), out, strict=True):
-                part[...] = decode_input(image, *arguments)
+            for one, part in zip((image, example.second_image), out, strict=True):
+                part[...] = decode_input(one, *arguments)
         else:  # an image that stands still fills all frames
-            out[...] = decode_input(example.image, *arguments)
+            out[...] = decode_input(image, *arguments)
 
     def name(self, index: int) -> str:
         """The path at which a person finds the record."""
