@@ -95,7 +95,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         model = functools.partial(
             Coca, config, vocabulary=vocabulary, mesh=mesh, between_batches=stop.check, classes=classes
         )
-        evaluate = functools.partial(_evaluate, evaluation, model, folder, writer)
+        evaluate = functools.partial(_evaluate, evaluation, model, folder, writer, checkpoints, config.train.keep_best)
         record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint, classes)
         yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate, claim.check, pipeline.metrics)
 
@@ -134,15 +134,27 @@ def _evaluate(
     model: Callable[..., Coca],
     folder: epath.Path,
     writer: MetricsWriter | None,
+    checkpoints: Checkpoints,
+    keep_best: str,
     step: int,
     params: Any,
 ) -> None:
-    """Evaluates the parameters of a step and writes the results; a failed evaluation leaves the last ones."""
+    """Evaluates the parameters of a step and writes the results; a failed evaluation leaves the last ones.
+
+    Raises:
+      CocaError: the evaluations have no metric of the name that `train.keep_best` gives.
+    """
     coca = model(params=params, step=step)
     results = evaluation(coca)
     if results is None:
         return
     _ = coca.digest  # made by all processes together, for the first to write it
+    metrics = flat_metrics(results)
+    if keep_best and keep_best not in metrics:
+        shown = ", ".join(metrics)
+        raise CocaError(f"train.keep_best = {keep_best}: there is no such metric, but {shown}; choose one of them")
+    if keep_best and step and checkpoints.offer(step, keep_best, metrics[keep_best]) and hosts.is_first():
+        _log.info("the best checkpoint is that of step %d: %s = %.4g", step, keep_best, metrics[keep_best])
     if writer:
         writer.write_evaluation(step, flat_metrics(results))
         writer.flush()  # the report reads the written lines

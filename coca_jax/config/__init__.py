@@ -18,6 +18,7 @@ from coca_jax.config.evaluation import (
     ClassificationConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
+    FewShotConfig,
     RetrievalConfig,
 )
 from coca_jax.config.fields import differences

@@ -30,6 +30,12 @@ def check(config: Config, *, reads_data: bool) -> None:
     train, optimizer = config.train, config.optimizer
     _check_model(config.model)
     _check_objective(config)
+    unsaved = train.keep_best and (not train.evaluate_every or train.evaluate_every % train.checkpoint_every)
+    _refuse(
+        unsaved,
+        "train.keep_best needs a checkpoint at each evaluation: make train.evaluate_every a multiple of "
+        f"train.checkpoint_every = {train.checkpoint_every}",
+    )
     both = optimizer.warmup_steps and optimizer.warmup_fraction
     _refuse(both, "optimizer.warmup_steps and optimizer.warmup_fraction are both set: set one of them to 0")
     _refuse_indivisible("train.batch_size", train.batch_size, "train.microbatches", train.microbatches)
@@ -166,6 +172,9 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     else:
         reason = f"on {dataset.format}, whose records have texts and labels of their own: set it to captions"
         _refuse_changes(f"{where}.dataset", dataset, reason, "task")
+    if dataset.format != "folder" and not generated:
+        reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
+        _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")
@@ -178,7 +187,7 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     own = dataclasses.replace(dataset, evaluation_files=())  # which differ from the defaults in any case
     get = f" (this gets the records: {one.download})" if one.download else ""
     _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own), reads_data, get)
-    if not one.classification.described_by:
+    if not one.classification.described_by and "few_shot" not in one.tasks:
         reason = f"on an evaluation, as it chooses training records: set {key}.only"
         _refuse_changes(key, own, reason, "train_files", "exclude", "exclude_keys")
     if dataset.evaluation_files:
@@ -199,7 +208,7 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
     key, keys = f"{where}.dataset", f"{where}.classification"
     subset = classification.class_subset and one.examples
     _refuse(subset, f"{keys}.class_subset takes the classes that occur: set {where}.examples = 0 to read all records")
-    classifies = not {"classification", "likelihood_classification"}.isdisjoint(one.tasks)
+    classifies = not {"classification", "likelihood_classification", "few_shot"}.isdisjoint(one.tasks)
     labelled = dataset.format == "digit_scenes" or classification.fields or dataset.label_field
     unlabelled = f"{where} is to be classified: name the metadata with a record's class as {key}.label_field"
     _refuse(classifies and not labelled, unlabelled)
@@ -212,5 +221,16 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
         _refuse(dataset.class_names, f"{key}.class_names and {keys}.described_by both name the classes: leave one out")
         no_effect = f"{keys}.described_by has no effect on {', '.join(one.tasks)}: add the task classification"
         _refuse("classification" not in one.tasks, no_effect)
-        training = f"{keys}.described_by needs records that are not evaluated: name fewer {key}.evaluation_files"
-        _refuse(dataset.evaluation_files == ("*",), training)
+        _refuse_all_evaluated(dataset, key, f"{keys}.described_by")
+    if "few_shot" in one.tasks:
+        _refuse(
+            not one.few_shot.shots, f"{where}.few_shot.shots is empty: name numbers of training images, such as (5,)"
+        )
+        if dataset.format != "digit_scenes":
+            _refuse_all_evaluated(dataset, key, f"few_shot of {where}")
+
+
+def _refuse_all_evaluated(dataset: DatasetConfig, key: str, what: str) -> None:
+    """Refuses a dataset without training records, which `what` needs."""
+    training = f"{what} needs records that are not evaluated: name fewer {key}.evaluation_files"
+    _refuse(dataset.evaluation_files == ("*",), training)

@@ -120,10 +120,12 @@ def _build_each(cls: type, values: Any, where: str) -> dict[str, Any]:
 def _convert(value: Any, field: dataclasses.Field[Any], name: str) -> Any:
     """A value of the field's type that keeps to its metadata."""
     wanted: Any = field.type
-    strings = typing.get_origin(wanted) is tuple
-    if strings:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise CocaError(f'{name} is {value!r}: write a tuple of strings such as ("a", "b")')
+    several = typing.get_origin(wanted) is tuple
+    if several:
+        kind = typing.get_args(wanted)[0]
+        if not isinstance(value, (list, tuple)) or not all(type(item) is kind for item in value):
+            example = 'strings such as ("a", "b")' if kind is str else "whole numbers such as (1, 5)"
+            raise CocaError(f"{name} is {value!r}: write a tuple of {example}")
         value = tuple(value)
     elif wanted is float and type(value) in (int, float):
         if not -sys.float_info.max <= value <= sys.float_info.max:  # not a number is not in there either
@@ -132,11 +134,12 @@ def _convert(value: Any, field: dataclasses.Field[Any], name: str) -> Any:
     elif type(value) is not wanted:
         raise CocaError(f"{name} is {value!r}, a {type(value).__name__}: it must be a {wanted.__name__}")
     choices, bounds = field.metadata.get("choices"), field.metadata.get("range", {})
-    if choices and not set(value if strings else (value,)) <= set(choices):
-        raise CocaError(f"{name} is {value!r}: choose {'among' if strings else 'one of'} {', '.join(choices)}")
-    if any(_OUTSIDE[word](value, bound) for word, bound in bounds.items()):
+    each = value if several else (value,)
+    if choices and not set(each) <= set(choices):
+        raise CocaError(f"{name} is {value!r}: choose {'among' if several else 'one of'} {', '.join(choices)}")
+    if any(_OUTSIDE[word](one, bound) for one in each for word, bound in bounds.items()):
         allowed = " and ".join(f"{word} {bound}" for word, bound in bounds.items())
         raise CocaError(f"{name} = {value} must be {allowed}")
     if field.metadata.get("path"):
-        return tuple(map(os.path.expanduser, value)) if strings else os.path.expanduser(value)
+        return tuple(map(os.path.expanduser, value)) if several else os.path.expanduser(value)
     return value

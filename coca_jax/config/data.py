@@ -21,6 +21,8 @@ class DatasetConfig:
     task: str = choice("captions", "digits", "questions", "entailment", "pairs", "actions")
     # A folder, a file of it, or a manifest (.csv, .tsv, .jsonl, .json); on a disk or in a bucket; digit_scenes needs none.
     path: str = location()
+    # Of a manifest: a record for each image, with all of its rows, or one for each row (a question, a statement, …).
+    records: str = choice("images", "rows")
     # Patterns of file names below `path`; tfds: names of splits, where ("*",) is "train".
     train_files: tuple[str, ...] = ("*",)
     evaluation_files: tuple[str, ...] = ()  # the same for the held-out records
@@ -40,6 +42,7 @@ class DatasetConfig:
     # Images
     # Feature of the encoded image, or column of its file's name; empty: the usual names, see fields.py.
     image_field: str = ""
+    second_image_field: str = ""  # of a manifest whose rows name pairs of images: the column of the second one's file
     frames: int = count(0, 0)  # of a clip; 0: one frame makes an image, drawn at random in training
     evaluation_clips: int = count(1)  # of a held-out clip: the head's probabilities are the means over so many clips,
     evaluation_crops: int = count(1)  # and so many squares of each

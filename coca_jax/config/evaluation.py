@@ -3,13 +3,14 @@
 import dataclasses
 
 from coca_jax.config.data import DatasetConfig
-from coca_jax.config.fields import choice, choices, count, location
+from coca_jax.config.fields import choice, choices, count, counts, location, number
 
 TASKS = (
     "retrieval",
     "video_retrieval",
     "classification",
     "likelihood_classification",
+    "few_shot",
     "captioning",
     "head_classification",
     "vqa",
@@ -51,6 +52,18 @@ class ClassificationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FewShotConfig:
+    """Classification by a logistic regression on the embeddings of a few training images; the classes are those of
+    `ClassificationConfig`, the training images those of the dataset's train split."""
+
+    shots: tuple[int, ...] = counts((1, 5, 10, 20), 0)  # training images a class; 0: all of them (a linear probe)
+    repeats: int = count(5)  # random draws of these images
+    seed: int = number(0, at_least=0, below=2**32)
+    examples: int = count(0, 0)  # training records to draw from, spread evenly over the split; 0: all of them
+    logistic_c: float = number(1.0, above=0)  # inverse strength of the penalty, as scikit-learn's C
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationDatasetConfig:
     """Held-out records, and the tasks that are measured on them."""
 
@@ -63,6 +76,7 @@ class EvaluationDatasetConfig:
     retrieval: RetrievalConfig = RetrievalConfig()
     captioning: CaptioningConfig = CaptioningConfig()
     classification: ClassificationConfig = ClassificationConfig()
+    few_shot: FewShotConfig = FewShotConfig()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,11 @@ def count(default: int, minimum: int = 1) -> Any:
     return number(default, at_least=minimum)
 
 
+def counts(default: tuple[int, ...], minimum: int = 1) -> Any:
+    """A tuple of ints of at least `minimum`."""
+    return dataclasses.field(default=default, metadata={"range": {"at least": minimum}})
+
+
 def location(default: Any = "") -> Any:
     """A path (or a tuple of strings that may be some), in which a leading ~ means the home folder."""
     return dataclasses.field(default=default, metadata={"path": True})

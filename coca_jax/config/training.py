@@ -102,6 +102,9 @@ class TrainConfig:
     log_every: int = count(10)
     checkpoint_every: int = count(1_000)
     keep_checkpoints: int = count(2)
+    # A metric of the evaluations in the course of training, such as "folder/accuracy": the checkpoint with its highest value
+    # is kept, too, and is the one that `load` and `evaluate` take. Empty: they take the last one.
+    keep_best: str = ""
     evaluate_every: int = count(0, 0)  # 0: only after the last step
     evaluate_first: bool = False  # before the first step, too: what an adaptation starts from
     mesh: MeshConfig = MeshConfig()

@@ -50,6 +50,8 @@ class Classification:
     # For each class the names of the several things that it comprises, whose probabilities are added up; empty: each
     # class is one thing, by its label or its synonyms.
     members: Sequence[Sequence[str]] = ()
+    # The classes that a raw label of a record stands for.
+    numbers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def candidate_classes(self) -> np.ndarray:
@@ -71,6 +73,14 @@ class Classification:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+class TrainingImages:
+    """N labelled training images, to which those of `EvaluationDataset` do not belong."""
+
+    images: Images
+    targets: Mapping[str, np.ndarray]  # by a classification's name: the class of each, int64 [N], or -1
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class EvaluationDataset:
     """Held-out examples with ground truth."""
 
@@ -87,6 +97,7 @@ class EvaluationDataset:
     queries: Sequence[str] = ()  # texts whose top retrieved images the report shows
     image_ids: Sequence[int] = ()  # the images' numbers on COCO's and NoCaps' servers; empty: they have none
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records left out before, by cause
+    training: TrainingImages | None = None  # for few-shot classification
 
     def meaning(self, text: str) -> Hashable:
         """A key that two texts share iff they are equivalent: the same parse, or free texts but for case and spaces."""

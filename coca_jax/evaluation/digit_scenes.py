@@ -1,16 +1,22 @@
 """The held-out digit scenes as an evaluation dataset, with their grammar."""
 
+import itertools
+from collections import Counter
+
 import numpy as np
 
 from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.data.digit_scenes import language
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.data.digit_scenes.scenes import Scene
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, TrainingImages
+from coca_jax.evaluation.training_images import pool_size
 
 _EXAMPLES = 1_000  # if the config does not say how many
 _SINGLES, _DOUBLES = 0.30, 0.37  # shares of the pool with one digit and with two; the rest has three
 _MOST_SINGLES = 600  # of 800 distinct ones
+_CLASSES = (*language.DIGITS, *language.COLORS)
+_TRAINING_OF_EACH = 200  # training scenes of each digit and color, where all are wanted: there is no end of them
 _QUERIES = (
     "a large red three in the middle",
     "a small blue seven in the top left",
@@ -44,7 +50,26 @@ def open_digit_scenes(name: str, config: EvaluationDatasetConfig, size: int) -> 
         grammar=language.meaning,
         classifications=classifications if len(singles) else (),
         queries=_QUERIES,
+        training=_training_images(config, size) if "few_shot" in config.tasks and len(singles) else None,
     )
+
+
+def _training_images(config: EvaluationDatasetConfig, size: int) -> TrainingImages:
+    """Training scenes with one digit: as many as the config names, or enough of each digit and color to draw from."""
+    indices, classes = itertools.count(), []
+    counts: Counter[str] = Counter()
+    wanted, each = config.few_shot.examples, pool_size(config.few_shot) or _TRAINING_OF_EACH
+    chosen: list[int] = []
+    while len(chosen) < wanted or (not wanted and min(counts[name] for name in _CLASSES) < each):
+        _, form = digit_scenes.words(index := next(indices), "train")
+        if form.layout == "single":
+            (thing,) = form.things
+            chosen.append(index)
+            classes.append((language.DIGITS.index(thing.digit), language.COLORS.index(thing.color)))
+            counts.update((thing.digit, thing.color))
+    images = np.stack([digit_scenes.scene(index, "train", size).image for index in chosen])
+    digit, color = np.array(classes, np.int64).T
+    return TrainingImages(images, {"digit": digit, "color": color})
 
 
 def _distinct_scenes(examples: int, size: int) -> list[Scene]:

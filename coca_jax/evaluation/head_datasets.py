@@ -12,6 +12,7 @@ from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, RecordText, each_text
+from coca_jax.data.text.answers import normalized
 from coca_jax.data.text.captions import Texts
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
@@ -20,7 +21,6 @@ from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Image
 HEAD_TASKS = ("head_classification", "vqa")
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
-_KIND_FIELDS = ("answer_type", "question_type")  # of VQA v2
 _READS_TEXT = ("vqa", "entailment", "pairs")
 
 
@@ -123,13 +123,22 @@ class _Reader:
                 raise BadRecord("empty caption")
             text = record.captions[0]
         if self._objective == "vqa":
-            kind = next((str(record.metadata[key]) for key in _KIND_FIELDS if key in record.metadata), "")
-            number = record.metadata.get("question_id")
-            return _Example(text, -1, answers(record.metadata, self._dataset), kind, _whole(number))
+            given, number = answers(record.metadata, self._dataset), record.metadata.get("question_id")
+            return _Example(
+                text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
+            )
         label = self._labels.labels(record.metadata)[0]
         if label not in self._classes:
             raise BadRecord("class that the run was not trained on")
         return _Example(text, self._classes[label])
+
+
+def _answer_type(given: Sequence[str]) -> str:
+    """As VQA v2 divides answers, by the most frequent one: yes/no, number, other; "" if there is none."""
+    if not given:
+        return ""
+    answer = normalized(Counter(given).most_common(1)[0][0])
+    return "yes/no" if answer in ("yes", "no") else "number" if answer.isdecimal() else "other"
 
 
 def _whole(value: Any) -> int | None:

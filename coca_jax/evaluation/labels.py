@@ -27,10 +27,9 @@ def classifications(
 
     Raises CocaError as `classification`, or if no record describes the classes.
     """
-    if not {"classification", "likelihood_classification"}.intersection(config.tasks):
+    if not {"classification", "likelihood_classification", "few_shot"}.intersection(config.tasks):
         return ()
-    keys = config.classification
-    names = {field: field for field in keys.fields} or {config.dataset.label_field: "class"}
+    keys, names = config.classification, _names(config)
     others = _other_labels(config, names) if keys.candidate_files and not config.dataset.class_names else {}
     members = _members(name, config, [field for field in names if field != keys.described_by])
     results = []
@@ -43,6 +42,35 @@ def classifications(
         except CocaError as error:
             raise CocaError(f"{name}: {error}") from None
     return tuple(results)
+
+
+def training_targets(
+    config: EvaluationDatasetConfig,
+    store: RecordStore,
+    metadata: Sequence[Mapping[str, Any]],
+    tasks: Sequence[Classification],
+) -> dict[str, np.ndarray]:
+    """By the name of each of `classifications`' results: the class of each training record, int64 [N].
+
+    It is -1 of a record that has no class or several, or one that cannot be answered. Raises CocaError as `classification`.
+    """
+    targets = {}
+    for field, task in zip(_names(config), tasks, strict=True):
+        own = [record_labels(fields.lookup(row, field)) for row in metadata]
+        numbers = task.numbers
+        known = store.class_names if field == config.dataset.label_field else None
+        if config.dataset.class_names or known:  # of classes that are not among the held-out records, too
+            distinct = sorted({*numbers, *(label for some in own for label in some)})
+            _, numbers = _classes(distinct, config, known, ())
+        classes = [{number for label in some for number in numbers.get(label, ())} for some in own]
+        single = np.array([next(iter(some)) if len(some) == 1 else -1 for some in classes], np.int64)
+        targets[task.name] = np.where(np.isin(single, task.candidate_classes), single, -1)
+    return targets
+
+
+def _names(config: EvaluationDatasetConfig) -> dict[str, str]:
+    """The fields by which records are classified, with the names that the metrics give them."""
+    return {field: field for field in config.classification.fields} or {config.dataset.label_field: "class"}
 
 
 def record_labels(value: Any) -> tuple[str, ...]:
@@ -98,6 +126,7 @@ def classification(
         synonyms=names if any(len(own) > 1 for own in names) else (),
         candidates=np.unique(table[table >= 0]) if config.classification.class_subset else None,
         members=() if members is None else _members_by_class(name, names, numbers, members),
+        numbers=numbers,
     )
 
 

@@ -29,6 +29,7 @@ from coca_jax.evaluation import labels
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, PendingDataset, StoredImages
 from coca_jax.evaluation.digit_scenes import open_digit_scenes
 from coca_jax.evaluation.head_datasets import HEAD_TASKS, head_task, open_head_dataset
+from coca_jax.evaluation.training_images import stored_training_images
 
 _log = logging.getLogger(__name__)
 _NAME = "name"  # metadata by which a run's own records are classified, if all of them have it
@@ -93,6 +94,8 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
         for task in dataset.classifications:
             digest.update(json.dumps([task.name, list(task.labels)]).encode())
             digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
+        for targets in dataset.training.targets.values() if dataset.training else ():
+            digest.update(targets.tobytes())
     problem = "the hosts see different held-out records: give all of them the same evaluation files"
     hosts.check_same(digest.hexdigest(), problem)
 
@@ -162,6 +165,8 @@ def _open(
         images.preload()
         if len(images.unreadable) == len(images):
             raise CocaError(_none_readable(len(images), source, Counter(images.unreadable.values())))
+    with _named_errors(name, config, where):
+        training = stored_training_images(config, run.model, classifications)
     return EvaluationDataset(
         name=name,
         config=config,
@@ -171,6 +176,7 @@ def _open(
         queries=[captions[i][0] for i in _spread(len(captions), _QUERIES)] if ranked else (),
         image_ids=image_ids,
         unreadable=unreadable,
+        training=training,
     )
 
 

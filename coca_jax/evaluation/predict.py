@@ -14,7 +14,7 @@ import tqdm
 from coca_jax.config import EvaluationDatasetConfig
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, SelectedImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, SelectedImages, TrainingImages
 from coca_jax.generation import GenerationOptions
 from coca_jax.inference.zero_shot import text_classifier
 
@@ -34,6 +34,7 @@ class Needs:
     likelihoods: tuple[Classification, ...] = ()  # whose classes' captions are scored
     head: bool = False  # the probabilities of its classes
     answers: bool = False  # to the dataset's texts, which are questions, generated in words
+    training: bool = False  # embeddings of the training images
 
     def __or__(self, other: Self) -> "Needs":
         return Needs(
@@ -44,6 +45,7 @@ class Needs:
             self.likelihoods + other.likelihoods,
             self.head or other.head,
             self.answers or other.answers,
+            self.training or other.training,
         )
 
 
@@ -52,7 +54,8 @@ class Predictions:
     """The model's predictions on the M images that could be read; a part that was not needed is empty.
 
     Embeddings are float32 and L2-normalised: [M, E] of the images, [E] of each text, and for each classification [N, E] of
-    its `prompted_names`. Log likelihoods, [m, C], are those of the captions of its C candidate classes.
+    its `prompted_names`. Log likelihoods, [m, C], are those of the captions of its C candidate classes. Training embeddings,
+    [T, E], are those of the training images that could be read.
     """
 
     rows: np.ndarray  # int64 [M], which of the dataset's images those are
@@ -66,6 +69,8 @@ class Predictions:
     classes: Sequence[str] = ()  # of the head
     head_probabilities: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C]
     answers: Sequence[str] = ()
+    training_rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))  # [T], which those are
+    training_embeddings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def part(self, task: Classification) -> tuple[np.ndarray, np.ndarray]:
         """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
@@ -136,7 +141,7 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
         for task in needs.likelihoods:
             chosen = SelectedImages(some, task.indices[np.isin(task.indices, rows)] - start)
             likelihoods[task.name].append(_log_likelihoods(coca, config, task, chosen))
-    lost = _unreadable_rows(dataset)
+    lost = _unreadable_rows(dataset.images)
     readable = np.setdiff1d(np.arange(len(images)), list(lost))
     if not len(readable):
         raise CocaError(f"none of the {len(images)} held-out records of {dataset.name} can be read: replace them")
@@ -155,6 +160,7 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             task.name: np.concatenate(likelihoods[task.name])[np.isin(task.indices, readable)]
             for task in needs.likelihoods
         },
+        **(_of_training(coca, dataset.training) if needs.training and dataset.training else {}),
     )
 
 
@@ -167,6 +173,13 @@ def _head_probabilities(coca: Any, images: SelectedImages, texts: Sequence[str] 
     return probabilities.reshape(*views.shape[:2], -1).mean(axis=1)
 
 
+def _of_training(coca: Any, training: TrainingImages) -> dict[str, np.ndarray]:
+    """The parts of the predictions on training images."""
+    embeddings = coca.embed_images(training.images)
+    rows = np.setdiff1d(np.arange(len(embeddings)), list(_unreadable_rows(training.images)))
+    return {"training_rows": rows, "training_embeddings": embeddings[rows]}
+
+
 def _log_likelihoods(
     coca: Any, config: EvaluationDatasetConfig, task: Classification, images: SelectedImages
 ) -> np.ndarray:
@@ -176,9 +189,9 @@ def _log_likelihoods(
     return coca.caption_log_likelihoods(images, texts, per_token=per_token, long_text=config.long_text)
 
 
-def _unreadable_rows(dataset: EvaluationDataset) -> dict[int, str]:
+def _unreadable_rows(images: Images) -> dict[int, str]:
     """The rows of the images that could not be read, by whichever process had to, and the causes."""
-    own = getattr(dataset.images, "unreadable", {})
+    own = getattr(images, "unreadable", {})
     rows: dict[int, str] = {}
     for part in hosts.from_each(json.dumps(list(own.items())).encode() if own else b""):
         rows |= json.loads(part or b"[]")

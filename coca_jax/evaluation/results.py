@@ -1,4 +1,4 @@
-"""Files and output of an evaluation: evaluation.json, the report, captions for servers, TensorBoard, a table."""
+"""Files and output of an evaluation: evaluation.json, the report, files for servers, TensorBoard, a table."""
 
 import json
 import logging
@@ -18,6 +18,10 @@ from coca_jax.storage.files import as_path, write_atomically
 from coca_jax.trainer.writers import read_history
 
 _log = logging.getLogger(__name__)
+_SUBMISSIONS = {  # the keys of a row, and who takes the file, by the kind of its texts
+    "captions": ("image_id", "caption", "COCO's or NoCaps' server"),
+    "answers": ("question_id", "answer", "VQA's server"),
+}
 
 
 def flat_metrics(results: Sequence[DatasetResult]) -> dict[str, float]:
@@ -28,7 +32,7 @@ def flat_metrics(results: Sequence[DatasetResult]) -> dict[str, float]:
 def write_results(
     folder: epath.Path, coca: Coca, results: Sequence[DatasetResult], title: str, *, name: str = "", checkpoint: str
 ) -> None:
-    """Writes the metrics as JSON, the report, and captions as COCO's and NoCaps' servers take them.
+    """Writes the metrics as JSON, the report, and captions and answers as COCO's, NoCaps' and VQA's servers take them.
 
     Metrics of the same model that an earlier evaluation left in the file are kept, unless they are measured anew.
 
@@ -42,12 +46,12 @@ def write_results(
     identity = {"checkpoint": checkpoint, "checkpoint_digest": coca.digest, "checkpoint_step": coca.step}
     _write_metrics(folder / f"evaluation{suffix}.json", flat_metrics(results), identity)
     for result in results:
-        if result.server_captions:
-            path = folder / f"captions_{result.name}_results.json"
-            _write_captions(path, result.server_captions)
+        for kind, texts in result.submissions.items():
+            path = folder / f"{kind}_{result.name}_results.json"
+            _write_submission(path, kind, texts)
             if lost := sum(result.unreadable.values()):
-                _log.warning("%s lacks %d images that could not be read: servers refuse it so", path, lost)
-            _log.info("captions for COCO's or NoCaps' server: %s", path)
+                _log.warning("%s lacks %d records that could not be read: servers refuse it so", path, lost)
+            _log.info("%s for %s: %s", kind, _SUBMISSIONS[kind][2], path)
     report = folder / f"report{suffix}.html"
     facts = {"checkpoint": f"{checkpoint}, step {coca.step:,}, digest {coca.digest}"} | _facts(coca)
     write_report(report, title=title, results=results, history=read_history(as_path(checkpoint)), facts=facts)
@@ -66,9 +70,10 @@ def _write_metrics(file: epath.Path, metrics: Mapping[str, float], identity: Map
     write_atomically(file, json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def _write_captions(path: epath.Path, captions: Mapping[int, str]) -> None:
-    """Writes [{"image_id": 42, "caption": "a dog"}, …], as COCO's and NoCaps' servers take it; white space is one space."""
-    rows = [{"image_id": int(image), "caption": " ".join(captions[image].split())} for image in sorted(captions)]
+def _write_submission(path: epath.Path, kind: str, texts: Mapping[int, str]) -> None:
+    """Writes [{"image_id": 42, "caption": "a dog"}, …], or the keys of another kind; white space is one space."""
+    number_key, text_key, _ = _SUBMISSIONS[kind]
+    rows = [{number_key: int(number), text_key: " ".join(texts[number].split())} for number in sorted(texts)]
     write_atomically(path, json.dumps(rows, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 

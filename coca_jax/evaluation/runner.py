@@ -103,7 +103,7 @@ def evaluate_dataset(
         ],
         notes=notes,
         unreadable=predictions.unreadable,
-        server_captions={image: text for result in results for image, text in result.server_captions.items()},
+        submissions={kind: texts for result in results for kind, texts in result.submissions.items() if texts},
     )
 
 

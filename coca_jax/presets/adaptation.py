@@ -156,6 +156,9 @@ _OWN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_OWN_METRIC = {"classification": "accuracy", "vqa": "vqa_accuracy"}
+
+
 def own_data(text: str | None) -> ConfigDict:
     """The config of an adaptation to a folder of one's own; errors as those of `arguments`."""
     given = arguments(text, {"task": tuple(_OWN), **FEATURES})
@@ -163,7 +166,9 @@ def own_data(text: str | None) -> ConfigDict:
     frozen = given["features"] == "frozen"
     config = config_lib.default()
     config.objective.name = objective
-    config.objective.head.update(encoder_learning_rate=0.0 if frozen else 1e-4, label_smoothing=0.1)
+    config.objective.head.update(encoder_learning_rate=0.0 if frozen else 1e-4)
+    if objective == "classification":  # the targets of answers are soft already
+        config.objective.head.label_smoothing = 0.1
     config.model.update(dtype="float32", remat="full")
     config.optimizer.update(name="adamw", peak_learning_rate=1e-3, b2=0.98, warmup_fraction=0.05, schedule="cosine")
     config.optimizer.update(weight_decay=0.05, clip_norm=1.0, ema_decay=0.99)
@@ -172,6 +177,6 @@ def own_data(text: str | None) -> ConfigDict:
     if not frozen:
         config.data.augmentation.crop = "random"
     config.train.update(steps=1_000, batch_size=64, checkpoint_every=100, evaluate_every=100, log_every=20)
-    config.train.cache_features = frozen
+    config.train.update(cache_features=frozen, keep_best=f"{given['task']}/{_OWN_METRIC[objective]}")
     config.evaluation.batch_size = 64
     return config

@@ -36,6 +36,15 @@ def _labelled(**dataset: Any) -> dict[str, Any]:
     return {"dataset": {"prompts": CLIP_PROMPTS, **dataset}, "augmentation": {"crop": "random", "mirror": True}}
 
 
+def _asked(**dataset: Any) -> dict[str, Any]:
+    """A manifest with a question or a statement a row; images stay whole, as these may speak of any part, left or right."""
+    return {"dataset": {"format": "folder", "records": "rows", **dataset}}
+
+
+def _actions(**dataset: Any) -> dict[str, Any]:
+    return {"dataset": {"format": "folder", **dataset}, "augmentation": {"crop": "random", "mirror": True}}
+
+
 DATASETS: dict[str, dict[str, Any]] = {
     # Tars of img2dataset (CC3M, CC12M, LAION, DataComp, …): KEY.jpg, KEY.txt, KEY.json.
     "tars": _from_web(format="tars"),
@@ -79,6 +88,23 @@ DATASETS: dict[str, dict[str, Any]] = {
     "webli": _from_web(format="tfrecords", text_fields=("alt_text", "title")),
     # https://github.com/vzhou842/easy-VQA: questions.json with rows [question, answer, number of the image].
     "easy_vqa": {"dataset": {"format": "folder", "image_field": "images/{2}.png", "text_fields": ("{0} {1}",)}},
+    # The same, a record for each question; dataset.path is train/questions.json or test/questions.json.
+    "easy_vqa_questions": _asked(image_field="images/{2}.png", text_fields=("{0}",), label_field="1"),
+    # Datasets to adapt to, as they are downloaded: docs/adaptation.md has the place of each file.
+    # v2_OpenEnded_mscoco_train2014_questions.json; ten answers a question, which its annotations beside it hold.
+    "vqa_v2": _asked(text_fields=("question",), label_field="answers"),
+    # snli_ve_train.jsonl: entailment, neutral or contradiction.
+    "snli_ve": _asked(
+        image_field="flickr30k-images/{Flickr30K_ID}.jpg", text_fields=("sentence2",), label_field="gold_label"
+    ),
+    # train.json: statements on pairs of images, True or False.
+    "nlvr2": _asked(
+        image_field="left_image", second_image_field="right_image", text_fields=("sentence",), label_field="label"
+    ),
+    # Kinetics-400, -600, -700: train.csv; clips that it lists and the disk lacks are left out.
+    "kinetics": _actions(label_field="label", prompts=("a video of a person {}.",)),
+    # trainingSet.csv, which has no header, and training/; validationSet.csv needs image_field="validation/{0}".
+    "moments_in_time": _actions(image_field="training/{0}", label_field="1", prompts=("a video of {}.",)),
     # Clips whose label is the file's name; a frame drawn at random is the image, as pretraining reads no clips.
     "named_clips": _captioned(
         format="folder", label_field="stem", prompts=("a person signs {}.", "the sign for {}.", "{}")

@@ -9,14 +9,16 @@ import base64
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 import tensorstore
 from etils import epath
+from orbax.checkpoint import checkpoint_managers as policies
 
 from coca_jax import config as config_lib
 from coca_jax import objectives
@@ -24,11 +26,12 @@ from coca_jax.config import Config
 from coca_jax.distributed.sharding import shardings
 from coca_jax.errors import CocaError
 from coca_jax.objectives.base import merge, split
-from coca_jax.storage.files import as_path, is_remote
+from coca_jax.storage.files import as_path, is_remote, write_atomically
 from coca_jax.trainer.state import TrainState, average_of
 from coca_jax.trainer.train_step import TrainStep
 
 FOLDER = "checkpoints"
+BEST = "best.json"  # beside the folder: step, metric and value of the best checkpoint
 _FORMAT = 1
 
 
@@ -43,14 +46,17 @@ class RunRecord:
 
 
 class Checkpoints:
-    """The checkpoints of the run in a folder. The oldest but `keep` are deleted once a newer one is complete.
+    """The checkpoints of the run in a folder. The oldest but `keep` are deleted once a newer one is complete, and the best
+    one never; see `offer`.
 
     `save`, `check` and `close` raise the errors of the system and of tensorstore: see `workdir.writing`.
     """
 
     def __init__(self, folder: epath.Path, keep: int):
         _check_access(folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._best_file, self._best = folder / BEST, _read_best(folder)
+        kept = policies.AnyPreservationPolicy([policies.LatestN(keep), _KeepBest(lambda: self._best)])
+        options = ocp.CheckpointManagerOptions(preservation_policy=kept, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(folder / FOLDER, options=options)
 
     def latest_step(self) -> int | None:
@@ -72,6 +78,15 @@ class Checkpoints:
         }
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
+
+    def offer(self, step: int, metric: str, value: float) -> bool:
+        """Makes a saved step the best one if no earlier one had a higher value of the metric; returns whether it is."""
+        if self._best is not None and not value > self._best["value"]:
+            return False
+        self._best = {"step": step, "metric": metric, "value": value}
+        if jax.process_index() == 0:
+            write_atomically(self._best_file, json.dumps(self._best) + "\n")
+        return True
 
     def restore(self, number: int, step: TrainStep) -> TrainState:
         """The state at step `number`; an average that was not kept begins at the parameters. With the errors of `load`."""
@@ -99,6 +114,22 @@ class Checkpoints:
 
 
 @dataclasses.dataclass(frozen=True)
+class _KeepBest:
+    """Orbax' policy that keeps the best checkpoint."""
+
+    best: Callable[[], dict[str, Any] | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        best = self.best()
+        return [best is not None and one.step == best["step"] for one in checkpoints]
+
+
+def _read_best(folder: epath.Path) -> dict[str, Any] | None:
+    return json.loads((folder / BEST).read_text()) if (folder / BEST).exists() else None
+
+
+@dataclasses.dataclass(frozen=True)
 class Restored:
     """A checkpoint for use: the parameters that evaluations use, and the description of their run."""
 
@@ -111,7 +142,8 @@ def load(path: str | os.PathLike, mesh: jax.sharding.Mesh | None = None) -> Rest
     """Restores a checkpoint from its folder alone.
 
     Args:
-      path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket.
+      path: a run's folder, its `checkpoints` folder, or one checkpoint in that; on a disk or in a bucket. Of several
+        checkpoints the best one, if `train.keep_best` names a metric, or else the last one.
       mesh: the devices to lay the parameters out on; by default they come to the default device.
 
     Raises:
@@ -141,7 +173,7 @@ def load_record(path: str | os.PathLike) -> RunRecord:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]]:
-    """The folder's manager, and the number of the checkpoint that `path` names, or of the latest."""
+    """The folder's manager, and the number of the checkpoint that `path` names, or of the best or else the latest."""
     root, step = as_path(path), None
     _check_access(root)
     if not root.is_dir():
@@ -152,7 +184,9 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[ocp.CheckpointManager, int]
         root /= FOLDER
     # Nothing is written; read_only=True would log three warnings at each call.
     with ocp.CheckpointManager(root, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        step = manager.latest_step() if step is None else step
+        if step is None:
+            best = _read_best(root.parent) or {}
+            step = best["step"] if best.get("step") in manager.all_steps() else manager.latest_step()
         if step is None:
             raise CocaError(f"{path} holds no complete checkpoint: give the --workdir of a run that has saved one")
         yield manager, step

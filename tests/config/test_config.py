@@ -55,6 +55,8 @@ def _changed_everywhere(config):
             return value  # the digit scenes' alone
         if field.metadata.get("range", {}).get("below") == 1:
             return 0.5
+        if field.name == "format":
+            return "folder"  # which has all keys
         if isinstance(value, str):
             choices = [c for c in field.metadata.get("choices", ()) if c != value]
             return choices[0] if choices else value + "changed" * ("choices" not in field.metadata)
@@ -308,6 +310,7 @@ CONTRADICTIONS = {
         STORED | {"objective.name": "vqa"},
         "name the field with a record's answers as data.data",
     ),
+    "no second image": (LABELLED | {"objective.name": "pairs"}, "as data.dataset.second_image_field"),
     "clips with questions": (
         LABELLED | {"objective.name": "vqa", "data.dataset.frames": 4},
         "data.dataset.frames = 4 makes clips, which the objective vqa cannot read",

@@ -55,7 +55,7 @@ def test_a_dataset_by_name_reads_its_records_on_the_way(tmp_path, caplog):
     (result,) = evaluate_datasets(tiny_coca.coca(), [dataset], gallery=2)
     assert result.unreadable == {"not an image": 1} and result.metrics["things/unreadable"] == 1
     assert result.metrics["things/images"] == 5 and result.metrics["things/texts"] == 10
-    assert set(result.server_captions) == {7, 8, 10, 11, 12} and "things/caption_bleu_4" in result.metrics
+    assert set(result.submissions["captions"]) == {7, 8, 10, 11, 12} and "things/caption_bleu_4" in result.metrics
     assert "2.png" in caplog.text and "not an image" in caplog.text
 
 

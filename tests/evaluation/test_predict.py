@@ -67,12 +67,12 @@ def in_memory():
 def test_images_read_on_the_way_give_what_images_in_memory_do(in_memory):
     shelf = Shelf(tiny_coca.pictures(COUNT))
     result = evaluate(tiny_coca.coca(), things(shelf), gallery=5)
-    assert result.metrics == in_memory.metrics and result.server_captions == in_memory.server_captions
+    assert result.metrics == in_memory.metrics and result.submissions == in_memory.submissions
     assert shelf.largest <= tiny_coca.BATCH  # never more than a batch at a time
     for card, expected in zip(gallery(result, "Examples").cards, gallery(in_memory, "Examples").cards, strict=True):
         np.testing.assert_array_equal(card.image, expected.image)
         assert card.lines == expected.lines
-    assert set(result.server_captions) == set(range(100, 100 + COUNT))
+    assert set(result.submissions["captions"]) == set(range(100, 100 + COUNT))
     for key in ("image_to_text_r1", "zero_shot_color", "likelihood_color_mean_per_class", "caption_cider"):
         assert f"things/{key}" in result.metrics
 

@@ -51,12 +51,26 @@ def test_a_damaged_file_is_written_anew(tmp_path, content):
 
 def test_captions_are_the_list_that_the_servers_take(tmp_path):
     captions = {42: "a dog", 7: " Zoë's\n two  cats ", 9: ""}
-    written(tmp_path, [DatasetResult("coco", server_captions=captions)])
+    written(tmp_path, [DatasetResult("coco", submissions={"captions": captions})])
     assert json.loads((tmp_path / "captions_coco_results.json").read_text(encoding="utf-8")) == [
         {"image_id": 7, "caption": "Zoë's two cats"},
         {"image_id": 9, "caption": ""},
         {"image_id": 42, "caption": "a dog"},
     ]
+
+
+def test_answers_are_the_list_that_vqa_s_server_takes(tmp_path, caplog):
+    answers = {262148000: "yes", 9: " two\n dogs "}
+    result = DatasetResult(
+        "vqa", unreadable={"not an image": 2}, submissions={"answers": answers, "captions": {1: "x"}}
+    )
+    written(tmp_path, [result])
+    assert json.loads((tmp_path / "answers_vqa_results.json").read_text(encoding="utf-8")) == [
+        {"question_id": 9, "answer": "two dogs"},
+        {"question_id": 262148000, "answer": "yes"},
+    ]
+    assert json.loads((tmp_path / "captions_vqa_results.json").read_text()) == [{"image_id": 1, "caption": "x"}]
+    assert "answers_vqa_results.json lacks 2 records that could not be read" in caplog.text
 
 
 def test_the_table_is_for_people():

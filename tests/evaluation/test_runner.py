@@ -284,7 +284,7 @@ def test_a_server_s_file_that_lacks_pictures_is_said(tmp_path, caplog):
     config = builders.evaluation_dataset(format="folder", path=path, tasks=("captioning",), scores=())
     results = evaluate_datasets(tiny_coca.coca(), opened(evaluation(things=config), ["things"]), gallery=0)
     write_results(tmp_path, tiny_coca.coca(), results, "A run", name="mine", checkpoint="runs/x")
-    assert "captions_things_results.json lacks 1 images" in caplog.text
+    assert "captions_things_results.json lacks 1 records" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -77,5 +77,7 @@ def test_coco_from_a_folder_as_the_config_s_docstring_says(shared_data, tmp_path
     values.datasets.coco.examples, values.datasets.coco.retrieval.captions_per_image = 6, 2
     config = config_lib.evaluation_from_config_dict(values)
     (result,) = evaluate_datasets(tiny_coca.coca(), opened(config, size=tiny_coca.SIZE), gallery=0)
-    assert result.metrics["coco/images"] == len(result.server_captions) == 6 and result.metrics["coco/texts"] == 12
-    assert "coco/caption_cider" in result.metrics and 285 in result.server_captions
+    assert (
+        result.metrics["coco/images"] == len(result.submissions["captions"]) == 6 and result.metrics["coco/texts"] == 12
+    )
+    assert "coco/caption_cider" in result.metrics and 285 in result.submissions["captions"]

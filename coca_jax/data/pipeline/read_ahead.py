@@ -56,4 +56,4 @@ class Reader:
 
 
 def _size(record: Record | BadRecord) -> int:
-    return 1_000 + (len(record.image) if isinstance(record, Record) else 0)
+    return 1_000 + (len(record.image) + len(record.second_image) if isinstance(record, Record) else 0)

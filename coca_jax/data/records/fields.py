@@ -56,7 +56,8 @@ def unread_image(name: str) -> str:
 
 def check_templates(dataset: DatasetConfig) -> None:
     """Raises CocaError if a template of the config cannot be read."""
-    for key, template in (*(("text_fields", one) for one in dataset.text_fields), ("image_field", dataset.image_field)):
+    images = ("image_field", dataset.image_field), ("second_image_field", dataset.second_image_field)
+    for key, template in (*(("text_fields", one) for one in dataset.text_fields), *images):
         try:
             if template and "" in names_in(template):
                 raise ValueError("braces without a name")
@@ -105,9 +106,8 @@ def fill(template: str, row: Any) -> list[str]:
     return ["".join(choice) for choice in itertools.islice(itertools.product(*pieces), _MOST_TEXTS)]
 
 
-def file_name(row: Any, dataset: DatasetConfig) -> str | None:
-    """The image file that a row names in `image_field` or the first of the usual fields; None if it names no file."""
-    field = dataset.image_field
+def file_name(row: Any, field: str) -> str | None:
+    """The file that a row names in a field, or if that is "" in the first of the usual ones; None if it names no file."""
     if is_template(field):
         return next(iter(fill(field, row)), None)
     values = (lookup(row, name) for name in ((field,) if field else FILE_FIELDS))
@@ -204,6 +204,8 @@ class FieldCheck:
     def __init__(self, dataset: DatasetConfig, made: Sequence[str] = ()):
         """`made`: labels that records have beside those of their rows."""
         wanted = [("text_fields", name) for field in dataset.text_fields for name in names_in(field)]
+        if dataset.second_image_field:
+            wanted += [("second_image_field", name) for name in names_in(dataset.second_image_field)]
         if dataset.label_field and dataset.label_field not in made:
             wanted.append(("label_field", dataset.label_field))
         self._missing: list[tuple[str, tuple[str, ...]]] = [(key, (name,)) for key, name in wanted]

@@ -32,13 +32,18 @@ class RecordText:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One stored item: its key, unique within the store, the encoded image or clip, and as `RecordText`."""
+    """One stored item: encoded images or clips, and as `RecordText`.
+
+    Attributes:
+      key: by which `holdout` and `exclude_keys` choose; unique within the store, but for several rows of one image.
+      second_image: of a pair of images; empty: there is none.
+    """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     metadata: Mapping[str, Any]
-    second_image: bytes = b""  # of a pair
+    second_image: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +98,15 @@ def each_text(store: RecordStore, indices: Sequence[int]) -> Iterator[tuple[int,
         yield from zip(some, store.read_texts(some), strict=True)
 
 
-def joined(key: str, image: bytes | BadRecord, text: RecordText | BadRecord) -> Record | BadRecord:
-    """The record of an image and its text, or the first of the two that is unusable."""
+def joined(
+    key: str, image: bytes | BadRecord, text: RecordText | BadRecord, second_image: bytes | BadRecord = b""
+) -> Record | BadRecord:
+    """The record of an image, or a pair of them, and its text; or the first of these that is unusable."""
     if isinstance(image, BadRecord):
         return image
-    return text if isinstance(text, BadRecord) else Record(key, image, text.captions, text.metadata)
+    if isinstance(second_image, BadRecord):
+        return second_image
+    return text if isinstance(text, BadRecord) else Record(key, image, text.captions, text.metadata, second_image)
 
 
 def bad_records(reads: Sequence[bytes | ReadError]) -> list[bytes | BadRecord]:

@@ -50,6 +50,10 @@ class Strings:
         start = int(self.ends[index - 1]) if index else 0
         return self.data[start : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
 
+    def are_filled(self) -> np.ndarray:
+        """bool [n]: which of them are not empty."""
+        return np.diff(self.ends, prepend=0) > 0
+
     def hashes(self) -> np.ndarray:
         """uint64 [n]: of each string a polynomial of its bytes modulo 2^64, mixed by splitmix64's finaliser.
 

@@ -86,7 +86,7 @@ def soft_targets(answers: Sequence[str]) -> dict[str, float]:
     >>> soft_targets(["a dog"] * 9 + ["puppy"])
     {'dog': 1.0, 'puppy': 0.3}
 
-    An answer of which the normalisation leaves nothing ("the") is no target. Raises CocaError if there are no answers.
+    An answer of which the normalisation leaves nothing ("the") is no target.
     """
     counts = Counter(map(normalized, answers))
     scores = {answer: answer_score(count, len(answers)) for answer, count in counts.items()}

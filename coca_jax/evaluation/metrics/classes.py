@@ -56,6 +56,18 @@ def joined(parts: Sequence[ClassPredictions]) -> ClassPredictions:
     return ClassPredictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
+def first_of_each(targets: np.ndarray, count: int) -> np.ndarray:
+    """The places of the first `count` rows of each class, ascending: int64; rows of the class -1 are left out.
+
+    >>> first_of_each(np.array([1, 0, 1, -1, 1]), 2)
+    array([0, 1, 2])
+    """
+    order = np.argsort(targets, kind="stable")
+    ordered = targets[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return np.sort(order[(rank < count) & (ordered >= 0)])
+
+
 def first_equal(texts: Iterable[Sequence[str]]) -> np.ndarray:
     """int64 [C]: for each class' texts, the place of the first class with the same ones."""
     places: dict[tuple[str, ...], int] = {}

@@ -13,7 +13,7 @@ from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.pages.blocks import Block, Tile
 
 _SHARE = re.compile(
-    r"(zero_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)"
+    r"(zero_shot_|few_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)"
 )
 
 
@@ -40,8 +40,8 @@ class TaskResult:
     blocks: Sequence[Block] = ()  # its further content
     notes: Sequence[str] = ()  # sentences on requests that could not be met
     image_texts: ImageTexts | None = None
-    server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by image number, for COCO's servers
-    server_answers: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by question number, for VQA's server
+    # For evaluation servers: a text by the number of its image ("captions": COCO, NoCaps) or question ("answers": VQA).
+    submissions: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -54,7 +54,7 @@ class DatasetResult:
     blocks: Sequence[Block] = ()
     notes: Sequence[str] = ()
     unreadable: Mapping[str, int] = dataclasses.field(default_factory=dict)  # records that were left out, by cause
-    server_captions: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    submissions: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     failed: str = ""  # why there is nothing of all this
     is_group: bool = False
 

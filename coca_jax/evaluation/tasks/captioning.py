@@ -28,9 +28,9 @@ class Captioning:
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         generated, captions = list(predictions.captions), [dataset.captions[row] for row in predictions.rows]
         ids = [dataset.image_ids[row] for row in predictions.rows] if dataset.image_ids else []
-        server_captions = dict(zip(ids, generated, strict=True)) if ids else {}
+        submissions = {"captions": dict(zip(ids, generated, strict=True))} if ids else {}
         if not any(text for own in captions for text in own):  # captions for a server, which keeps the references
-            return TaskResult({}, server_captions=server_captions)
+            return TaskResult({}, submissions=submissions)
         keys = [{dataset.meaning(text) for text in own} for own in captions]
         right = np.array([dataset.meaning(text) in own for text, own in zip(generated, keys, strict=True)], bool)
         metrics: dict[str, float] = {}
@@ -52,7 +52,7 @@ class Captioning:
             notes=notes,
             # If no caption is right, as with free descriptions, then to mark each as wrong tells nothing.
             image_texts=ImageTexts("generated", generated, right if dataset.grammar or right.any() else None),
-            server_captions=server_captions,
+            submissions=submissions,
         )
 
 

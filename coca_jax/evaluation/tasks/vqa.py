@@ -28,7 +28,7 @@ class Vqa:
         ids = [dataset.question_ids[row] for row in predictions.rows] if dataset.question_ids else []
         submission = dict(zip(ids, chosen, strict=True)) if ids else {}
         if not dataset.answers:  # questions for a server, which keeps the answers
-            return TaskResult({}, server_answers=submission)
+            return TaskResult({}, submissions={"answers": submission} if submission else {})
         answers = [dataset.answers[row] for row in predictions.rows]
         scores = {
             "vqa_accuracy": np.array([vqa_accuracy(*one) for one in zip(chosen, answers, strict=True)]),
@@ -52,7 +52,7 @@ class Vqa:
             tiles=tiles,
             blocks=_table(metrics, baselines, kinds),
             image_texts=ImageTexts("answered", chosen, scores["vqa_accuracy"] >= 0.5),
-            server_answers=submission,
+            submissions={"answers": submission} if submission else {},
         )
 
 

@@ -84,7 +84,7 @@ def answer(question: str, form) -> str:
         words = f"digit {found[1]}" if " the " in found[1] else found[1]
         return form.things[_only(words, form)].digit
     if found := read(r"how many (.+) are there\?"):
-        return str(len(fitting(found[1], form)))
+        return DIGITS[len(fitting(found[1], form))]
     if found := read(r"where is the (.+)\?"):
         return _NAMES[_spots(form)[_only(found[1], form)]]
     if found := read(r"is there an? (.+)\?"):

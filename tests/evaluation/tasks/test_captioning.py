@@ -54,7 +54,7 @@ def test_free_captions_are_scored_by_references_and_by_no_grammar():
 
 def test_captions_for_a_server_need_no_references():
     result = computed(GENERATED, [("",), ("",)], image_ids=[7, 9])
-    assert result.server_captions == {7: "a red thing", 9: "two cats"} and not result.metrics
+    assert result.submissions == {"captions": {7: "a red thing", 9: "two cats"}} and not result.metrics
 
 
 def test_without_java_all_other_scores_are_given_and_what_to_install(monkeypatch):

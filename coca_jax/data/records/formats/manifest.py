@@ -5,59 +5,98 @@ a row is two numbers: its offset and its size.
 """
 
 import array
+import dataclasses
 import hashlib
-import os
-import posixpath
-import re
-import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from coca_jax.config import DatasetConfig
+from coca_jax.config import DatasetConfig, differences
 from coca_jax.data.records import fields, shard_index
-from coca_jax.data.records.formats import coco_json
+from coca_jax.data.records.formats import coco_json, kinetics, nlvr2, vqa_json
+from coca_jax.data.records.formats.image_files import ImageFiles
+from coca_jax.data.records.formats.sidecars import MADE_FIELDS
 from coca_jax.data.records.formats.text_table import SeparatedValues, Utf8, json_lines
 from coca_jax.data.records.record import BadRecord, bad_records
 from coca_jax.data.records.shard_index import Index, Strings
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
-from coca_jax.storage.files import File, is_remote
+from coca_jax.storage.files import File
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".json")
-MADE_FIELDS = ("stem", "folder")  # of a record's metadata, made from the name of its file
 _LARGEST = 2**36  # bytes of a manifest
 _LONGEST_LINE = 100_000  # bytes of the first line
-_DRIVE = re.compile(r"[A-Za-z]:/")  # of a Windows path
+_Place = tuple[tuple[tuple[int, int], ...], str]  # offset and size of each part of a row, and its image file
 _WORTH_KEEPING = 4 * 1024 * 1024  # bytes of a manifest whose index is kept: others are read as fast
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """How a manifest is written.
+
+    Attributes:
+      style: of a .csv or .tsv.
+      has_lines: one row a line, as in a table, .jsonl, and NLVR2's .json.
+      is_object: a JSON object with lists (see `coco_json`).
+      made: returns a row with the fields that its dataset leaves to be made.
+    """
+
+    style: SeparatedValues | None
+    has_lines: bool
+    is_object: bool
+    made: Callable[[Any], Any]
+
+    @classmethod
+    def of(cls, file: File, start: bytes, dataset: DatasetConfig) -> "_Kind":
+        """The kind of the file that begins with `start`; CocaError if a table's columns lack a configured field."""
+        suffix = PurePosixPath(file.path).suffix.lower()
+        if suffix in (".csv", ".tsv"):
+            style = _style(start.split(b"\n")[0], file, dataset)
+            made = kinetics.with_clip if kinetics.is_list(style.columns) and not dataset.image_field else _unchanged
+            return cls(style, True, False, made)
+        if suffix == ".jsonl" or _has_objects(start):
+            return cls(None, True, False, nlvr2.with_images)
+        return cls(None, False, start.lstrip().startswith(b"{"), _unchanged)
 
 
 class Manifest:
     """The rows of a .csv or .tsv (whose first line names the columns), a .jsonl, or a .json (see `coco_json`).
 
     Attributes:
-      names: the image files, in the order in which they are first named.
+      names: the image file of each record: all rows of an image, in the order in which they are first named; or, with
+        `records = "rows"`, one row each.
+      paths: where these files are below their folder, "" if they are known to be missing.
       digest: of the contents.
       damage: losses by cause.
+      examples: a lost file by cause, where known.
+      files: the files that rows may name.
       folders: where the images may lie, apart from the usual places.
     """
 
     def __init__(self, file: File, dataset: DatasetConfig):
         """Locates the rows; CocaError if some cannot be read, leave the folder, or all lack a configured field."""
-        self._file, kind = file, PurePosixPath(file.path).suffix.lower()
-        start = _beginning(file)
-        self._style = _style(start.split(b"\n")[0], file, dataset) if kind in (".csv", ".tsv") else None
-        self._is_object = kind == ".json" and start.lstrip().startswith(b"{")
-        self.folders = coco_json.folders(file.path) if self._is_object else []
-        name = "rows-" + storage.digest("3", dataset.image_field, *dataset.text_fields, dataset.label_field)
-        scan = _Scanner(file, dataset, self._style, self.folders).index
+        self._file, self._kind = file, _Kind.of(file, _beginning(file), dataset)
+        self.folders = coco_json.folders(file.path) if self._kind.is_object else []
+        changed = differences(dataset)
+        later = [f"{key}={changed[key]}" for key in ("records", "second_image_field") if key in changed]
+        name = "rows-" + storage.digest("3", dataset.image_field, *dataset.text_fields, dataset.label_field, *later)
+        scan = _Scanner(file, dataset, self._kind, self.folders).index
         index = shard_index.index_of(file, name, scan) if file.size >= _WORTH_KEEPING else scan(file)
         assert index.keys is not None and index.ends is not None
-        self.names, self.digest, self.damage = index.keys, index.digest, index.damage
+        self.names, self.digest, self.damage = index.keys, index.digest, dict(index.damage)
         self._spans, self._ends = index.spans, index.ends
+        self.paths, self.examples = self.names, dict[str, str]()
+        if self._kind.made is kinetics.with_clip:
+            folder, self.paths = kinetics.clips_on_disk(self.names, file.path)
+            self.folders = [f"{folder}/"]
+            missing = np.flatnonzero(~self.paths.are_filled())
+            if len(missing):
+                self.damage[kinetics.NOT_THERE] = len(missing)
+                self.examples[kinetics.NOT_THERE] = self.names[int(missing[0])]
+        self.files = ImageFiles(file.path, self.folders)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -72,7 +111,7 @@ class Manifest:
             data = [next(parts) for _ in several]
             try:
                 rows = [self._parsed(one) for one in data]
-                result.append(coco_json.together(rows) if self._is_object else rows)
+                result.append(coco_json.together(rows) if self._kind.is_object else rows)
             except BadRecord as error:
                 result.append(error)
         return result
@@ -84,32 +123,42 @@ class Manifest:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise BadRecord(fields.NOT_UTF8) from error
-        row = self._style.parse(text) if self._style else fields.parse_json(text)
+        row = self._kind.style.parse(text) if self._kind.style else fields.parse_json(text)
         if not isinstance(row, (dict, list)):
             raise BadRecord("unreadable row")  # the file has changed since
-        return row
+        return self._kind.made(row)
 
 
 class Manifests:
     """The rows of one manifest, or of several in folders below one.
 
-    Attributes: as of `Manifest`, names relative to the folder above all; examples: a file by cause, where known.
+    Attributes: as of `Manifest`, names and paths relative to the folder above all.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Manifest]]):
+    def __init__(self, parts: Sequence[tuple[str, Manifest | vqa_json.Questions]]):
         """Args: parts: the folder of each manifest, "" or with a slash at its end."""
         self._parts = [manifest for _, manifest in parts]
+        self._prefixes = [folder for folder, _ in parts]
         self._ends = np.cumsum([len(manifest) for manifest in self._parts])
         self.damage, self.examples = Counter[str](), dict[str, str]()
-        for manifest in self._parts:
+        for folder, manifest in reversed(parts):
             self.damage.update(manifest.damage)
+            self.examples |= {cause: f"{folder}{name}" for cause, name in manifest.examples.items()}
         self.folders: list[str] = []
-        if [folder for folder, _ in parts] == [""]:
+        if self._prefixes == [""]:
             alone = self._parts[0]
             self.folders, self.names, self.digest = alone.folders, alone.names, alone.digest
+            self.paths = alone.paths
         else:
             self.names = Strings.of(f"{folder}{one.names[i]}" for folder, one in parts for i in range(len(one)))
             self.digest = storage.digest(*(f"{folder}:{one.digest}" for folder, one in parts))
+            self.paths = self.names
+
+    def relative(self, index: int, name: str) -> str | None:
+        """The path of a file that a row of the record names, as `paths` are; None if it leaves the manifest's folder."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        path = self._parts[number].files.relative(name)
+        return None if path is None else f"{self._prefixes[number]}{path}"
 
     def rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
         """All rows of each image; a BadRecord if one can no longer be read."""
@@ -122,27 +171,6 @@ class Manifests:
             for place, row in zip(places, rows, strict=True):
                 result[place] = row
         return result
-
-
-class ImageFiles:
-    """The files that a table may name: those below its folder, or below others that it is known to speak of."""
-
-    def __init__(self, path: str, others: Sequence[str] = ()):
-        self.folder = os.path.dirname(path) or "."
-        roots = [place.rstrip("/") for place in (self.folder, *others)]
-        if not is_remote(path):
-            roots = [path for root in roots for path in (os.path.abspath(root), os.path.realpath(root))]
-        self._roots = tuple(f"{root.rstrip('/')}/" for root in dict.fromkeys(roots))
-
-    def relative(self, name: str) -> str | None:
-        """The name relative to the folder; None if it leaves it."""
-        path = name.replace("\\", "/")
-        if path.startswith("file:///"):
-            path = urllib.parse.unquote(path.removeprefix("file://"))
-        path = path if "://" in path else posixpath.normpath(path)
-        path = path.removeprefix(next((root for root in self._roots if path.startswith(root)), ""))
-        is_outside = path.startswith("/") or "://" in path or ".." in path.split("/") or "\0" in path
-        return None if is_outside or _DRIVE.match(path) else path
 
 
 def _beginning(file: File) -> bytes:
@@ -160,8 +188,9 @@ def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedVa
     where = f"the first line of {file.path}, which names the columns,"
 
     def problem(columns: Sequence[str]) -> str:
-        row = dict.fromkeys(columns, "0")
-        if fields.file_name(row, dataset) is None:
+        row: Any = dict.fromkeys(columns, "0")
+        row = kinetics.with_clip(row) if kinetics.is_list(columns) else row
+        if fields.file_name(row, dataset.image_field) is None:
             return fields.without_image(where, row, dataset)
         return fields.FieldCheck(dataset, MADE_FIELDS).add(row).problem(where)
 
@@ -169,21 +198,40 @@ def _style(first_line: bytes, file: File, dataset: DatasetConfig) -> SeparatedVa
     return SeparatedValues.of(first_line, where, naming, problem)
 
 
+def _has_objects(start: bytes) -> bool:
+    """Whether the beginning of a file is of JSON Lines: a whole object, and another one on the line below."""
+    first, _, rest = start.lstrip().partition(b"\n")
+    return rest.lstrip().startswith(b"{") and isinstance(fields.parse_json(first.decode("utf-8", "replace")), dict)
+
+
+def _unchanged(row: Any) -> Any:
+    return row
+
+
+def open_manifest(file: File, dataset: DatasetConfig, trains: bool) -> Manifest | vqa_json.Questions:
+    """The manifest in a file, whatever it holds; `trains`: its records are to be trained on; errors as of either class."""
+    if file.path.lower().endswith(".json") and vqa_json.is_questions(_beginning(file)):
+        return vqa_json.Questions(file, dataset, trains)
+    return Manifest(file, dataset)
+
+
 class _Scanner:
     """Makes the index of a manifest: where the rows of each image lie; they need not be neighbours."""
 
-    def __init__(self, file: File, dataset: DatasetConfig, style: SeparatedValues | None, places: Sequence[str]):
-        self._file, self._dataset, self._style = file, dataset, style
+    def __init__(self, file: File, dataset: DatasetConfig, kind: _Kind, places: Sequence[str]):
+        self._file, self._dataset, self._kind = file, dataset, kind
         self._utf8, self._contents, self._damage = Utf8(), hashlib.sha256(), Counter[str]()
         self._check = fields.FieldCheck(dataset, MADE_FIELDS)
         self._images = ImageFiles(file.path, places)
 
     def index(self, file: File) -> Index:
-        places = array.array("q")
+        places, ends = array.array("q"), array.array("q")
 
         def names() -> Iterator[str]:
-            for offset, size, name in self._json() if file.path.lower().endswith(".json") else self._lines():
-                places.extend((offset, size))
+            for spans, name in self._lines() if self._kind.has_lines else self._json():
+                for span in spans:
+                    places.extend(span)
+                ends.append(len(places) // 2)
                 yield name
 
         try:
@@ -193,24 +241,28 @@ class _Scanner:
         problem = self._utf8.problem() or (self._check.problem(file.path) if len(strings) else "")
         if problem:
             raise CocaError(problem)
-        return _grouped(np.array(places, np.int64).reshape(-1, 2), strings, self._damage, self._contents.hexdigest())
+        spans, digest = np.array(places, np.int64).reshape(-1, 2), self._contents.hexdigest()
+        if self._dataset.records == "rows":
+            return Index(spans, strings, np.array(ends, np.int64), self._damage, digest)
+        return _grouped(spans, strings, self._damage, digest)
 
-    def _lines(self) -> Iterator[tuple[int, int, str]]:
-        read = self._style.rows if self._style else json_lines
+    def _lines(self) -> Iterator[_Place]:
+        read = self._kind.style.rows if self._kind.style else json_lines
         for offset, size, row, where in read(self._file, self._utf8, self._contents.update):
-            yield offset, size, self._name(self._add(row), where)
+            row = self._kind.made(row)
+            yield ((offset, size),), self._name(self._add(row), where)
 
-    def _json(self) -> Iterator[tuple[int, int, str]]:
+    def _json(self) -> Iterator[_Place]:
         data = storage.read(self._file.path, largest=_LARGEST)
         self._contents.update(data)
         text = data.decode("latin-1").removeprefix("\xef\xbb\xbf")  # one character a byte: places in it are offsets
         moved = len(data) - len(text)
 
-        def parsed(span: tuple[int, int], where: str) -> Any:
+        def parsed(span: coco_json.Span, where: str) -> Any:
             return self._add(fields.parse_json(self._utf8.decode(data[moved + span[0] : moved + span[1]], where)))
 
-        for start, end, name in coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage):
-            yield moved + start, end - start, name
+        for spans, name in coco_json.rows(text, self._file.path, self._dataset, parsed, self._name, self._damage):
+            yield tuple((moved + start, end - start) for start, end in spans), name
 
     def _add(self, row: Any) -> Any:
         if isinstance(row, (dict, list)):
@@ -227,7 +279,7 @@ class _Scanner:
             raise CocaError(
                 f'{where} is not a row such as {{"file_name": "cat.jpg", "caption": "a cat"}}: correct or remove it'
             )
-        name = fields.file_name(row, self._dataset)
+        name = fields.file_name(row, self._dataset.image_field)
         if name is None:
             raise CocaError(fields.without_image(where, fields.metadata(row), self._dataset))
         path = self._images.relative(name)

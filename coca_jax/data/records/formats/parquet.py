@@ -106,7 +106,7 @@ class ParquetRecords(ShardedRecords):
 
     def _divided(self, row: dict[str, Any], column: str, below: ImageFiles) -> tuple[Any, dict[str, Any]]:
         """The row's encoded image, or its file; and the rest of the row."""
-        image = row.get(column) if column else fields.file_name(row, self._dataset)
+        image = row.get(column) if column else fields.file_name(row, self._dataset.image_field)
         if not isinstance(image, str):
             row = {name: value for name, value in row.items() if name != column}
         if isinstance(image, dict):

@@ -66,12 +66,14 @@ class SeparatedValues:
       separator: between two values.
       spaced: whether spaces follow the separator ("file_name, caption").
       naming: the columns that may name a row's image.
+      has_header: whether the first line names the columns; else they are "0", "1", …
     """
 
     columns: tuple[str, ...]
     separator: str
     spaced: bool
     naming: tuple[str, ...]
+    has_header: bool = True
 
     @classmethod
     def of(
@@ -79,6 +81,8 @@ class SeparatedValues:
     ) -> "SeparatedValues":
         """The style with the first of `SEPARATORS` that gives columns without a `problem`.
 
+        Where `naming` has numbers alone, and the first line names no such column or an image at such a place, it is a row
+        like all others.
         Raises CocaError if there is none, with the problem of the most columns, or if a column is named twice.
         """
         text = first_line.decode("utf-8", "replace").rstrip("\r")
@@ -89,7 +93,9 @@ class SeparatedValues:
             except csv.Error as error:
                 raise CocaError(f"{where} cannot be read ({error}): save the file with line feeds") from error
             columns = tuple(name.strip() for name in names)
-            styles.append(cls(columns, separator, f"{separator} " in text, tuple(naming)))
+            has_header = _is_header(columns, naming)
+            columns = columns if has_header else tuple(map(str, range(len(columns))))
+            styles.append(cls(columns, separator, f"{separator} " in text, tuple(naming), has_header))
         styles.sort(key=lambda style: -len(style.columns))
         style = next((one for one in styles if not problem(one.columns)), styles[0])
         twice = [name for name in style.columns if name and style.columns.count(name) > 1]
@@ -100,12 +106,13 @@ class SeparatedValues:
         return style
 
     def rows(self, file: File, utf8: Utf8, observe: Callable[[bytes], None]) -> Iterator[_Row]:
-        """The rows below the first line, as dicts of text; a quoted value may hold line feeds.
+        """The rows below the header, as dicts of text; a quoted value may hold line feeds.
 
         Raises CocaError if a row has more or fewer values than there are columns, or a quoted value does not end.
         """
         lines = _lines(file, observe)
-        next(lines, None)
+        if self.has_header:
+            next(lines, None)
         taken: list[_Line] = []  # the lines of one row
 
         def texts() -> Iterator[str]:
@@ -124,9 +131,10 @@ class SeparatedValues:
                 mend = f"put quotation marks around a value that holds {self.separator!r}"
                 if len(values) < len(self.columns):
                     mend = "write the missing values, or remove the line"
+                first = f"names {len(self.columns)} columns ({', '.join(self.columns)})"
+                first = first if self.has_header else f"has {len(self.columns)}"
                 raise CocaError(
-                    f"{where} has {len(values)} value{'s' * (len(values) != 1)}, but the first line names "
-                    f"{len(self.columns)} columns ({', '.join(self.columns)}): {mend}"
+                    f"{where} has {len(values)} value{'s' * (len(values) != 1)}, but the first line {first}: {mend}"
                 )
             yield offset, size, dict(zip(self.columns, values, strict=True)), where
 
@@ -172,6 +180,14 @@ class SeparatedValues:
         pairs = zip(self.columns, values, strict=True) if len(values) == len(self.columns) else ()
         names = (value.strip(' "\r\n') for column, value in pairs if column in self.naming)
         return [_form(name) for name in names]
+
+
+def _is_header(values: Sequence[str], naming: Sequence[str]) -> bool:
+    """Whether the values of a first line name columns, of which the ones in `naming` name images."""
+    if not all(map(str.isdecimal, naming)):
+        return True
+    images = (values[int(place)] for place in naming if int(place) < len(values))
+    return not set(values).isdisjoint(naming) and not any(map(fields.is_media_file, images))
 
 
 def _form(name: str) -> str:
