@@ -11,9 +11,9 @@ import numpy as np
 from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.data.records.open import open_records
-from coca_jax.data.records.record import BadRecord, RecordText, each_text
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.answers import normalized
-from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
@@ -84,7 +84,7 @@ def _stored(
     name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
 ) -> tuple[StoredImages, list[_Example], Counter[str]]:
     store = open_records(config.dataset, "evaluation")
-    reader = _Reader(config, run, classes, Texts(config.dataset, store))
+    reader = _Reader(config, run, classes, store)
     chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(
         int
     )
@@ -98,6 +98,10 @@ def _stored(
         except BadRecord as error:
             unreadable[error.cause] += 1
             _log.warning("held-out record %s left out: %s", store.name(index), error)
+    if run.objective.name == "vqa" and any(one.answers for one in examples):  # else none has: they are for a server
+        answered = [row for row, one in enumerate(examples) if one.answers]
+        unreadable += Counter({"no answer": len(examples) - len(answered)})
+        indices, examples = [indices[row] for row in answered], [examples[row] for row in answered]
     if not examples:
         ((cause, times),) = unreadable.most_common(1)
         raise CocaError(
@@ -111,17 +115,16 @@ def _stored(
 class _Reader:
     """Reads the ground truth of stored records."""
 
-    def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], labels: Texts):
-        self._dataset, self._objective, self._labels = config.dataset, run.objective.name, labels
+    def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], store: RecordStore):
+        self._dataset, self._objective = config.dataset, run.objective.name
+        self._labels, self._texts = Texts(config.dataset, store), Texts(without_labels(config.dataset), store)
         self._classes = {name: number for number, name in enumerate(classes)}
 
     def example(self, record: RecordText) -> _Example:
-        """Raises BadRecord if it has no class, no question, or a class that the run does not know."""
+        """Raises BadRecord if it has no class, no text, or a class that the run does not know."""
         text = ""
         if self._objective in _READS_TEXT:
-            if not record.captions:
-                raise BadRecord("empty caption")
-            text = record.captions[0]
+            text = self._texts.all(record)[0]
         if self._objective == "vqa":
             given, number = answers(record.metadata, self._dataset), record.metadata.get("question_id")
             return _Example(

@@ -199,12 +199,15 @@ class Coca:
             raise CocaError("this model's head was not trained on clips: use predict")
         return self.predict(clips)
 
-    def head_probabilities(self, images: Any, texts: str | Iterable[str] | None = None) -> np.ndarray:
+    def head_probabilities(
+        self, images: Any, texts: str | Iterable[str] | None = None, long_text: str = "error"
+    ) -> np.ndarray:
         """The probabilities of `classes`, float32 [N, C].
 
         Args:
           images: N images; of a model of clips N clips, as `embed_videos` takes them; of pairs N sequences of two images.
           texts: questions, hypotheses or statements, one for all or one for each, if the model was trained with texts.
+          long_text: as for `embed_texts`.
         """
         if not self.classes:
             raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
@@ -215,7 +218,7 @@ class Coca:
         examples = Examples(self.config, True).formed(images)
         arrays: tuple[np.ndarray, ...] = ()
         if texts is not None:
-            ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts")
+            ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts", long_text)
             if self.config.objective.name == "vqa":  # in training the answer follows
                 ids[ids == self.vocabulary.eos_id] = self.vocabulary.pad_id
             arrays = (ids, ids != self.vocabulary.pad_id)
@@ -230,21 +233,23 @@ class Coca:
         *,
         seed: int = 0,
         in_words: bool = False,
+        long_text: str = "error",
     ) -> list[str]:
-        """The answer to a question about each image: one question for all images, or one each.
+        """The answer to a question about each image: one question for all images, or one each; `long_text` as for
+        `embed_texts`.
 
         A model that was trained on questions (vqa) chooses among its `classes`. Any other, or with `in_words`, generates
         the answer: it is the text that `caption` generates after the question, without it.
         """
         if self.config.objective.name == "vqa" and not in_words:
-            return [prediction.label for prediction in self.predict(images, questions)]
-        prompts, ids = self._generate(images, options, questions, seed)
+            return [self.classes[i] for i in self.head_probabilities(images, questions, long_text).argmax(axis=1)]
+        prompts, ids = self._generate(images, options, questions, seed, long_text)
         asked = prompts != self.vocabulary.pad_id
         ids[:, : asked.shape[1]][asked] = self.vocabulary.pad_id
         return self.vocabulary.decode(ids)
 
     def _generate(
-        self, images: Any, options: GenerationOptions, prompts: str | Iterable[str], seed: int
+        self, images: Any, options: GenerationOptions, prompts: str | Iterable[str], seed: int, long_text: str = "error"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the prompts [N, P] and of the generated texts [N, L], which begin with them."""
         self._require(self.can_caption, "captions", "captioning_weight")
@@ -252,7 +257,7 @@ class Coca:
             raise CocaError(f"options is a {type(options).__name__}: give coca_jax.generation.GenerationOptions(…)")
         seed = whole_number(seed, "seed", 0, 2**32)
         images, v = Examples(self.config, True).formed(images), self.vocabulary
-        ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts")
+        ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts", long_text)
         ids[ids == v.eos_id] = v.pad_id  # the text goes on
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled

@@ -104,7 +104,7 @@ def test_every_value_survives_the_round_trip():
         model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32)),
         optimizer=dataclasses.replace(changed.optimizer, warmup_fraction=0.0),
         objective=config_lib.ObjectiveConfig(pretraining=changed_objective.pretraining),
-        train=dataclasses.replace(changed.train, cache_features=False),
+        train=dataclasses.replace(changed.train, cache_features=False, evaluate_every=changed.train.checkpoint_every),
     )
 
     def leaves(config):

@@ -95,6 +95,11 @@ OTHERS = {
         lambda coca, x: coca.caption_log_likelihoods(IMAGES, LABELS, long_text=x),
         ["cut", None],
     ),
+    "head_probabilities.long_text": (
+        lambda coca, x: tiny_coca.adapted("vqa").head_probabilities(IMAGES, "a", x),
+        ["cut", None],
+    ),
+    "answer.long_text": (lambda coca, x: coca.answer(IMAGES, "a", long_text=x), ["cut", None]),
     "embed_videos.clips": (lambda coca, x: coca.embed_videos(x, 2), [None, 3, {"a.gif"}, [None], "absent.mp4", b"no"]),
     "predict_videos.clips": (
         lambda coca, x: tiny_coca.adapted("classification", 2).predict_videos(x),

@@ -59,7 +59,7 @@ def test_a_question_is_answered_by_the_classifier_or_in_words():
     assert np.abs(coca.head_probabilities(IMAGES[::-1], TEXTS) - probabilities).max() > 1e-3
 
 
-def test_what_is_predicted_is_what_was_trained(monkeypatch):
+def test_what_is_predicted_is_what_was_trained():
     """A question has neither an end nor its answer, as the head sees it in training; a hypothesis has its end."""
     asked, ends = tiny_coca.adapted("vqa"), tiny_coca.adapted("entailment")
     v, objectives = asked.vocabulary, {}
@@ -69,9 +69,13 @@ def test_what_is_predicted_is_what_was_trained(monkeypatch):
             ids, count = v.encode(TEXTS, 16), None
         valid = ids != v.pad_id
         pooled = valid if count is None else np.arange(16)[None] < count[:, None]
-        tokens = coca._model.apply({"params": coca._params}, IMAGES, method="encode")
-        logits = coca._model.apply({"params": coca._params}, tokens, ids, valid, pooled).logits_BC
-        objectives[name] = np.asarray(jax.nn.softmax(logits))
+
+        @jax.jit
+        def probabilities(params, *text, model=coca._model):
+            tokens = model.apply({"params": params}, IMAGES, method="encode")
+            return jax.nn.softmax(model.apply({"params": params}, tokens, *text).logits_BC)
+
+        objectives[name] = probabilities(coca._params, ids, valid, pooled)
     np.testing.assert_allclose(asked.head_probabilities(IMAGES, TEXTS), objectives["vqa"], atol=1e-5)
     np.testing.assert_allclose(ends.head_probabilities(IMAGES, TEXTS), objectives["entailment"], atol=1e-5)
 
@@ -140,3 +144,13 @@ def test_what_a_model_cannot_do_is_said_in_a_sentence(objective, frames, call, s
     with pytest.raises(CocaError, match=sentence) as caught:
         call(coca)
     assert "\n" not in str(caught.value)
+
+
+def test_long_texts_are_cut_where_that_is_asked_for():
+    long, asked, ends = "a red thing " * 20, tiny_coca.adapted("vqa"), tiny_coca.adapted("entailment")
+    for coca in (asked, ends):
+        assert coca.head_probabilities(IMAGES[:2], long, "truncate").shape == (2, 3)
+    assert asked.answer(IMAGES[:2], long, long_text="truncate") == asked.answer(
+        IMAGES[:2], long + "red", long_text="truncate"
+    )
+    assert len(asked.answer(IMAGES[:2], long, in_words=True, long_text="truncate")) == 2

@@ -24,7 +24,7 @@ from coca_jax.data.pipeline.order import Order
 from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records.open import SPLITS, open_records, summary
 from coca_jax.data.records.record import BadRecord, Record
-from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import DataError
 from coca_jax.storage.files import digest
@@ -126,7 +126,7 @@ class StoredExamples:
         self._labels = Texts(source.dataset, self._store)
         self._texts, self._objective = self._labels, config.objective
         if config.objective.has_head and config.objective.name != "classification":  # texts beside labels
-            self._texts = Texts(dataclasses.replace(source.dataset, label_field="", class_names=""), self._store)
+            self._texts = Texts(without_labels(source.dataset), self._store)
         self._classes = {name: number for number, name in enumerate(classes)}
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
