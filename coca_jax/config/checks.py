@@ -21,14 +21,18 @@ _SCENE_TASKS = {  # of the digit scenes, by objective
 }
 
 
-def check(config: Config, *, reads_data: bool) -> None:
+def check(config: Config, *, reads_data: bool, completed: bool = False) -> None:
     """Refuses a config whose keys contradict each other, or that lacks the path of records that are to be read.
+
+    Args:
+      completed: of an adaptation, whether its model is already the one of `train.init_from`, with the config's changes.
 
     Raises:
       CocaError: the first contradiction.
     """
     train, optimizer = config.train, config.optimizer
-    _check_model(config.model)
+    if completed or config.objective.name == "pretraining" or not train.init_from:
+        _check_model(config.model)
     _check_objective(config)
     unsaved = train.keep_best and (not train.evaluate_every or train.evaluate_every % train.checkpoint_every)
     _refuse(

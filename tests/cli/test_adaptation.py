@@ -101,6 +101,9 @@ def test_the_model_is_the_pretrained_ones_but_for_the_keys_that_are_set(images, 
     config, classes = training_run.adapted(_config(images, pretrained, model__image__size=32), None)
     assert classes == ("dark", "light") and config.objective.head.classes == 2
     assert config.model.image.size == 32 and config.model.width == 16 and config.model.text.length == 12
+    assert config.model.image.patch == 8  # with which the size is checked, and not with the default's 18
+    with pytest.raises(CocaError, match=r"model.image.patch = 8 does not divide model.image.size = 36"):
+        training_run.adapted(_config(images, pretrained, model__image__size=36), None)
 
 
 def test_without_a_pretrained_run_a_head_starts_from_random_parameters_with_a_warning(images, caplog):

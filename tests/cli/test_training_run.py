@@ -162,4 +162,4 @@ def test_a_second_training_in_a_workdir_is_refused_before_anything_is_opened(tmp
 
 def test_a_failed_evaluation_leaves_the_results_of_the_last_one(tmp_path, monkeypatch):
     monkeypatch.setattr(run_setup, "write_results", lambda *_, **__: pytest.fail("was written"))
-    run_setup._evaluate(lambda coca: None, lambda **_: None, epath.Path(tmp_path), None, 3, None)
+    run_setup._evaluate(lambda coca: None, lambda **_: None, epath.Path(tmp_path), None, None, "", 3, None)

@@ -10,6 +10,7 @@ import tiny
 import tiny_tasks
 
 from coca_jax import objectives
+from coca_jax.errors import CocaError
 from coca_jax.models import coca
 from coca_jax.objectives import accumulation
 from coca_jax.objectives.adaptation import CONTRASTIVE_PARAMETERS
@@ -100,6 +101,12 @@ def test_the_warm_up_may_be_given_in_steps():
     assert float(rate(10)) == 0.0
     short = optimizer.learning_rate(settings, 1.0, 3)  # fewer steps than the warm-up has
     assert np.isfinite([float(short(step)) for step in range(4)]).all()
+
+
+@pytest.mark.parametrize("task", tiny_tasks.OBJECTIVES)
+def test_without_data_the_number_of_classes_is_asked_for(task):
+    with pytest.raises(CocaError, match=r"number of classes is not known: set objective\.head\.classes"):
+        _objective(task, objective__head__classes=0)
 
 
 @pytest.mark.parametrize("task", ["digits", "questions"])

@@ -37,12 +37,21 @@ def test_a_frozen_encoder_costs_its_forward_pass_alone(task, tokens):
     block = 2 * 4 * (4 * 16**2 + 2 * 16 * 32) + 4 * 4**2 * 16
     assert encoder == images * (2 * 4 * (8 * 8 * 3) * 16 + block)
     assert train_step.step_flops(config) == encoder + rows * (forward + backward)
-    # By convention, which counts both gradients of each product; once for what is frozen.
-    assert train_step.model_flops(config) == encoder + rows * 3 * forward
+    # All of this is needed; of what is trained, by convention, both gradients of each product.
+    assert train_step.model_flops(config) == train_step.step_flops(config)
     finetuned = tiny_tasks.config(task, objective__head__encoder_learning_rate=1e-3)
     assert train_step.encoder_flops(finetuned) == 0
     assert train_step.model_flops(finetuned) == 3 * (encoder + rows * forward)
     assert train_step.step_flops(finetuned) > 2.5 * encoder
+
+
+def test_a_frozen_decoder_costs_its_forward_pass_alone_and_muons_products_are_not_the_models():
+    frozen = tiny_tasks.config("entailment", optimizer__name="muon", model__remat="full")
+    finetuned = tiny_tasks.config("entailment", objective__head__encoder_learning_rate=1e-3)
+    _, backward = _head_products(48, 3, trains_tokens=False)
+    rows, all_forward = frozen.train.batch_size, train_step.model_flops(finetuned) / 3
+    assert train_step.model_flops(frozen) == all_forward + rows * backward
+    assert train_step.step_flops(frozen) > train_step.model_flops(frozen)
 
 
 # The giant
