@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from coca_jax.config import Config
 from coca_jax.models.adapted import TextImageClassifier
 from coca_jax.objectives.adaptation import CONTRASTIVE_PARAMETERS, TEXT_BRANCHES
-from coca_jax.objectives.base import Batch, Metrics
+from coca_jax.objectives.base import FROZEN, Batch, Metrics
 from coca_jax.objectives.entailment import Entailment
 from coca_jax.objectives.losses import captioning
 
@@ -23,6 +24,11 @@ class Vqa(Entailment):
     """
 
     unused_parameters = CONTRASTIVE_PARAMETERS
+
+    def __init__(self, config: Config, pad_id: int = 0):
+        super().__init__(config, pad_id)
+        if not config.objective.vqa.generative_weight:  # or weight decay would wear it away
+            self.labels = {"softmax": FROZEN, **self.labels}
 
     def build_model(self, images_per_example: int, classes: int) -> TextImageClassifier:
         return TextImageClassifier(self._config.model, TEXT_BRANCHES, images_per_example, classes, generates=True)

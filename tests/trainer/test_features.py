@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 import tiny_tasks
+from PIL import Image
 
+from coca_jax.data.images import video
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.pipeline.examples import StoredExamples
 from coca_jax.errors import CocaError
@@ -103,3 +105,26 @@ def test_without_the_key_nothing_is_kept(folder):
     assert not features.known(0, 0) and features._kept is None
     _, features = _cached(folder)
     assert all(features.known(*record) for record in features._kept) and not features.known(1, 0)
+
+
+@pytest.mark.skipif(not video.AVAILABLE, reason=video.NEEDS_PYAV)
+def test_a_clips_frames_are_drawn_once(tmp_path):
+    """Its features are then the same in every epoch, and after a restart, when they are computed again."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(8):
+        frames = [Image.new("RGB", (20, 20), (10 * number, 20 * frame, 0)) for frame in range(12)]
+        frames[0].save(folder / f"{number}.gif", save_all=True, append_images=frames[1:])
+        (folder / f"{number}.txt").write_text("a clip")
+
+    def epochs(**changes) -> list[np.ndarray]:
+        fixed = dict(data__dataset__frames=2, data__dataset__label_field="stem", data__dataset__holdout=0.0)
+        config = tiny_tasks.stored(str(folder), **fixed, **changes)
+        pipeline = Pipeline(config, tiny_tasks.vocabulary(), classes=tuple("01234567"))
+        batches = [pipeline.batch(step) for step in (0, 1)]
+        return [batch["image"][np.argsort(batch["record"][:, 1])] for batch in batches]
+
+    first, second = epochs(train__cache_features=True)
+    np.testing.assert_array_equal(first, second)
+    first, second = epochs()
+    assert not np.array_equal(first, second)
