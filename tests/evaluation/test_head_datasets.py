@@ -94,7 +94,7 @@ def test_questions_are_scored_by_type_and_by_the_classifier_and_in_words(tmp_pat
 
 def test_questions_for_a_server_have_no_accuracy(tmp_path):
     rows = [{"question_id": 3}, {"question_id": 4}]
-    config = _dataset(_write(tmp_path / "own", rows), tasks=("vqa",))
+    config = builders.with_keys(_dataset(_write(tmp_path / "own", rows), tasks=("vqa",)), label_field="")
     dataset = open_head_dataset("q", config, _run("vqa"), tiny_coca.CLASSES)
     (result,) = evaluate_datasets(Known({0: 0, 20: 2}), [dataset], gallery=0)
     assert result.submissions["answers"] == {3: "red", 4: "green"} and "q/vqa_accuracy" not in result.metrics
@@ -120,8 +120,8 @@ def test_a_runs_own_records_are_evaluated_by_its_head():
 def test_a_model_without_a_head_is_not_asked(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "red"}, {"kind": "blue"}]), tasks=("head_classification",))
     dataset = open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
-    (result,) = evaluate_datasets(tiny_coca.coca(), [dataset], gallery=0)
-    assert "head_classification needs a head, which this model has not" in " ".join(result.notes)
+    with pytest.raises(CocaError, match="things: head_classification needs a head, which this model has not"):
+        evaluate_datasets(tiny_coca.coca(), [dataset], gallery=0)
 
 
 def test_no_usable_record_is_a_sentence(tmp_path):

@@ -149,8 +149,13 @@ def test_the_loss_of_soft_targets_is_its_formula():
     rows["targets"][3] = 0  # none of its answers is a class
     _, metrics = jax.jit(objective.loss)(params, rows, jax.random.key(0))
     text, asked = rows["text"], np.arange(48)[None] < rows["question"][:, None]
-    tokens = objective.encode(params, rows["image"])
-    logits = objective.model.apply({"params": params}, tokens, text, text != objective.pad_id, asked).logits_BC
+
+    @jax.jit
+    def logits_of(params):
+        tokens = objective.encode(params, rows["image"])
+        return objective.model.apply({"params": params}, tokens, text, text != objective.pad_id, asked).logits_BC
+
+    logits = logits_of(params)
     log_p = np.asarray(jax.nn.log_softmax(logits))
     expected = -(rows["targets"] * log_p).sum() / rows["targets"].sum()
     assert float(metrics["classification_loss"]) == pytest.approx(expected, rel=1e-4)
