@@ -70,10 +70,13 @@ def test_selections_hold_for_training_images_too(tars):
 
 def test_classes_with_names_are_answers_without_a_held_out_image_too(tars, tmp_path):
     (tmp_path / "names.txt").write_text("white\nlight\nmid\ndark\n")
-    dataset = open_one(builders.with_keys(tars, class_names=str(tmp_path / "names.txt")))
+    named = builders.with_keys(tars, class_names=str(tmp_path / "names.txt"))
+    dataset = open_one(named)
     (task,) = dataset.classifications
     assert [task.labels[i] for i in dataset.training.targets["class"]] == [KINDS[i % 4] for i in shades(dataset)]
     assert set(dataset.training.targets["class"]) == {0, 1, 2, 3} and set(task.targets) == {1, 2, 3}
+    subset = open_one(builders.with_keys(named, class_subset=True))
+    assert set(subset.training.targets["class"]) == {1, 2, 3}
 
 
 def test_several_fields_share_the_images(tars):
