@@ -28,6 +28,7 @@ from coca_jax.evaluation.runner import RunEvaluation
 from coca_jax.inference.model import Coca
 from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
+from coca_jax.trainer.features import check_memory
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.model_info import write_model_info
 from coca_jax.trainer.workdir import Claim, writing
@@ -86,6 +87,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config, classes)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
+        check_memory(built, pipeline.record_count)
         stack.callback(_log_skipped, pipeline)
         writer = None
         if hosts.is_first():

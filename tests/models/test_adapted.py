@@ -118,13 +118,18 @@ def test_a_questions_logits_know_nothing_of_the_answer_after_it():
 def test_the_outputs_of_a_pairs_images_are_concatenated():
     (ids, valid), left, right = _text(), _images(), _images()[::-1]
 
-    def logits(*pair):
+    def logits(*pair, ids=ids):
         return np.asarray(_reader(2)(np.stack(pair, axis=1), ids, valid, valid).logits_BC)
 
     found, turned = logits(left, right), logits(right, left)
     assert found.shape == (BATCH, CLASSES) and np.abs(found - turned).max() > 1e-2
     # Each image has its own half of the classifier's kernel: the sums over both orders are the same.
     np.testing.assert_allclose(found + turned, logits(left, left) + logits(right, right), rtol=1e-4, atol=1e-4)
+    # Both are read with the pair's own text.
+    other = ids.copy()
+    other[0, 1] = ids[0, 1] % 7 + 4
+    changed = np.abs(logits(left, right, ids=other) - found).max(axis=1)
+    assert changed[0] > 1e-3 and changed[1:].max() < 1e-5
 
 
 @pytest.mark.parametrize("images", [_images(3), _images()], ids=["another number of frames", "no frames"])

@@ -15,7 +15,7 @@ from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.pipeline.examples import StoredExamples
 from coca_jax.errors import CocaError
 from coca_jax.trainer import train_step
-from coca_jax.trainer.features import Features
+from coca_jax.trainer.features import Features, check_memory
 
 STEPS = 9
 
@@ -90,14 +90,17 @@ def test_on_a_mesh_the_losses_are_those_of_one_device(folder):
         np.testing.assert_allclose(several._kept[record], tokens, rtol=1e-4, atol=1e-5)
 
 
-def test_more_than_half_of_the_memory_is_refused(folder, monkeypatch):
+def test_more_than_half_of_the_memory_is_refused_before_anything_is_read(monkeypatch):
     row_bytes = 4 * 16 * 4  # tokens, width, float32
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": row_bytes, "SC_PHYS_PAGES": 2 * 12}[name])
-    config = tiny_tasks.stored(folder, train__cache_features=True)
+    config, mesh = tiny_tasks.stored("somewhere", train__cache_features=True), tiny.mesh(1, 1, 1)
+    built = train_step.build(config, mesh)
+    check_memory(built, 12)
     with pytest.raises(
-        CocaError, match=r"the tokens of more than 12 records exceed half of .*train.cache_features = False"
+        CocaError, match=r"the tokens of 13 records take 3.33e-06 GB, more than half .*cache_features = F"
     ):
-        _trained(config, 1, 1, 1)
+        check_memory(built, 13)
+    check_memory(train_step.build(tiny_tasks.stored("somewhere"), mesh), 13)  # they are not kept
 
 
 def test_without_the_key_nothing_is_kept(folder):

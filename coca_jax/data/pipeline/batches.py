@@ -96,6 +96,11 @@ class Pipeline:
         self.fingerprint = digest(*parts)
 
     @property
+    def record_count(self) -> int:
+        """The stored records of all sources together, those that cannot be used among them."""
+        return sum(one.count or 0 for one in self._sources)
+
+    @property
     def skipped_by_source(self) -> dict[str, Skipped]:
         """The records of each source that could not be used so far."""
         return {name: one.skipped() for name, one in self._named()}
