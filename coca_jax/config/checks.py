@@ -122,7 +122,7 @@ def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
     """Checks that a dataset has what the objective learns."""
     name = config.objective.name
     if dataset.format == "digit_scenes":
-        tasks = _SCENE_TASKS[name]
+        tasks = _SCENE_TASKS.get(name, (dataset.task,))
         _refuse(dataset.task not in tasks, f"the objective {name} needs {key}.task = {' or '.join(tasks)}")
         frames = 8 * (dataset.task == "actions")
         _refuse(dataset.frames != frames, f"{key}.frames must be {frames} with {key}.task = {dataset.task}")
