@@ -91,7 +91,7 @@ def test_the_head_and_the_rest_have_their_own_rates_and_decay():
     # Adam's first step moves numbers by the rate, whatever their gradient's size. The classifier starts at zero, so that the
     # encoder has no gradient yet, and its kernels decay alone.
     np.testing.assert_allclose(np.median(np.abs(after["head/kernel"])), 1e-2, rtol=1e-2)
-    kernel, positions = "image_encoder/stem/kernel", "image_encoder/positions"
+    kernel, positions = "image_encoder/layers/blocks/attention/query/kernel", "image_encoder/positions"
     np.testing.assert_allclose(after[kernel], before[kernel] * (1 - 3e-3 * 0.5), rtol=1e-6)
     np.testing.assert_array_equal(after[positions], before[positions])
     pooler = "head/pooler/attention/key/kernel"
