@@ -61,6 +61,11 @@ class ObjectiveConfig:
         """Whether a head is trained on top of a pretrained model."""
         return self.name in ("classification", "vqa", "entailment", "pairs")
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether its head reads a text with each example: a question, a hypothesis or a statement."""
+        return self.name in ("vqa", "entailment", "pairs")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:

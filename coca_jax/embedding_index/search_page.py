@@ -50,6 +50,6 @@ def _section(anchor: str, query: str | os.PathLike, hits: Sequence[Hit], folder:
 def _card(path: Path, lines: list[CardLine]) -> Card:
     """The image, or a sentence if it has disappeared or changed since it was indexed."""
     try:
-        return Card(np.asarray(decode(path.read_bytes(), smallest=_THUMBNAIL)), lines, path.name)
+        return Card([np.asarray(decode(path.read_bytes(), smallest=_THUMBNAIL))], lines, path.name)
     except (OSError, BadRecord):
-        return Card(None, [CardLine(text="can no longer be read"), *lines])
+        return Card([], [CardLine(text="can no longer be read"), *lines])

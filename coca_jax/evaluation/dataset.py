@@ -91,6 +91,7 @@ class EvaluationDataset:
     grammar: Callable[[str], Hashable | None] | None = None  # a caption's meaning, None if it has none; None: free text
     classifications: Sequence[Classification] = ()
     texts: Sequence[str] = ()  # that a head reads with each image: questions, hypotheses, statements; empty: none
+    text_name: str = "text"  # of one of these texts: "question", "hypothesis", "statement"
     kinds: Sequence[str] = ()  # the type of each text, for metrics apart; empty: they have none
     answers: Sequence[Sequence[str]] = ()  # people's answers to each question; empty: it is for a server
     question_ids: Sequence[int] = ()  # the questions' numbers on VQA's server; empty: they have none

@@ -19,6 +19,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
 
 HEAD_TASKS = ("head_classification", "vqa")
+_TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
 _READS_TEXT = ("vqa", "entailment", "pairs")
@@ -62,9 +63,10 @@ def open_head_dataset(
         name=name,
         config=config,
         images=images,
-        captions=[(one.text or (classes[one.label] if one.label >= 0 else ""),) for one in examples],
+        captions=[("" if is_vqa or one.label < 0 else classes[one.label],) for one in examples],
         classifications=() if is_vqa else (Classification("class", classes, ("{}",), labelled, targets),),
         texts=[one.text for one in examples] if reads_text else (),
+        text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
         answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
         question_ids=ids if is_vqa and len(set(ids)) == len(examples) else (),

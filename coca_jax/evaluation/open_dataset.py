@@ -90,7 +90,9 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
     digest = hashlib.sha256()
     for dataset in datasets:
         digest.update(json.dumps([dataset.name, dataset.images.shape, list(dataset.image_ids)]).encode())
-        digest.update(json.dumps([list(own) for own in dataset.captions]).encode())
+        for texts in (dataset.captions, dataset.answers):
+            digest.update(json.dumps([list(own) for own in texts]).encode())
+        digest.update(json.dumps(list(dataset.texts)).encode())
         for task in dataset.classifications:
             digest.update(json.dumps([task.name, list(task.labels)]).encode())
             digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())

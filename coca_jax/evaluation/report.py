@@ -13,15 +13,21 @@ from coca_jax.pages.charts import Line, column, line_chart, number, percent
 from coca_jax.pages.page import write_page
 
 _MISTAKES = 6
+_FRAMES = 4  # of a clip, side by side
 _LOSSES = [
     Line("contrastive", "contrastive_loss", "line-1"),
     Line("captioning", "captioning_loss", "line-2"),
+    Line("classification", "classification_loss", "line-1"),
     Line("weighted sum", "loss", "line-3"),
 ]
 _EVALUATIONS = [  # keys of a history row below `<dataset>/`
     Line("image to text R@1", "image_to_text_r1", "line-1"),
     Line("captions right", "caption_equivalent", "line-2"),
     Line("text to image R@1", "text_to_image_r1", "line-3"),
+    Line("accuracy", "accuracy", "line-1"),  # of a head
+    Line("mean of the classes", "accuracy_mean_per_class", "line-3"),
+    Line("VQA accuracy", "vqa_accuracy", "line-1"),
+    Line("VQA accuracy in words", "vqa_accuracy_in_words", "line-2"),
 ]
 
 
@@ -88,6 +94,8 @@ def _training(rows: Sequence[Mapping], names: Sequence[str]) -> list[Block]:
             ("Waiting for data", "data_wait", percent),
             ("Learning rate", "learning_rate", number),
             ("Temperature", "temperature", number),
+            ("Accuracy of batches", "accuracy", percent),
+            ("VQA score of batches", "vqa_score", percent),
         )
     ]
     return [Facts(facts, large=True), *charts, Columns([chart for chart in small if chart], 210)]
@@ -96,42 +104,61 @@ def _training(rows: Sequence[Mapping], names: Sequence[str]) -> list[Block]:
 def galleries(
     dataset: EvaluationDataset, predictions: Predictions, texts: Sequence[ImageTexts], count: int
 ) -> list[Block]:
-    """`count` images spread evenly over the dataset, the same in every report, and mistakes among the others.
+    """`count` examples spread evenly over the dataset, the same in every report, and mistakes among the others.
 
     Of the tasks' `texts` the first is shown first, and the first that can be wrong decides about mistakes.
     """
-    images = len(predictions.rows)
-    examples = sorted({int(i) for i in np.linspace(0, images - 1, min(images, count))})
-    judged = next((one for one in texts if one.right is not None), None)
-    wrong: list[int] = []
-    if judged is not None and judged.right is not None:
-        wrong = [place for place in sorted(set(range(images)).difference(examples)) if not judged.right[place]]
-        # The nearest misses first: a text with one wrong word shows more than a broken one.
-        truths = [dataset.captions[row][0] for row in predictions.rows]
-        wrong.sort(key=lambda place: -_shared_words(judged.texts[place], truths[place]))
+    total = len(predictions.rows)
+    truths = next((one.truths for one in texts if one.truths), [dataset.captions[row][0] for row in predictions.rows])
+    examples = sorted({int(i) for i in np.linspace(0, total - 1, min(total, count))})
+    others = sorted(set(range(total)).difference(examples))
     blocks: list[Block] = []
     for title, detail, places in (
         ("Examples", "Held-out images, evenly spread over the dataset.", examples),
-        ("Mistakes", "The wrong answers that come closest to the truth.", wrong[:_MISTAKES]),
+        *_mistakes(texts, truths, others),
     ):
-        rows = predictions.rows[places]
+        shown = shown_images(dataset, predictions.rows[places], _FRAMES)
         cards = [
-            _card(image, dataset.captions[row][0], place, texts)
-            for image, row, place in zip(shown_images(dataset, rows), rows, places, strict=True)
+            Card(images, _lines(dataset, predictions.rows[place], place, truths[place], texts), truths[place])
+            for images, place in zip(shown, places, strict=True)
         ]
-        blocks += [Gallery(title, cards, detail)] if cards else []
+        layout = "wide" if any(len(images) > 1 for images in shown) else "cards"
+        blocks += [Gallery(title, cards, detail, layout)] if cards else []
     return blocks
 
 
-def _card(image: np.ndarray | None, truth: str, place: int, texts: Sequence[ImageTexts]) -> Card:
-    lines = [CardLine("truth", truth)]
-    for i, one in enumerate(texts):
-        mark = None if one.right is None else bool(one.right[place])
-        if i == 0:
-            lines.insert(0, CardLine(one.label, one.texts[place] or "(nothing)", mark=mark, quiet=False))
-        else:  # the truth stands above: a text that equals it need not be read twice
-            lines.append(CardLine(one.label, "" if one.texts[place] == truth else one.texts[place], mark=mark))
-    return Card(image, lines, truth)
+def _mistakes(
+    texts: Sequence[ImageTexts], truths: Sequence[str], places: Sequence[int]
+) -> list[tuple[str, str, list[int]]]:
+    """Title, detail and places of the gallery of mistakes; empty if nothing can be wrong."""
+    judged = next((one for one in texts if one.right is not None), None)
+    if judged is None or judged.right is None:
+        return []
+    wrong = [place for place in places if not judged.right[place]]
+    if (probabilities := judged.probabilities) is not None:
+        wrong.sort(key=lambda place: -probabilities[place])
+        return [("Most confident mistakes", "The wrong answers of the highest probability.", wrong[:_MISTAKES])]
+    # The nearest misses first: a text with one wrong word shows more than a broken one.
+    wrong.sort(key=lambda place: -_shared_words(judged.texts[place], truths[place]))
+    return [("Mistakes", "The wrong answers that come closest to the truth.", wrong[:_MISTAKES])]
+
+
+def _lines(dataset: EvaluationDataset, row: int, place: int, truth: str, texts: Sequence[ImageTexts]) -> list[CardLine]:
+    """The lines of a card: what the model read with the image, its first answer, the truth, its other answers."""
+    lines = [_line(one, place) for one in texts]
+    # The truth stands above the others: a text that equals it need not be read twice.
+    others = [line._replace(quiet=True, text="" if line.text == truth else line.text) for line in lines[1:]]
+    true = [CardLine("truth", truth)] if truth else []
+    kind = dataset.kinds[row].replace("_", " ") if dataset.kinds else ""
+    read = [CardLine(dataset.text_name, dataset.texts[row], note=kind, quiet=False)] if dataset.texts else []
+    return [*read, *lines[:1], *true, *others]
+
+
+def _line(text: ImageTexts, place: int) -> CardLine:
+    shown = text.texts[place] or "(nothing)"
+    if text.probabilities is not None:
+        shown += f" ({percent(float(text.probabilities[place]))})"
+    return CardLine(text.label, shown, mark=None if text.right is None else bool(text.right[place]), quiet=False)
 
 
 def _shared_words(a: str, b: str) -> float:

@@ -17,6 +17,7 @@ from coca_jax.pages.terminal import text_table
 from coca_jax.storage.files import as_path, write_atomically
 from coca_jax.trainer.writers import read_history
 
+_CLASSES = 12  # that the report's facts name
 _log = logging.getLogger(__name__)
 _SUBMISSIONS = {  # the keys of a row, and who takes the file, by the kind of its texts
     "captions": ("image_id", "caption", "COCO's or NoCaps' server"),
@@ -107,7 +108,8 @@ def _facts(coca: Coca) -> dict[str, str]:
     model, train, optimizer = coca.config.model, coca.config.train, coca.config.optimizer
     image, text = model.image, model.text
     return {
-        "training steps": f"{coca.step:,} of {train.steps:,}, {train.batch_size} pairs each",
+        **_objective_facts(coca),
+        "training steps": f"{coca.step:,} of {train.steps:,}, {train.batch_size} examples each",
         "parameters": f"{coca.parameter_count:,}",
         "image encoder": f"{image.kind}, {image.size} px, patch {image.patch}, stem {image.stem}, {image.layers} layers",
         "poolers": f"{model.pooler.kind}, {model.pooler.queries} generative queries",
@@ -118,3 +120,17 @@ def _facts(coca: Coca) -> dict[str, str]:
         "optimizer": f"{optimizer.name}, peak learning rate {optimizer.peak_learning_rate:g}",
         "seed": str(train.seed),
     }
+
+
+def _objective_facts(coca: Coca) -> dict[str, str]:
+    """The objective, the run that it started from, and what a head was trained for."""
+    objective, classes = coca.config.objective, coca.classes
+    facts = {"objective": objective.name}
+    if start := coca.config.train.init_from:
+        facts["adapted from"] = start
+    if objective.has_head:
+        rate = objective.head.encoder_learning_rate
+        facts["pretrained parameters"] = f"peak learning rate {rate:g}" if rate else "frozen"
+        more = f" … {classes[-1]}" if len(classes) > _CLASSES else ""
+        facts["classes"] = f"{len(classes):,}: {', '.join(classes[:_CLASSES])}{more}"
+    return facts

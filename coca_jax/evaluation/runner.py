@@ -89,7 +89,7 @@ def evaluate_dataset(
     tiles = [tile for result in results for tile in result.tiles]
     headline = [Tiles(tiles)] if tiles else []
     # The last task first: of an image's texts its generated caption is the one to read.
-    texts = [result.image_texts for result in reversed(results) if result.image_texts is not None]
+    texts = [one for result in reversed(results) for one in result.image_texts]
     return DatasetResult(
         name=dataset.name,
         metrics={f"{dataset.name}/{key}": value for key, value in metrics.items()},

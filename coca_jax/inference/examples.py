@@ -1,6 +1,6 @@
 """The examples that a model is given: images, clips or pairs of images, as one array or as a list that is read in parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,16 @@ class Examples:
     def loaded(self, examples: list[Any]) -> Iterator[tuple[slice, np.ndarray]]:
         """The examples of a list, part by part: which of them, and the model's input for them."""
         at_once = max(1, _IMAGES_AT_ONCE // max(1, self._images))
-        for start in range(0, len(examples), at_once):
+        for start in range(0, max(1, len(examples)), at_once):
             part = slice(start, start + at_once)
-            yield part, np.stack([self._load(one) for one in examples[part]])
-        if not examples:
-            yield slice(0, 0), np.zeros((0, *self._shape), self._dtype)
+            yield part, self.stacked([self.load(one) for one in examples[part]])
 
-    def _load(self, example: Any) -> np.ndarray:
+    def stacked(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Inputs of N examples as one array, which may be empty."""
+        return np.stack(inputs) if inputs else np.zeros((0, *self._shape), self._dtype)
+
+    def load(self, example: Any) -> np.ndarray:
+        """The model's input of one example; CocaError if it cannot be read."""
         if self._pairs:
             if isinstance(example, (str, bytes)) or not hasattr(example, "__len__") or len(example) != 2:
                 raise CocaError(f"a {type(example).__name__} is no pair of images: give two images for each example")

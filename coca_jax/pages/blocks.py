@@ -76,16 +76,15 @@ class CardLine(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An image, uint8 [H, W, 3], if there is one, and a second beside it, with lines below."""
+    """Images, uint8 [H, W, 3], side by side if there are several, with lines below."""
 
-    image: np.ndarray | None
+    images: Sequence[np.ndarray]
     lines: Sequence[CardLine] = ()
-    alt: str = ""  # a text for those who do not see the image
-    second: np.ndarray | None = None
+    alt: str = ""  # a text for those who do not see the images
 
 
 class Gallery(NamedTuple):
-    """Cards in a grid; its layout is "cards", "strip" (eight small ones a row) or "pairs" (wide)."""
+    """Cards in a grid; its layout is "cards", "strip" (eight small ones a row) or "wide" (several images each)."""
 
     title: str
     cards: Sequence[Card]

@@ -12,5 +12,5 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "entailment", "steps": 4_000}
+    laptop = {"task": "entailment", "steps": 3_000, "length": 16}
     return adaptation.adapted("entailment", arg, "snli_ve", datasets.data("snli_ve"), laptop)

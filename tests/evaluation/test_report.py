@@ -165,3 +165,14 @@ def test_a_dataset_by_name_shows_classes_caption_scores_and_what_was_lost(tmp_pa
         "mean of the classes: 66.7%",
     ):
         assert words in page.dom, words
+
+
+def test_a_head_s_metrics_while_training_are_drawn(tmp_path):
+    history = [{"step": step, "things/accuracy": step / 10, "things/vqa_accuracy_in_words": 0.5} for step in (1, 2)]
+    write_report(tmp_path / "x.html", title="x", results=[DatasetResult("things")], history=history, facts={})
+    page = (tmp_path / "x.html").read_text()
+    assert (
+        "Evaluations while training: things" in page
+        and "VQA accuracy in words" in page
+        and ">accuracy <b>20.0%" in page
+    )

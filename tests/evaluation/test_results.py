@@ -1,10 +1,14 @@
 """What an evaluation leaves behind: evaluation.json, captions for servers, a table."""
 
+import copy
+import dataclasses
 import json
 
 import pytest
 from etils import epath
 
+from coca_jax.config import HeadConfig
+from coca_jax.evaluation import results
 from coca_jax.evaluation.results import results_table, write_results
 from coca_jax.evaluation.tasks.base import DatasetResult
 from tests.evaluation import tiny_coca
@@ -90,3 +94,19 @@ def test_the_table_is_for_people():
         ["a", "caption_cider", "1.2500"],
         ["a", "zero_shot_x", "n/a"],
     ]
+
+
+def test_the_report_names_the_objective_and_the_run_that_it_was_adapted_from():
+    coca = tiny_coca.coca()
+    head = dataclasses.replace(
+        coca.config.objective, name="classification", head=HeadConfig(encoder_learning_rate=1e-5)
+    )
+    train = dataclasses.replace(coca.config.train, init_from="runs/pretrained")
+    adapted = copy.copy(coca)
+    adapted.config = dataclasses.replace(coca.config, objective=head, train=train)
+    adapted.classes = tuple(f"c{i}" for i in range(20))
+    facts = results._facts(adapted)
+    assert facts["objective"] == "classification" and facts["adapted from"] == "runs/pretrained"
+    assert facts["pretrained parameters"] == "peak learning rate 1e-05"
+    assert facts["classes"].startswith("20: c0, c1, ") and facts["classes"].endswith("c11 … c19")
+    assert results._facts(coca)["objective"] == "pretraining" and "adapted from" not in results._facts(coca)

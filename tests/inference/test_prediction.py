@@ -132,10 +132,15 @@ def test_pairs():
             "classification",
             0,
             lambda coca: coca.caption(IMAGES),
-            "gives no captions: the objective classification keeps",
+            "gives no captions: it was trained for classification: give the run",
         ),
-        ("entailment", 0, lambda coca: coca.answer(IMAGES, "a"), "gives no captions: the objective entailment keeps"),
-        ("vqa", 0, lambda coca: coca.embed_images(IMAGES), "gives no embeddings: the objective vqa keeps no part"),
+        (
+            "entailment",
+            0,
+            lambda coca: coca.answer(IMAGES, "a"),
+            "gives no captions: it was trained for entailment: give the run",
+        ),
+        ("vqa", 0, lambda coca: coca.embed_images(IMAGES), "gives no embeddings: it was trained for vqa: give the run"),
         ("vqa", 0, lambda coca: coca.predict(IMAGES, "a red thing " * 20), "and the model reads 16: shorten it"),
     ],
 )

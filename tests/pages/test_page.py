@@ -30,7 +30,7 @@ BLOCKS = {
     blocks.Matrix: blocks.Matrix([HOSTILE, "b"], np.array([[3, 1], [0, 0]]), HOSTILE),
     blocks.Gallery: blocks.Gallery(
         HOSTILE,
-        [blocks.Card(IMAGE, [LINE], HOSTILE, IMAGE), blocks.Card(None, [LINE], HOSTILE, IMAGE), blocks.Card(None)],
+        [blocks.Card([IMAGE, IMAGE], [LINE], HOSTILE), blocks.Card([IMAGE], [LINE], HOSTILE), blocks.Card([])],
         HOSTILE,
         "strip",
     ),

@@ -3,14 +3,17 @@
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 
+from coca_jax.data.images.video import positions
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.pages.blocks import Block, Tile
+from coca_jax.pages.blocks import Block, Heading, Table, Tile
+from coca_jax.pages.charts import percent
 
 _SHARE = re.compile(
     r"(zero_shot_|few_shot_|likelihood_|accuracy|vqa_|caption_(equivalent|exact|parsed)|mean_corruption_error).*|.*_r(1|5|10)"
@@ -21,9 +24,11 @@ _SHARE = re.compile(
 class ImageTexts:
     """A text that the model gave each of the M images, and whether it is right; shown below the images in the report."""
 
-    label: str  # "generated", "retrieved"
+    label: str  # "generated", "retrieved", "predicted"
     texts: Sequence[str]
     right: np.ndarray | None  # bool [M]; None: unknown
+    truths: Sequence[str] = ()  # the right texts of each image in one; empty: its first caption
+    probabilities: np.ndarray | None = None  # float32 [M], of the texts; None: unknown
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -39,9 +44,9 @@ class TaskResult:
     tiles: Sequence[Tile] = ()  # the headline metrics of the report's section
     blocks: Sequence[Block] = ()  # its further content
     notes: Sequence[str] = ()  # sentences on requests that could not be met
-    image_texts: ImageTexts | None = None
     # For evaluation servers: a text by the number of its image ("captions": COCO, NoCaps) or question ("answers": VQA).
     submissions: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
+    image_texts: Sequence[ImageTexts] = ()  # the one to read first stands first
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -95,12 +100,51 @@ def metric_text(key: str, value: float) -> str:
     return f"{value:,.1f}" if metric.endswith("_rank") else f"{value:.4f}"
 
 
-def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray) -> list[np.ndarray | None]:
-    """Images of the dataset as the report shows them, uint8 [H, W, 3]: of a clip the middle frame, of tokens none."""
+def by_kind(scores: Mapping[str, np.ndarray], kinds: Sequence[str] | np.ndarray) -> dict[str, float]:
+    """Metrics that are means of scores [M]: of all examples, and `<metric>_<kind>` of those of each kind but ""."""
+    means = {metric: float(values.mean()) for metric, values in scores.items()}
+    for kind in sorted(set(kinds) - {""}):
+        own = np.asarray(kinds) == kind
+        means |= {_kind_key(metric, kind): float(values[own].mean()) for metric, values in scores.items()}
+    return means
+
+
+def kinds_table(
+    columns: Mapping[str, tuple[str, Mapping[str, float]]], kinds: Sequence[str] | np.ndarray
+) -> list[Block]:
+    """A table of metrics as `by_kind` gives them, a row for each kind; empty if there are no kinds.
+
+    Args:
+      columns: a metric's name and the values, by the column's name.
+      kinds: of the M examples.
+    """
+    counts = Counter(kind for kind in kinds if kind)
+    rows = [
+        (
+            kind.replace("_", " "),
+            *(percent(values[_kind_key(metric, kind)]) for metric, values in columns.values()),
+            f"{counts[kind]:,}",
+        )
+        for kind in sorted(counts)
+    ]
+    return [Heading("By kind"), Table(("", *columns, "Examples"), rows, "Metrics by kind")] if rows else []
+
+
+def _kind_key(metric: str, kind: str) -> str:
+    return f"{metric}_" + "".join(c if c.isalnum() else "_" for c in kind)
+
+
+def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray, most: int = 1) -> list[list[np.ndarray]]:
+    """Images of each example as the report shows them, uint8 [H, W, 3]; none of tokens.
+
+    Of clips and pairs at most so many, the middles of equal parts, in order.
+    """
     rows = np.asarray(rows, np.int64)
     if len(dataset.images.shape) < 4:
-        return [None] * len(rows)
+        return [[] for _ in rows]
     images = dataset.images[rows]
+    if images.ndim == 4:
+        return [[image] for image in images]
     if images.ndim == 6:  # of several views the first
         images = images[:, 0]
-    return list(images[:, images.shape[1] // 2] if images.ndim == 5 else images)
+    return list(map(list, images[:, positions(images.shape[1], min(most, images.shape[1]), None)]))

@@ -51,7 +51,7 @@ class Captioning:
             blocks=_blocks(metrics, by_reference),
             notes=notes,
             # If no caption is right, as with free descriptions, then to mark each as wrong tells nothing.
-            image_texts=ImageTexts("generated", generated, right if dataset.grammar or right.any() else None),
+            image_texts=[ImageTexts("generated", generated, right if dataset.grammar or right.any() else None)],
             submissions=submissions,
         )
 

@@ -83,7 +83,8 @@ def classification_result(
         hit = (right == answer.predicted[:, None]).any(axis=1)
         targets = np.where(hit, answer.predicted, right[:, 0])
         count, key, name = len(task.candidate_classes), f"{prefix}_{task.name}", task.name.replace("_", " ")
-        if prefix == "accuracy":  # of a head, which has one classification
+        is_head = prefix == "accuracy"  # which has one classification, and mistakes in the dataset's gallery
+        if is_head:
             key, name = prefix, prefix
         for k, more_than in ((1, 0), *_TOP_K):
             if count > more_than:
@@ -101,7 +102,7 @@ def classification_result(
         else:
             blocks += _confused_pairs(task.labels, targets, answer.predicted)
         blocks += _accuracy_by_class(task.labels, targets, per_class)
-        blocks += _mistakes(dataset, predictions.rows[places], task.labels, targets, answer)
+        blocks += [] if is_head else _mistakes(dataset, predictions.rows[places], task.labels, targets, answer)
         columns.append(blocks)
     notes = [note for task in dataset.classifications if (note := _equal_names(task))]
     return TaskResult(metrics, baselines, tiles, [Columns(columns)] if columns else [], notes)
@@ -155,8 +156,8 @@ def _mistakes(
     wrong = np.flatnonzero(answer.predicted != targets)
     wrong = wrong[np.argsort(-answer.margins[wrong], kind="stable")][:_MISTAKES]
     cards = []
-    for i, image in zip(wrong, shown_images(dataset, rows[wrong]), strict=True):
+    for i, images in zip(wrong, shown_images(dataset, rows[wrong]), strict=True):
         true = labels[targets[i]]
         lines = [CardLine("predicted", labels[answer.predicted[i]], mark=False, quiet=False), CardLine("true", true)]
-        cards.append(Card(image, lines, true))
+        cards.append(Card(images, lines, true))
     return [Gallery("Most confident mistakes", cards, layout="strip")] if cards else []

@@ -7,12 +7,12 @@ import numpy as np
 from coca_jax.evaluation.dataset import EvaluationDataset
 from coca_jax.evaluation.metrics import classes
 from coca_jax.evaluation.predict import Needs, Predictions
-from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult
+from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, by_kind, kinds_table
 from coca_jax.evaluation.tasks.classification import classification_result
 
 
 class HeadClassification:
-    """The task: accuracy of the head's most likely class, in all and for each kind of text."""
+    """The task: accuracy of the head's most likely class, in all and for each kind of example."""
 
     branch: ClassVar[str] = "head"
 
@@ -22,24 +22,21 @@ class HeadClassification:
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
         (task,) = dataset.classifications
         places, targets = predictions.part(task)
-        candidates = task.candidate_classes
-        scores = predictions.head_probabilities[places]
-        answer = classes.predict_classes(scores, targets, candidates, classes.first_equal(task.candidate_texts))
+        probabilities, candidates = predictions.head_probabilities, task.candidate_classes
+        first = classes.first_equal(task.candidate_texts)
+        answer = classes.predict_classes(probabilities[places], targets, candidates, first)
         result = classification_result(dataset, predictions, [answer], "accuracy", "by the head")
-        majority = float(np.bincount(targets[:, 0]).max() / max(1, len(targets))) if len(targets) else float("nan")
-        right = predictions.head_probabilities.argmax(axis=1)[places] == targets[:, 0]
-        by_kind = {}
-        if dataset.kinds:
-            kinds = np.array([dataset.kinds[row] for row in predictions.rows[places]])
-            by_kind = {f"accuracy_{kind}": float(right[kinds == kind].mean()) for kind in sorted(set(kinds))}
-        shown = [task.labels[number] for number in predictions.head_probabilities.argmax(axis=1)]
-        marks = np.zeros(len(shown), bool)
+        majority = float(np.bincount(targets[:, 0]).max() / len(targets)) if len(targets) else float("nan")
+        right, marks = answer.ranks < 1, np.zeros(len(probabilities), bool)
         marks[places] = right
+        kinds = [dataset.kinds[row] for row in predictions.rows[places]] if dataset.kinds else [""] * len(places)
+        metrics = {**result.metrics, **by_kind({"accuracy": right}, kinds)}
+        labels = [task.labels[number] for number in probabilities.argmax(axis=1)]
         return TaskResult(
-            metrics={**result.metrics, **by_kind},
+            metrics=metrics,
             baselines={**result.baselines, "accuracy": majority},
-            tiles=result.tiles,
-            blocks=result.blocks,
+            tiles=[tile._replace(baseline=majority, baseline_name="most frequent class") for tile in result.tiles],
+            blocks=[*kinds_table({"Accuracy": ("accuracy", metrics)}, kinds), *result.blocks],
             notes=result.notes,
-            image_texts=ImageTexts("predicted", shown, marks),
+            image_texts=[ImageTexts("predicted", labels, marks, probabilities=probabilities.max(axis=1))],
         )

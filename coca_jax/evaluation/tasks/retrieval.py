@@ -83,7 +83,7 @@ class Retrieval:
             baselines=baselines,
             tiles=tiles,
             blocks=[table, *_searches(dataset, predictions, meanings)],
-            image_texts=ImageTexts("retrieved", [pool.texts[i] for i in best], right),
+            image_texts=[ImageTexts("retrieved", [pool.texts[i] for i in best], right)],
         )
 
     def _shown(self, metrics: dict[str, float], baselines: dict[str, float]) -> tuple[list[Tile], Table]:
@@ -144,8 +144,8 @@ def _searches(dataset: EvaluationDataset, predictions: Predictions, pool: Captio
         match = (pool.image_labels == label).any(axis=1) if label is not None else np.zeros(len(predictions.rows), bool)
         rows = predictions.rows[places]
         cards = [
-            Card(image, [CardLine(mark=True, note="match")] if match[place] else [], dataset.captions[row][0])
-            for image, place, row in zip(shown_images(dataset, rows), places, rows, strict=True)
+            Card(images, [CardLine(mark=True, note="match")] if match[place] else [], dataset.captions[row][0])
+            for images, place, row in zip(shown_images(dataset, rows), places, rows, strict=True)
         ]
         count = "no image of the dataset matches"
         if match.any():

@@ -76,16 +76,15 @@ def _pairs(
     left, right = dict(training), dict(evaluation)
     cards = [
         Card(
-            _image(left[pair.dataset], pair.index),
+            [*_image(left[pair.dataset], pair.index), *_image(right[pair.evaluation], pair.evaluation_index)],
             [CardLine(_agreement(pair)), CardLine(text=pair.name), CardLine(text=pair.evaluation_name)],
             f"{pair.name} beside {pair.evaluation_name}",
-            _image(right[pair.evaluation], pair.evaluation_index),
         )
         for pair in doubtful[:shown]
     ]
     which = f"The {shown:,} most doubtful" if len(pairs) > shown else "All, the most doubtful first"
     detail = f"{which}; on the left the training image, on the right the evaluation's."
-    return [Section("Pairs", "", [Text(detail), Gallery("", cards, layout="pairs")])] if cards else []
+    return [Section("Pairs", "", [Text(detail), Gallery("", cards, layout="wide")])] if cards else []
 
 
 def _agreement(pair: Pair) -> str:
@@ -94,9 +93,9 @@ def _agreement(pair: Pair) -> str:
     return f"{pair.dataset} and {pair.evaluation}{bits}{cosine}"
 
 
-def _image(images: RecordStore, index: int) -> np.ndarray | None:
-    """The image; None if it can no longer be read."""
+def _image(images: RecordStore, index: int) -> list[np.ndarray]:
+    """The image; empty if it can no longer be read."""
     try:
-        return np.asarray(still(images.read([index])[0]))
+        return [np.asarray(still(images.read([index])[0]))]
     except BadRecord:
-        return None
+        return []

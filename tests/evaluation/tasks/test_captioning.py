@@ -38,7 +38,7 @@ def test_captions_of_a_grammar_are_judged_by_meaning_and_by_word():
         "caption_parsed": 2 / 5,
     }
     assert result.baselines == {"caption_equivalent": 4 / 5}
-    assert result.image_texts.right.tolist() == [True, False, False, False, True]
+    assert result.image_texts[0].right.tolist() == [True, False, False, False, True]
     assert [tile.label for tile in result.tiles] == ["Captions right"]
 
 
@@ -48,8 +48,8 @@ def test_free_captions_are_scored_by_references_and_by_no_grammar():
     assert set(result.metrics) == {"distinct_captions", "distinct_meanings", *(f"caption_{name}" for name in names)}
     (table,) = (block for block in result.blocks if isinstance(block, Table))
     assert list(table.head) == ["", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
-    assert result.image_texts.right.tolist() == [True, False] and not result.tiles and not result.baselines
-    assert computed(["x", "y"], CAPTIONS, names=("bleu",)).image_texts.right is None  # all wrong tells nothing
+    assert result.image_texts[0].right.tolist() == [True, False] and not result.tiles and not result.baselines
+    assert computed(["x", "y"], CAPTIONS, names=("bleu",)).image_texts[0].right is None  # all wrong tells nothing
 
 
 def test_captions_for_a_server_need_no_references():
