@@ -53,7 +53,7 @@ def write_labelled(folder: pathlib.Path, count: int) -> str:
     folder.mkdir()
     rows = []
     for number in range(count):
-        (folder / f"{number}.png").write_bytes(builders.picture(10 * number))
+        (folder / f"{number}.png").write_bytes(builders.picture(5 * number))
         rows.append({"file_name": f"{number}.png", "caption": f"a {number}", "kind": ["dark", "light"][number % 2]})
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return str(folder)

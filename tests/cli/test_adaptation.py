@@ -10,14 +10,13 @@ import tiny
 import tiny_tasks
 
 import coca_jax
-from coca_jax import train
 from coca_jax.cli import training_run
 from coca_jax.config import MeshConfig
 from coca_jax.distributed.mesh import make_mesh
 from coca_jax.errors import CocaError
 from coca_jax.objectives.base import by_name
 from coca_jax.storage.files import as_path
-from coca_jax.trainer import train_step
+from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord
 from tests.data import builders
 
@@ -61,10 +60,17 @@ def _curve(folder) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in running.rows(folder)]
 
 
+def _train(config, folder) -> None:
+    """As `coca_jax.train.train`, whose module defines flags that those of other commands exclude."""
+    with preemption.Preemption() as stop, training_run.prepared(config, as_path(folder), stop) as loop:
+        final = loop.run()
+        loop.evaluate(int(final.step), final.evaluated_params)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(images, pretrained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
-    assert train.train(_config(images, pretrained), str(folder)) == 0
+    _train(_config(images, pretrained), folder)
     return folder
 
 
@@ -88,13 +94,13 @@ def test_a_restart_is_invisible_and_reads_the_classes_from_the_checkpoint(
     undisturbed, pretrained, images, tmp_path, monkeypatch
 ):
     # The fourth step is in the second epoch: the tokens that were kept before are computed again.
-    assert train.train(_config(images, pretrained, train__steps=4), str(tmp_path)) == 0
+    _train(_config(images, pretrained, train__steps=4), tmp_path)
     monkeypatch.setattr(training_run, "run_classes", lambda config: pytest.fail("read again"))
-    assert train.train(_config(images, pretrained), str(tmp_path)) == 0
+    _train(_config(images, pretrained), tmp_path)
     assert _curve(tmp_path) == _curve(undisturbed)
     assert running.evaluation(tmp_path) == running.evaluation(undisturbed)
     with pytest.raises(CocaError, match=r"other settings \(objective.head.label_smoothing was 0.0, now 0.1\)"):
-        train.train(_config(images, pretrained, objective__head__label_smoothing=0.1), str(tmp_path))
+        _train(_config(images, pretrained, objective__head__label_smoothing=0.1), tmp_path)
 
 
 def test_the_model_is_the_pretrained_ones_but_for_the_keys_that_are_set(images, pretrained):

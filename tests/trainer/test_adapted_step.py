@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 import tiny_tasks
 from jax.sharding import PartitionSpec
 
 from coca_jax import config as config_lib
 from coca_jax.data.digit_scenes.tasks import CLASSES
+from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.objectives.base import by_name
 from coca_jax.trainer import flops, train_step
 
@@ -52,6 +54,28 @@ def test_a_frozen_decoder_costs_its_forward_pass_alone_and_muons_products_are_no
     rows, all_forward = frozen.train.batch_size, train_step.model_flops(finetuned) / 3
     assert train_step.model_flops(frozen) == all_forward + rows * backward
     assert train_step.step_flops(frozen) > train_step.model_flops(frozen)
+
+
+def test_questions_are_learned_alike_on_a_mesh_and_in_parts():
+    def trained(mesh, **changes) -> list[dict[str, float]]:
+        rates = dict(optimizer__peak_learning_rate=1e-4, objective__head__encoder_learning_rate=1e-4)
+        config, history = tiny_tasks.config("questions", objective__head__classes=32, **rates, **changes), []
+        answers = (*CLASSES["questions"], "none")  # 32, which the devices can share
+        local = Pipeline(config, tiny_tasks.vocabulary(), classes=answers).batch(0)
+        with jax.set_mesh(mesh):
+            built = train_step.build(config, mesh, tiny_tasks.vocabulary().pad_id)
+            state, compiled = built.init(), built.compile()
+            batch = {name: jax.device_put(local[name], x.sharding) for name, x in built.batch.items()}
+            for _ in range(3):
+                state, metrics = compiled(state, batch)
+                history.append({name: float(value) for name, value in metrics.items()})
+        return history
+
+    expected = trained(tiny.mesh(1, 1, 1))
+    found = trained(tiny.mesh(2, 2, 2), train__microbatches=2)
+    assert found[-1]["loss"] < found[0]["loss"]
+    for row, other in zip(found, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
 
 
 # The giant
