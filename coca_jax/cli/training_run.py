@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from coca_jax.config import Config, HeadConfig
+from coca_jax.config.checks import check
 from coca_jax.config.fields import differences, flattened, replaced
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.text.classes import run_classes
@@ -27,6 +28,7 @@ from coca_jax.evaluation.runner import RunEvaluation
 from coca_jax.inference.model import Coca
 from coca_jax.trainer import preemption, train_step
 from coca_jax.trainer.checkpoint import Checkpoints, RunRecord, load_record
+from coca_jax.trainer.features import check_memory
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.model_info import write_model_info
 from coca_jax.trainer.workdir import Claim, writing
@@ -85,6 +87,7 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config, classes)  # before training: missing held-out data must not show at the end
         built = train_step.build(config, mesh, vocabulary.pad_id)
+        check_memory(built, pipeline.record_count)
         stack.callback(_log_skipped, pipeline)
         writer = None
         if hosts.is_first():
@@ -107,7 +110,7 @@ def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str
     differ from their defaults replace that model's (a larger image). Pretraining's config is as it was.
 
     Raises:
-      CocaError: there is no checkpoint at `train.init_from`, or as `run_classes`.
+      CocaError: there is no checkpoint at `train.init_from`, its model does not fit the config, or as `run_classes`.
     """
     if config.objective.name == "pretraining":
         return config, ()
@@ -126,7 +129,9 @@ def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str
         classes = tuple(json.loads(hosts.from_first(lambda: json.dumps(run_classes(config)).encode())))
     head = dataclasses.replace(config.objective.head, classes=len(classes))
     objective = dataclasses.replace(config.objective, head=head if config.objective.has_head else HeadConfig())
-    return dataclasses.replace(config, model=model, objective=objective), classes
+    config = dataclasses.replace(config, model=model, objective=objective)
+    check(config, reads_data=True, completed=True)
+    return config, classes
 
 
 def _evaluate(

@@ -21,14 +21,18 @@ _SCENE_TASKS = {  # of the digit scenes, by objective
 }
 
 
-def check(config: Config, *, reads_data: bool) -> None:
+def check(config: Config, *, reads_data: bool, completed: bool = False) -> None:
     """Refuses a config whose keys contradict each other, or that lacks the path of records that are to be read.
+
+    Args:
+      completed: of an adaptation, whether its model is already the one of `train.init_from`, with the config's changes.
 
     Raises:
       CocaError: the first contradiction.
     """
     train, optimizer = config.train, config.optimizer
-    _check_model(config.model)
+    if completed or config.objective.name == "pretraining" or not train.init_from:
+        _check_model(config.model)
     _check_objective(config)
     unsaved = train.keep_best and (not train.evaluate_every or train.evaluate_every % train.checkpoint_every)
     _refuse(
@@ -110,16 +114,18 @@ def _check_objective(config: Config) -> None:
         frozen = objective.has_head and not objective.head.encoder_learning_rate
         todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0"
         _refuse(not frozen, f"train.cache_features keeps the features of a frozen image encoder: {todo}")
+        stored = config.model.image.kind == "precomputed"
+        _refuse(stored, "train.cache_features has no use for model.image.kind = precomputed: set it to False")
 
 
 def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
     """Checks that a dataset has what the objective learns."""
     name = config.objective.name
     if dataset.format == "digit_scenes":
-        tasks = _SCENE_TASKS[name]
+        tasks = _SCENE_TASKS.get(name, (dataset.task,))
         _refuse(dataset.task not in tasks, f"the objective {name} needs {key}.task = {' or '.join(tasks)}")
-        clips = dataset.task == "actions"
-        _refuse(clips != (dataset.frames == 8), f"{key}.frames must be {8 * clips} with {key}.task = {dataset.task}")
+        frames = 8 * (dataset.task == "actions")
+        _refuse(dataset.frames != frames, f"{key}.frames must be {frames} with {key}.task = {dataset.task}")
         uncached = config.train.cache_features
         _refuse(uncached, f"train.cache_features has no use for {key}.format = digit_scenes, which never repeat")
         return
@@ -165,8 +171,11 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     generated = dataset.format == "digit_scenes"
     if generated:
         reason = f"on digit_scenes, which are generated: set {where}.dataset.format, such as folder"
-        free = dataclasses.replace(dataset, task="captions", frames=0)
+        free = dataclasses.replace(config.dataset, task="captions", frames=0)
         _refuse_changes(where, dataclasses.replace(config, dataset=free), reason)
+    else:
+        reason = f"on {dataset.format}, whose records have texts and labels of their own: set it to captions"
+        _refuse_changes(f"{where}.dataset", dataset, reason, "task")
     if dataset.format != "folder" and not generated:
         reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
         _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
@@ -192,8 +201,9 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     _refuse(train, f"{key}.evaluation_files has '*', which is the split train: name another, such as ('test',)")
     clips = "video_retrieval" in one.tasks
     _refuse(clips and not dataset.frames, f"{where} asks for video_retrieval: set {key}.frames, such as to 16")
-    other = set(one.tasks) != {"video_retrieval"}
-    _refuse(dataset.frames and other, f"{key}.frames makes clips, on which only video_retrieval can be measured")
+    other = set(one.tasks) - {"video_retrieval", "head_classification"}
+    measured = "only video_retrieval and head_classification can be measured"
+    _refuse(dataset.frames and other, f"{key}.frames makes clips, on which {measured}: change {where}.tasks")
     _check_classification(one, where)
 
 
@@ -206,6 +216,8 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
     labelled = dataset.format == "digit_scenes" or classification.fields or dataset.label_field
     unlabelled = f"{where} is to be classified: name the metadata with a record's class as {key}.label_field"
     _refuse(classifies and not labelled, unlabelled)
+    headed = "head_classification" in one.tasks and not (dataset.format == "digit_scenes" or dataset.label_field)
+    _refuse(headed, unlabelled)
     _refuse("{}" not in classification.likelihood_prompt, f"{keys}.likelihood_prompt needs a {{}} for the class name")
     several = f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out"
     _refuse(dataset.class_names and len(classification.fields) > 1, several)

@@ -100,7 +100,8 @@ class TrainConfig:
     batch_size: int = count(65_536)  # pairs a step, over all devices
     microbatches: int = count(1)  # parts of the batch, worked through one after another with the same gradient
     init_from: str = location()  # a run's folder or checkpoint, whose parameters a new run starts from, at step 0
-    # Of a frozen image encoder without augmentation: its tokens are kept in memory, and computed once for each record.
+    # Of a frozen image encoder without augmentation: its tokens are kept in memory, and computed once for each record (of
+    # a clip, of frames that are drawn once).
     cache_features: bool = False
     seed: int = number(0, at_least=0, below=2**32)
     log_every: int = count(10)

@@ -11,12 +11,12 @@ import numpy as np
 from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.data.records.open import open_records
-from coca_jax.data.records.record import BadRecord, RecordText, each_text
+from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.answers import normalized
-from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, StoredImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
@@ -49,14 +49,16 @@ def open_head_dataset(
     Raises:
       CocaError: the records cannot be found, or none has a class or a question.
     """
+    images: Images
+    unreadable: Counter[str] = Counter()
     if config.dataset.format == "digit_scenes":
-        images, examples, unreadable = *_scenes(config, run), Counter[str]()
+        images, examples = _scenes(config, run)
     else:
         images, examples, unreadable = _stored(name, config, run, classes)
     labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
     targets = np.array([examples[row].label for row in labelled], np.int64)
     is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
-    ids = [one.question_id for one in examples]
+    ids = [one.question_id for one in examples if one.question_id is not None]
     return EvaluationDataset(
         name=name,
         config=config,
@@ -67,7 +69,7 @@ def open_head_dataset(
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
         answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
-        question_ids=ids if is_vqa and None not in ids and len(set(ids)) == len(ids) else (),
+        question_ids=ids if is_vqa and len(set(ids)) == len(examples) else (),
         unreadable=unreadable,
     )
 
@@ -84,7 +86,7 @@ def _stored(
     name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
 ) -> tuple[StoredImages, list[_Example], Counter[str]]:
     store = open_records(config.dataset, "evaluation")
-    reader = _Reader(config, run, classes, Texts(config.dataset, store))
+    reader = _Reader(config, run, classes, store)
     chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(
         int
     )
@@ -98,6 +100,10 @@ def _stored(
         except BadRecord as error:
             unreadable[error.cause] += 1
             _log.warning("held-out record %s left out: %s", store.name(index), error)
+    if run.objective.name == "vqa" and any(one.answers for one in examples):  # else none has: they are for a server
+        answered = [row for row, one in enumerate(examples) if one.answers]
+        unreadable += Counter({"no answer": len(examples) - len(answered)})
+        indices, examples = [indices[row] for row in answered], [examples[row] for row in answered]
     if not examples:
         ((cause, times),) = unreadable.most_common(1)
         raise CocaError(
@@ -111,17 +117,16 @@ def _stored(
 class _Reader:
     """Reads the ground truth of stored records."""
 
-    def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], labels: Texts):
-        self._dataset, self._objective, self._labels = config.dataset, run.objective.name, labels
+    def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], store: RecordStore):
+        self._dataset, self._objective = config.dataset, run.objective.name
+        self._labels, self._texts = Texts(config.dataset, store), Texts(without_labels(config.dataset), store)
         self._classes = {name: number for number, name in enumerate(classes)}
 
     def example(self, record: RecordText) -> _Example:
-        """Raises BadRecord if it has no class, no question, or a class that the run does not know."""
+        """Raises BadRecord if it has no class, no text, or a class that the run does not know."""
         text = ""
         if self._objective in _READS_TEXT:
-            if not record.captions:
-                raise BadRecord("empty caption")
-            text = record.captions[0]
+            text = self._texts.all(record)[0]
         if self._objective == "vqa":
             given, number = answers(record.metadata, self._dataset), record.metadata.get("question_id")
             return _Example(

@@ -135,9 +135,9 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             captions += coca.caption(some, options, prompts=config.captioning.prompt)
         texts = [dataset.texts[row] for row in rows] if dataset.texts else None
         if needs.head:
-            head.append(_head_probabilities(coca, some, texts))
+            head.append(_head_probabilities(coca, some, texts, config.long_text))
         if needs.answers:
-            answers += coca.answer(some, texts, options, in_words=True)
+            answers += coca.answer(some, texts, options, in_words=True, long_text=config.long_text)
         for task in needs.likelihoods:
             chosen = SelectedImages(some, task.indices[np.isin(task.indices, rows)] - start)
             likelihoods[task.name].append(_log_likelihoods(coca, config, task, chosen))
@@ -154,7 +154,8 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
         classifiers={task.name: classifiers(task, config.long_text) for task in needs.classifiers},
         temperature=coca.temperature if any(task.members for task in needs.classifiers) else 1.0,
         captions=[captions[row] for row in readable] if needs.captions else (),
-        **({"head_probabilities": np.concatenate(head)[readable], "classes": coca.classes} if needs.head else {}),
+        classes=coca.classes if needs.head else (),
+        **({"head_probabilities": np.concatenate(head)[readable]} if needs.head else {}),
         answers=[answers[row] for row in readable] if needs.answers else (),
         log_likelihoods={
             task.name: np.concatenate(likelihoods[task.name])[np.isin(task.indices, readable)]
@@ -164,12 +165,12 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
     )
 
 
-def _head_probabilities(coca: Any, images: SelectedImages, texts: Sequence[str] | None) -> np.ndarray:
+def _head_probabilities(coca: Any, images: SelectedImages, texts: Sequence[str] | None, long_text: str) -> np.ndarray:
     """float32 [n, C]; of clips with several views the means over them."""
     if len(images.shape) < 6:
-        return coca.head_probabilities(images, texts)
+        return coca.head_probabilities(images, texts, long_text)
     views = images[np.arange(len(images))]
-    probabilities = coca.head_probabilities(views.reshape(-1, *views.shape[2:]), texts)
+    probabilities = coca.head_probabilities(views.reshape(-1, *views.shape[2:]))
     return probabilities.reshape(*views.shape[:2], -1).mean(axis=1)
 
 

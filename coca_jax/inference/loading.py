@@ -35,5 +35,5 @@ def load(path: str | os.PathLike, *, all_devices: bool = False, batch_size: int 
             mesh = make_mesh(MeshConfig(), checkpoint.load_record(path).config.model)
         restored = checkpoint.load(path, mesh)
     vocabulary = Vocabulary(restored.record.vocabulary)
-    record, options = restored.record, {"mesh": mesh, "batch_size": batch_size, "classes": restored.record.classes}
-    return Coca(record.config, restored.params, vocabulary, restored.step, **options)
+    config, classes = restored.record.config, restored.record.classes
+    return Coca(config, restored.params, vocabulary, restored.step, mesh=mesh, batch_size=batch_size, classes=classes)

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from coca_jax import generation, objectives
+from coca_jax import objectives
 from coca_jax.config import Config
 from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
@@ -26,12 +25,13 @@ from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, 
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
 from coca_jax.generation import GREEDY, GenerationOptions
+from coca_jax.inference import functions
 from coca_jax.inference.batching import Batcher
 from coca_jax.inference.examples import Examples
 from coca_jax.inference.prediction import Prediction
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
-from coca_jax.models.adapted import AdaptedCoca, TextImageClassifier
+from coca_jax.models.adapted import TextImageClassifier
 from coca_jax.trainer.model_info import model_digest
 
 _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
@@ -81,7 +81,7 @@ class Coca:
         self.config, self.vocabulary, self.step, self.classes = config, vocabulary, step, tuple(classes)
         self._params = params
         self._model = objectives.build(config).model
-        images = max(1, config.images_per_example) if classes else 1
+        images = max(1, config.images_per_example) if config.objective.name != "pretraining" else 1
         rows = max(1, (batch_size or config.evaluation.batch_size) // images)
         self._batcher = Batcher(params, mesh, rows, between_batches)
         self.batch_size = self._batcher.size
@@ -96,12 +96,12 @@ class Coca:
     def temperature(self) -> float:
         """The trained temperature: similarities divided by it are the logits of probabilities."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return float(_apply(self._model, "bounded_temperature", self._params))
+        return float(functions.apply(self._model, "bounded_temperature", self._params))
 
     def embed_images(self, images: Any) -> np.ndarray:
         """L2-normalised embeddings, float32 [N, E]."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return self._over_images(functools.partial(_apply, self._model, "embed_images"), images)
+        return self._over_images(functools.partial(functions.apply, self._model, "embed_images"), images)
 
     def embed_videos(self, clips: Any, frames: int = 16) -> np.ndarray:
         """The normalised mean of the embeddings of each clip's frames (paper, MSR-VTT): float32 [N, E].
@@ -113,7 +113,7 @@ class Coca:
         """
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         frames = whole_number(frames, "frames", 1)
-        size, function = self.config.model.image.size, functools.partial(_embed_videos, self._model)
+        size, function = self.config.model.image.size, functools.partial(functions.embed_videos, self._model)
         if tuple(getattr(clips, "shape", ()))[1:] == (frames, size, size, 3) and clips.dtype == np.uint8:
             return self._batcher(function, clips)
         clips = [clips] if is_one_image(clips, axes=4) else as_list(clips, "clips", "clip")
@@ -142,7 +142,7 @@ class Coca:
         """L2-normalised embeddings, float32 [N, E]; texts that exceed the model's positions: "error", or "truncate"."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
         ids = self._encode(texts, "texts", long_text)
-        function = functools.partial(_apply, self._model, "embed_texts")
+        function = functools.partial(functions.apply, self._model, "embed_texts")
         return self._batcher(function, ids, ids != self.vocabulary.pad_id)
 
     def text_classifier(self, labels: Iterable[str], templates: Iterable[Template]) -> np.ndarray:
@@ -186,7 +186,7 @@ class Coca:
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         if not len(ids):
             return np.zeros((len(Examples(self.config, False).formed(images)), 0), np.float32)
-        function = functools.partial(_log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
+        function = functools.partial(functions.log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
         return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
     def predict(self, images: Any, texts: str | Iterable[str] | None = None) -> list[Prediction]:
@@ -199,12 +199,15 @@ class Coca:
             raise CocaError("this model's head was not trained on clips: use predict")
         return self.predict(clips)
 
-    def head_probabilities(self, images: Any, texts: str | Iterable[str] | None = None) -> np.ndarray:
+    def head_probabilities(
+        self, images: Any, texts: str | Iterable[str] | None = None, long_text: str = "error"
+    ) -> np.ndarray:
         """The probabilities of `classes`, float32 [N, C].
 
         Args:
           images: N images; of a model of clips N clips, as `embed_videos` takes them; of pairs N sequences of two images.
           texts: questions, hypotheses or statements, one for all or one for each, if the model was trained with texts.
+          long_text: as for `embed_texts`.
         """
         if not self.classes:
             raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
@@ -212,13 +215,14 @@ class Coca:
         if reads_texts == (texts is None):
             what = "needs a text for each example" if reads_texts else "takes no texts"
             raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
-        examples, arrays = Examples(self.config, True).formed(images), ()
+        examples = Examples(self.config, True).formed(images)
+        arrays: tuple[np.ndarray, ...] = ()
         if texts is not None:
-            ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts")
+            ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts", long_text)
             if self.config.objective.name == "vqa":  # in training the answer follows
                 ids[ids == self.vocabulary.eos_id] = self.vocabulary.pad_id
             arrays = (ids, ids != self.vocabulary.pad_id)
-        function = functools.partial(_head_probabilities, self._model)
+        function = functools.partial(functions.head_probabilities, self._model)
         return self._over_images(function, examples, *arrays, as_trained=True)
 
     def answer(
@@ -229,21 +233,23 @@ class Coca:
         *,
         seed: int = 0,
         in_words: bool = False,
+        long_text: str = "error",
     ) -> list[str]:
-        """The answer to a question about each image: one question for all images, or one each.
+        """The answer to a question about each image: one question for all images, or one each; `long_text` as for
+        `embed_texts`.
 
         A model that was trained on questions (vqa) chooses among its `classes`. Any other, or with `in_words`, generates
         the answer: it is the text that `caption` generates after the question, without it.
         """
         if self.config.objective.name == "vqa" and not in_words:
-            return [prediction.label for prediction in self.predict(images, questions)]
-        prompts, ids = self._generate(images, options, questions, seed)
+            return [self.classes[i] for i in self.head_probabilities(images, questions, long_text).argmax(axis=1)]
+        prompts, ids = self._generate(images, options, questions, seed, long_text)
         asked = prompts != self.vocabulary.pad_id
         ids[:, : asked.shape[1]][asked] = self.vocabulary.pad_id
         return self.vocabulary.decode(ids)
 
     def _generate(
-        self, images: Any, options: GenerationOptions, prompts: str | Iterable[str], seed: int
+        self, images: Any, options: GenerationOptions, prompts: str | Iterable[str], seed: int, long_text: str = "error"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the prompts [N, P] and of the generated texts [N, L], which begin with them."""
         self._require(self.can_caption, "captions", "captioning_weight")
@@ -251,12 +257,12 @@ class Coca:
             raise CocaError(f"options is a {type(options).__name__}: give coca_jax.generation.GenerationOptions(…)")
         seed = whole_number(seed, "seed", 0, 2**32)
         images, v = Examples(self.config, True).formed(images), self.vocabulary
-        ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts")
+        ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts", long_text)
         ids[ids == v.eos_id] = v.pad_id  # the text goes on
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
-        function = functools.partial(_generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
+        function = functools.partial(functions.generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
         return ids, self._over_images(function, images, ids, draws, batcher=self._generation, as_trained=True)
 
     @functools.cached_property
@@ -296,49 +302,3 @@ class Coca:
             return batcher(function, images, *beside)
         parts = [batcher(function, some, *[x[part] for x in beside]) for part, some in loader.loaded(images)]
         return np.concatenate(parts)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _head_probabilities(model: AdaptedCoca, params: Any, images: jax.Array, *text: jax.Array) -> jax.Array:
-    """Probabilities [B, C]; `text` is none, or ids [B, L] and which of them are valid."""
-    variables = {"params": params}
-    tokens = model.apply(variables, images, method="encode")
-    arguments = (*text, text[1]) if text else ()
-    return jax.nn.softmax(model.apply(variables, tokens, *arguments).logits_BC, axis=1)
-
-
-# Compiled functions, as a `Batcher` calls them: static arguments first, then the parameters and arrays of rows.
-_log_likelihoods = functools.partial(jax.jit, static_argnames=("model", "pad_id"))(generation.log_likelihoods)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(model: models.Coca, method: str, params: Any, *arrays: jax.Array) -> Any:
-    return model.apply({"params": params}, *arrays, method=method)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _embed_videos(model: models.Coca, params: Any, clips: jax.Array) -> jax.Array:
-    """Clips [B, T, H, W, 3] to the normalised means of their frames' embeddings [B, E]; memory does not grow with T."""
-    frames = jax.lax.map(functools.partial(_apply, model, "embed_images", params), jnp.swapaxes(clips, 0, 1))
-    mean = frames.mean(axis=0)
-    return mean / jnp.maximum(jnp.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _generate(
-    model: models.Coca,
-    options: GenerationOptions,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
-    params: Any,
-    images: jax.Array,
-    prompts_BP: jax.Array,
-    draws_B2: jax.Array,
-) -> jax.Array:
-    """Texts [B, L] that continue the prompts [B, P]; `draws_B2` holds seed and number of each row's random key."""
-    special = {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}
-    keys_B = None
-    if options.temperature:
-        keys_B = jax.vmap(lambda draw: jax.random.fold_in(jax.random.key(draw[0]), draw[1]))(draws_B2)
-    return generation.generate(model, params, images, options, **special, prompts_BP=prompts_BP, keys_B=keys_B)

@@ -50,7 +50,7 @@ class VisualClassifier(AdaptedCoca):
         if self.frame_positions:
             self.head_frames = FramePositions(self.config)
 
-    def __call__(self, tokens_BPND: Array) -> AdaptedOutput:
+    def __call__(self, tokens_BPND: Array) -> AdaptedOutput:  # type: ignore[override]  # tokens stand for the images
         """The logits of the tokens that `encode` gives."""
         if self.frame_positions:
             tokens_BPND = self.head_frames(tokens_BPND)
@@ -70,7 +70,9 @@ class TextImageClassifier(AdaptedCoca):
     def can_caption(self) -> bool:
         return self.generates
 
-    def __call__(self, tokens_BPND: Array, ids_BL: Array, valid_BL: Array, pooled_BL: Array) -> AdaptedOutput:
+    def __call__(  # type: ignore[override]  # as above
+        self, tokens_BPND: Array, ids_BL: Array, valid_BL: Array, pooled_BL: Array
+    ) -> AdaptedOutput:
         """Args:
         tokens_BPND: as `encode` gives them.
         pooled_BL: bool, the positions of the text that the head reads. Of a question with its answer those of the question:

@@ -10,6 +10,7 @@ import optax
 from jax import Array
 
 from coca_jax.config import Config
+from coca_jax.errors import CocaError
 from coca_jax.models.adapted import AdaptedCoca
 from coca_jax.models.coca import Branches
 from coca_jax.objectives.base import FROZEN, Batch, Group, Metrics, Objective, images_struct
@@ -28,7 +29,10 @@ class Adaptation(Objective):
     new_parameters = _HEAD
 
     def __init__(self, config: Config, pad_id: int = 0):
+        """Raises CocaError if the number of classes is not known, as where no data is read."""
         self.settings = head = config.objective.head
+        if not head.classes:
+            raise CocaError("without its data a head's number of classes is not known: set objective.head.classes")
         self.pad_id, self._config = pad_id, config
         rate, decay = config.optimizer.peak_learning_rate, config.optimizer.weight_decay
         self.frozen = not head.encoder_learning_rate
@@ -37,10 +41,10 @@ class Adaptation(Objective):
         if not self.frozen:
             self.groups["pretrained"] = Group(head.encoder_learning_rate, decay)
         self.labels = dict.fromkeys(_HEAD, "head") | {"": FROZEN if self.frozen else "pretrained"}
-        self.model = self.build_model({"images_per_example": config.images_per_example, "classes": head.classes})
+        self.model = self.build_model(config.images_per_example, head.classes)
 
     @abc.abstractmethod
-    def build_model(self, parts: dict[str, int]) -> AdaptedCoca:
+    def build_model(self, images_per_example: int, classes: int) -> AdaptedCoca:
         """The model, with these fields of it."""
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:

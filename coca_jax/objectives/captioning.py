@@ -14,7 +14,7 @@ class Captioning(Pretraining):
     def __init__(self, config: Config, pad_id: int = 0):
         super().__init__(config, pad_id)
         if not self.weights.contrastive_weight:
-            self.labels = dict.fromkeys(CONTRASTIVE_PARAMETERS, FROZEN) | self.labels
+            self.labels = {**dict.fromkeys(CONTRASTIVE_PARAMETERS, FROZEN), **self.labels}
 
     @staticmethod
     def loss_weights(config: Config) -> PretrainingConfig:

@@ -16,9 +16,9 @@ class Classification(Adaptation):
 
     unused_parameters = ("poolers", "unimodal", "multimodal", "softmax", "temperature")
 
-    def build_model(self, parts: dict[str, int]) -> VisualClassifier:
-        branches = Branches(contrastive=False, captioning=False)
-        return VisualClassifier(self._config.model, branches, **parts, frame_positions=self.settings.frame_positions)
+    def build_model(self, images_per_example: int, classes: int) -> VisualClassifier:
+        branches, ordered = Branches(contrastive=False, captioning=False), self.settings.frame_positions
+        return VisualClassifier(self._config.model, branches, images_per_example, classes, frame_positions=ordered)
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """`image` (see `AdaptedCoca.encode`), and `label`, int32 [B]."""

@@ -14,8 +14,8 @@ class Entailment(Adaptation):
 
     unused_parameters: tuple[str, ...] = (*CONTRASTIVE_PARAMETERS, "softmax")
 
-    def build_model(self, parts: dict[str, int]) -> TextImageClassifier:
-        return TextImageClassifier(self._config.model, TEXT_BRANCHES, **parts)
+    def build_model(self, images_per_example: int, classes: int) -> TextImageClassifier:
+        return TextImageClassifier(self._config.model, TEXT_BRANCHES, images_per_example, classes)
 
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
         valid_BL = batch["text"] != self.pad_id

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from coca_jax.config import Config
 from coca_jax.models.adapted import TextImageClassifier
 from coca_jax.objectives.adaptation import CONTRASTIVE_PARAMETERS, TEXT_BRANCHES
-from coca_jax.objectives.base import Batch, Metrics
+from coca_jax.objectives.base import FROZEN, Batch, Metrics
 from coca_jax.objectives.entailment import Entailment
 from coca_jax.objectives.losses import captioning
 
@@ -24,8 +25,13 @@ class Vqa(Entailment):
 
     unused_parameters = CONTRASTIVE_PARAMETERS
 
-    def build_model(self, parts: dict[str, int]) -> TextImageClassifier:
-        return TextImageClassifier(self._config.model, TEXT_BRANCHES, **parts, generates=True)
+    def __init__(self, config: Config, pad_id: int = 0):
+        super().__init__(config, pad_id)
+        if not config.objective.vqa.generative_weight:  # or weight decay would wear it away
+            self.labels = {"softmax": FROZEN, **self.labels}
+
+    def build_model(self, images_per_example: int, classes: int) -> TextImageClassifier:
+        return TextImageClassifier(self._config.model, TEXT_BRANCHES, images_per_example, classes, generates=True)
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """`image`; `text`, int32 [B, L], questions with answers; `question`, int32 [B], how many of its tokens (with BOS)

@@ -150,7 +150,7 @@ def captioning(text: str | None, recipe: str) -> ConfigDict:
     return config
 
 
-_OWN = {
+_OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "classes": ("classification", {"label_field": "folder"}),
     "questions": ("vqa", {"records": "rows", "text_fields": ("question",), "label_field": "answer"}),
     "clips": ("classification", {"label_field": "folder", "frames": 8}),

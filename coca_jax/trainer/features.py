@@ -5,6 +5,7 @@ computed for this batch or for an earlier one.
 """
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -30,10 +31,6 @@ class Features:
     def __init__(self, step: TrainStep):
         self._step, self._encode = step, step.compile_encoder()
         self._kept: dict[Record, np.ndarray] | None = {} if step.config.train.cache_features else None
-        tokens = step.inputs["tokens"]
-        row_bytes = tokens.dtype.itemsize * int(np.prod(tokens.shape[1:]))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._most = int(_MEMORY_SHARE * memory / row_bytes)
 
     def known(self, source: int, index: int) -> bool:
         """Whether the tokens of a record are kept, so that its image need not be decoded."""
@@ -48,9 +45,6 @@ class Features:
           params: of the whole model.
           local: this process's rows of the batch, with the `record` of each, int32 [b, 2]: its source's number and its index.
           batch: the arrays of the objective on the devices.
-
-        Raises:
-          CocaError: the tokens of all records need too much memory.
         """
         images = batch.pop("image")
         if self._kept is None:
@@ -59,17 +53,26 @@ class Features:
         # Every process keeps the tokens of all records, since in the next epoch it gets other rows, and so all agree
         # whether the encoder runs.
         records = _of_all_processes(wanted.sharding, local["record"], wanted.shape[0])
-        if all(record in self._kept for record in records):
-            kept = np.stack([self._kept[record] for record in map(tuple, local["record"].tolist())])
-            return batch | {"tokens": jax.make_array_from_process_local_data(wanted.sharding, kept, wanted.shape)}
-        tokens = self._encode(encoder_parameters(params), images)
-        self._kept |= zip(records, _fetched(tokens), strict=True)
-        if len(self._kept) > self._most:
-            raise CocaError(
-                f"the tokens of more than {self._most:,} records exceed half of this machine's memory: set "
-                "train.cache_features = False"
-            )
-        return batch | {"tokens": tokens}
+        if not all(record in self._kept for record in records):
+            tokens = _fetched(self._encode(encoder_parameters(params), images))
+            for record, of_record in zip(records, tokens, strict=True):
+                # Not those of known records, whose images were not decoded: a batch at an epoch's end has some.
+                self._kept.setdefault(record, of_record)
+        kept = np.stack([self._kept[record] for record in map(tuple, local["record"].tolist())])
+        return batch | {"tokens": jax.make_array_from_process_local_data(wanted.sharding, kept, wanted.shape)}
+
+
+def check_memory(step: TrainStep, records: int) -> None:
+    """Raises CocaError if the tokens of so many records are to be kept and exceed half of this machine's memory."""
+    if not step.config.train.cache_features:
+        return
+    tokens = step.inputs["tokens"]
+    needed = records * tokens.dtype.itemsize * math.prod(tokens.shape[1:])
+    if needed > _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise CocaError(
+            f"the tokens of {records:,} records take {needed / 1e9:.3g} GB, more than half of this machine's memory: set "
+            "train.cache_features = False"
+        )
 
 
 def _of_all_processes(sharding: Any, records: np.ndarray, rows: int) -> list[Record]:

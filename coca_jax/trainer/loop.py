@@ -117,7 +117,7 @@ class Loop:
             if train.evaluate_first and not step:
                 self._evaluate(state, step)
             while step < train.steps:
-                batch = batch or self._next(batches, features, state.params)
+                batch = batch or self._next(batches, features, state)
                 with jax.transfer_guard("disallow"):
                     state, metrics = compiled(state, batch)
                 step += 1
@@ -125,7 +125,7 @@ class Loop:
                 save = step % train.checkpoint_every == 0 or step == train.steps
                 evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
                 # Bad data after a step that is to be saved must not come before the save.
-                batch = None if save or evaluate else self._next(batches, features, state.params)
+                batch = None if save or evaluate else self._next(batches, features, state)
                 self._log_all(but=1)
                 self.checkpoints.check()
                 self.check()
@@ -153,7 +153,7 @@ class Loop:
         self.clock = Clock()
 
     def _next(
-        self, batches: Iterator[dict[str, np.ndarray]], features: Features | None, params: Any
+        self, batches: Iterator[dict[str, np.ndarray]], features: Features | None, state: TrainState
     ) -> dict[str, jax.Array]:
         """The next batch, on its way to the devices: of the data's arrays, those that the step needs."""
         waiting = time.perf_counter()
@@ -164,7 +164,7 @@ class Loop:
             key: jax.make_array_from_process_local_data(wanted.sharding, local[key], wanted.shape)
             for key, wanted in self.step.batch.items()
         }
-        return features(params, local, batch) if features else batch
+        return features(state.params, local, batch) if features else batch
 
     def _log_all(self, but: int = 0) -> None:
         """Reads and logs the oldest of the pending steps, until only `but` of them are left."""

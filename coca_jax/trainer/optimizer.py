@@ -15,8 +15,8 @@ _DECAYED = ("kernel", "embedding")
 
 
 def learning_rate(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak` over `warmup_steps`, or `warmup_fraction` of the steps, then the named schedule, zero at step `steps` (paper
-    §4.1)."""
+    """Linear warm-up to `peak` over `warmup_steps`, or `warmup_fraction` of the steps, then the named schedule, zero at step
+    `steps` (paper §4.1)."""
     warmup = min(config.warmup_steps or round(config.warmup_fraction * steps), steps)
     rest = max(steps - warmup, 1)
     after = {

@@ -36,9 +36,8 @@ class TrainStep:
     optimizer: optax.GradientTransformation
     state: TrainState  # shapes, dtypes and shardings; also the target of every restore
     batch: dict[str, jax.ShapeDtypeStruct]  # those of a global batch
-    inputs: dict[
-        str, jax.ShapeDtypeStruct
-    ]  # of the function: the batch, or `tokens` for its `image`; see `compile_encoder`
+    # Those of the function: the batch's, or `tokens` in place of its `image`; see `compile_encoder`.
+    inputs: dict[str, jax.ShapeDtypeStruct]
     function: StepFunction  # to be traced under `jax.set_mesh`
 
     def init(self) -> TrainState:
@@ -138,14 +137,17 @@ def step_flops(config: Config) -> float:
     """FLOPs that one step computes on all devices together, what is rematerialised included; whatever the mesh."""
     train = config.train
     parts = 2 if train.microbatches % 2 == 0 else train.microbatches  # two cost as much as many, and are counted once
-    return _counted(_replaced(config, mesh=MeshConfig(), microbatches=parts), False)
+    return _counted(_replaced(config, mesh=MeshConfig(), microbatches=parts), "step")
 
 
 def model_flops(config: Config) -> float:
-    """FLOPs that one step needs by convention: three times those of the forward pass (PaLM, arXiv 2204.02311, app. B), and
-    once those of an image encoder that is frozen. Model FLOPs utilisation (MFU) counts no others."""
+    """FLOPs that one step needs: by convention three times those of the forward pass (PaLM, arXiv 2204.02311, app. B); with
+    frozen parameters those of the forward pass and of the gradients of the others. Model FLOPs utilisation (MFU) counts
+    no others."""
     config = _replaced(config, mesh=MeshConfig(), microbatches=1)
-    return 3 * _counted(config, True) - 2 * encoder_flops(config)
+    if FROZEN not in objectives.build(config).labels.values():
+        return 3 * _counted(config, "forward")
+    return _counted(dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none")), "gradient")
 
 
 @functools.cache
@@ -164,18 +166,18 @@ def _replaced(config: Config, **train: Any) -> Config:
 
 
 @functools.cache
-def _counted(config: Config, forward: bool) -> float:
-    """FLOPs of the step, or of its forward pass alone, on one device."""
+def _counted(config: Config, part: str) -> float:
+    """FLOPs of the "step" on one device, or without its optimiser ("gradient"), or of the "forward" pass alone."""
     mesh = abstract_mesh(config, 1)
     step = build(config, mesh)
 
-    def loss(params, batch):
-        return step.objective.loss(params, batch, jax.random.key(0))[0]
+    def forward(state, batch):
+        return step.objective.loss(state.params, batch, jax.random.key(0))[0]
 
+    def gradient(state, batch):
+        trained, frozen = split(step.objective, state.params)
+        return accumulation.gradients(step.objective)(trained, frozen, batch, jax.random.key(0))
+
+    functions = {"step": step.function, "forward": forward, "gradient": gradient}
     with jax.sharding.use_abstract_mesh(mesh):
-        counted = (
-            flops.count(loss, step.state.params, step.inputs)
-            if forward
-            else flops.count(step.function, step.state, step.inputs)
-        )
-    return counted + encoder_flops(config)
+        return flops.count(functions[part], step.state, step.inputs) + encoder_flops(config)

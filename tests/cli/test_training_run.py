@@ -61,7 +61,7 @@ def test_a_run_continues_on_its_own_data_alone(monkeypatch, tmp_path):
     record = RunRecord(config, vocabulary.model_bytes, Pipeline(config, vocabulary).fingerprint)
     kept = types.SimpleNamespace(latest_step=lambda: 7, record=lambda step: record)
     monkeypatch.setattr(run_setup, "Checkpoints", lambda folder, keep: kept)
-    monkeypatch.setattr(run_setup, "RunEvaluation", lambda config: (_ for _ in ()).throw(Reached))
+    monkeypatch.setattr(run_setup, "RunEvaluation", lambda config, classes: (_ for _ in ()).throw(Reached))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     freely = {"path": str(tmp_path / "b"), "max_bad_ratio": 0.5, "long_text": "truncate"}
     for changes in ({}, freely):
@@ -74,18 +74,6 @@ def test_a_run_continues_on_its_own_data_alone(monkeypatch, tmp_path):
     (tmp_path / "own.model").write_bytes(vocabulary.model_bytes)
     with pytest.raises(Reached):
         prepare(builders.with_data(config, **freely, vocabulary=str(tmp_path / "own.model")), tmp_path)
-
-
-@pytest.mark.parametrize(
-    "data, key",
-    [
-        ({"frames": 4}, "data.dataset.frames"),
-        ({"mixture": {"signs": builders.source(format="folder", frames=4)}}, "data.mixture.signs.dataset.frames"),
-    ],
-)
-def test_pretraining_on_clips_is_refused_before_anything_is_read(tmp_path, data, key):
-    with pytest.raises(CocaError, match=f"{key} = 4 makes clips, which pretraining cannot read: set it to 0"):
-        prepare(builders.config(**{"format": "folder", "path": "nowhere", **data}), tmp_path)
 
 
 @pytest.fixture
@@ -174,4 +162,4 @@ def test_a_second_training_in_a_workdir_is_refused_before_anything_is_opened(tmp
 
 def test_a_failed_evaluation_leaves_the_results_of_the_last_one(tmp_path, monkeypatch):
     monkeypatch.setattr(run_setup, "write_results", lambda *_, **__: pytest.fail("was written"))
-    run_setup._evaluate(lambda coca: None, lambda **_: None, epath.Path(tmp_path), None, 3, None)
+    run_setup._evaluate(lambda coca: None, lambda **_: None, epath.Path(tmp_path), None, None, "", 3, None)

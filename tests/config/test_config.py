@@ -51,6 +51,8 @@ def _changed_everywhere(config):
             return {"one": _changed_everywhere(config_lib.SourceConfig())}
         if isinstance(value, tuple):
             return (*value, "other {}", "and another {}")
+        if field.name == "task":
+            return value  # the digit scenes' alone
         if field.metadata.get("range", {}).get("below") == 1:
             return 0.5
         if field.name == "format":
@@ -96,8 +98,13 @@ def test_defaults_survive_the_round_trip():
 
 def test_every_value_survives_the_round_trip():
     changed = _changed_everywhere(Config())
+    changed_objective = changed.objective
     changed = dataclasses.replace(  # the contradictions that changing everything makes
-        changed, model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32))
+        changed,
+        model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32)),
+        optimizer=dataclasses.replace(changed.optimizer, warmup_fraction=0.0),
+        objective=config_lib.ObjectiveConfig(pretraining=changed_objective.pretraining),
+        train=dataclasses.replace(changed.train, cache_features=False, evaluate_every=changed.train.checkpoint_every),
     )
 
     def leaves(config):
@@ -108,10 +115,24 @@ def test_every_value_survives_the_round_trip():
         data=dataclasses.replace(changed.data, mixture={}),
         evaluation=dataclasses.replace(changed.evaluation, datasets={}),
     )
-    for before, after in zip(leaves(Config()), leaves(alone), strict=True):
-        assert before != after or before == "pretraining"  # the only choice
+    head, vqa, captioning = changed_objective.head, changed_objective.vqa, changed_objective.captioning
+    dataset = DatasetConfig(format="folder", path="x", label_field="y")
+    adapted = (  # with what only one objective has
+        Config(
+            objective=config_lib.ObjectiveConfig("vqa", head=head, vqa=vqa),
+            data=config_lib.DataConfig(dataset=DatasetConfig(task="questions")),
+        ),
+        Config(
+            objective=config_lib.ObjectiveConfig("classification"),
+            data=config_lib.DataConfig(dataset=dataset),
+            train=config_lib.TrainConfig(cache_features=True),
+        ),
+        Config(objective=config_lib.ObjectiveConfig("captioning", captioning=captioning)),
+    )
+    for before, *after in zip(*map(leaves, (Config(), alone, *adapted)), strict=True):
+        assert any(one != before for one in after)
     mixed = config_lib.DataConfig(mixture=changed.data.mixture)
-    for config in (alone, dataclasses.replace(changed, data=mixed)):
+    for config in (alone, dataclasses.replace(changed, data=mixed), *adapted):
         assert from_config_dict(config_lib.to_config_dict(config)) == config
 
 
@@ -212,6 +233,10 @@ def test_choices(key, choices):
         assert value == choice
 
 
+VQA = {"objective.name": "vqa", "data.dataset.task": "questions"}
+STORED = {"data.dataset.format": "folder", "data.dataset.path": "somewhere"}
+LABELLED = STORED | {"data.dataset.label_field": "label"}
+CACHED = LABELLED | {"objective.name": "classification", "train.cache_features": True}
 CONTRADICTIONS = {
     "heads": ({"model.heads": 7}, "model.heads = 7 does not divide model.width = 768: change"),
     "patch": ({"model.image.patch": 17}, "model.image.patch = 17 does not divide model.image.size = 288: change"),
@@ -244,6 +269,66 @@ CONTRADICTIONS = {
     "ema": ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay = 1.0 must be at least 0 and below 1"),
     "warmup": ({"optimizer.warmup_fraction": 1.0}, "optimizer.warmup_fraction = 1.0 must be at least 0 and below 1"),
     "holdout": ({"data.dataset.holdout": 1.0}, "data.dataset.holdout = 1.0 must be at least 0 and below 1"),
+    "two warm-ups": (
+        {"optimizer.warmup_steps": 5},
+        "optimizer.warmup_steps and optimizer.warmup_fraction are both set",
+    ),
+    "head of pretraining": (
+        {"objective.head.label_smoothing": 0.1},
+        "objective.head.label_smoothing has no effect on the objective pretraining, which has no head",
+    ),
+    "pretraining's weights": (
+        {"objective.name": "captioning", "objective.pretraining.captioning_weight": 1.0},
+        "objective.pretraining.captioning_weight has no effect on the objective captioning",
+    ),
+    "no answers": (
+        VQA | {"objective.vqa.classifier_weight": 0.0, "objective.vqa.generative_weight": 0.0},
+        "both weights of config.objective.vqa are 0",
+    ),
+    "another task": (
+        {"objective.name": "classification"},
+        "the objective classification needs data.dataset.task = digits or actions",
+    ),
+    "task of pretraining": (
+        {"data.dataset.task": "pairs"},
+        "pretraining needs data.dataset.task = captions or actions",
+    ),
+    "stills of actions": (
+        {"data.dataset.task": "actions"},
+        "data.dataset.frames must be 8 with data.dataset.task = ac",
+    ),
+    "frames of stills": ({"data.dataset.frames": 4}, "data.dataset.frames must be 0 with data.dataset.task = captions"),
+    "task of stored records": (
+        STORED | {"data.dataset.task": "digits"},
+        "data.dataset.task has no effect on folder, whose records have texts and labels of their own",
+    ),
+    "no labels": (
+        STORED | {"objective.name": "classification"},
+        "needs labels: name the field with a record's class as data.dataset.label_field",
+    ),
+    "no answers of records": (
+        STORED | {"objective.name": "vqa"},
+        "name the field with a record's answers as data.data",
+    ),
+    "no second image": (LABELLED | {"objective.name": "pairs"}, "as data.dataset.second_image_field"),
+    "clips with questions": (
+        LABELLED | {"objective.name": "vqa", "data.dataset.frames": 4},
+        "data.dataset.frames = 4 makes clips, which the objective vqa cannot read",
+    ),
+    "cache of scenes": (VQA | {"train.cache_features": True}, "which never repeat"),
+    "cache of a trained encoder": (
+        CACHED | {"objective.head.encoder_learning_rate": 1e-3},
+        "train.cache_features keeps the features of a frozen image encoder",
+    ),
+    "cache of pretraining": (STORED | {"train.cache_features": True}, "choose an objective with a head"),
+    "cache of augmented images": (
+        CACHED | {"data.augmentation.mirror": True},
+        "data.augmentation.mirror has no effect with train.cache_features",
+    ),
+    "cache of stored tokens": (
+        CACHED | {"model.image.kind": "precomputed", "model.image.tokens": 5},
+        "train.cache_features has no use for model.image.kind = precomputed",
+    ),
     "tars": (
         {"data.dataset.format": "tars"},
         "data needs its records: pass --config.data.dataset.path=FOLDER",
@@ -288,6 +373,11 @@ def test_sizes_below_one_are_refused_by_name(key, value):
         {"data.dataset.format": "tars", "data.dataset.path": "somewhere"},
         {"optimizer.warmup_fraction": 0.0},
         {"train.evaluate_every": 0},
+        VQA,
+        CACHED,
+        CACHED | {"data.dataset.frames": 4},
+        {"objective.name": "classification", "data.dataset.task": "actions", "data.dataset.frames": 8},
+        {"optimizer.warmup_steps": 5, "optimizer.warmup_fraction": 0.0},
     ],
 )
 def test_what_looks_odd_but_is_sound_passes(changes):
@@ -475,7 +565,10 @@ def test_a_mixture_refuses_the_keys_of_a_single_dataset(key, value):
     assert f"{key} has no effect beside data.mixture" in _refusal(values)
 
 
-@pytest.mark.parametrize("key, value", [one for one in SINGLE if one[0] not in ("data.name", "data.dataset.format")])
+SCENES = ("data.name", "data.dataset.format", "data.dataset.task", "data.dataset.frames")
+
+
+@pytest.mark.parametrize("key, value", [one for one in SINGLE if one[0] not in SCENES])
 def test_digit_scenes_refuse_the_keys_of_stored_datasets(key, value):
     assert f"{key} has no effect on digit_scenes" in _refusal(_nested(key, value))
 
@@ -497,6 +590,29 @@ def test_an_evaluation_refuses_what_can_only_be_a_mistake(changes, sentence):
     with pytest.raises(CocaError) as caught:
         config_lib.evaluation_from_config_dict(values)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"label_field": "kind"}, ""),
+        (
+            {},
+            "datasets.x is to be classified: name the metadata with a record's class as datasets.x.dataset.label_field",
+        ),
+        ({"label_field": "kind", "frames": 4}, ""),
+    ],
+)
+def test_a_head_is_evaluated_on_labelled_images_and_clips(changes, sentence):
+    dataset = config_lib.evaluation_dataset(
+        dataset={"format": "folder", "path": "a", **changes}, tasks=("head_classification",)
+    )
+    values = config_lib.evaluation_config(x=dataset)
+    if not sentence:
+        assert config_lib.evaluation_from_config_dict(values).datasets["x"].tasks == ("head_classification",)
+        return
+    with pytest.raises(CocaError, match=sentence):
+        config_lib.evaluation_from_config_dict(values)
 
 
 def test_prompts_and_class_names_need_a_label_field():

@@ -21,8 +21,8 @@ LOSSES = ("loss", "contrastive_loss", "captioning_loss", "gradient_norm")
 TIMES = {"pairs_per_second", "pairs_per_second_per_chip", "data_wait"}
 
 
-def worker(folder: pathlib.Path, fsdp: int, tensor: int) -> list[str]:
-    return [sys.executable, *map(str, (WORKER, folder, STEPS, fsdp, tensor))]
+def worker(folder: pathlib.Path, fsdp: int, tensor: int, *options: str, steps: int = STEPS) -> list[str]:
+    return [sys.executable, *map(str, (WORKER, folder, steps, fsdp, tensor)), *options]
 
 
 def numbers(folder: pathlib.Path) -> list[dict]:
@@ -67,6 +67,20 @@ def test_four_then_two_processes_stopped_and_killed_train_as_one(tmp_path):
     assert [status for status, _, _ in ends] == [0, 0], ends
     assert_begins(numbers(folder), expected)
     assert len(numbers(folder)) == STEPS and numbers(folder)[: len(killed)] == killed
+
+
+def test_two_processes_keep_features_as_one_does(tmp_path):
+    """Each has other rows in each epoch, and needs the features of records that the other one has read."""
+    alone, folder = tmp_path / "alone", tmp_path / "several"
+    status, _, err = running.finish(running.start(worker(alone, 1, 1, "cached", steps=5)))
+    assert status == 0, err
+    ends = [running.finish(one) for one in running.start_several(2, worker(folder, 2, 1, "cached", steps=5))]
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    found, expected = numbers(folder), numbers(alone)
+    assert len(found) == len(expected) == 5 and expected[-1]["loss"] < expected[0]["loss"]
+    for row, other in zip(found, expected, strict=True):
+        for key in ("loss", "classification_loss", "gradient_norm"):
+            np.testing.assert_allclose(row[key], other[key], rtol=1e-5, err_msg=f"{key} of step {row['step']}")
 
 
 def test_no_process_waits_long_in_one_collective_for_what_the_first_makes(monkeypatch):

@@ -21,7 +21,7 @@ from coca_jax.evaluation.open_dataset import check_same_datasets, named_datasets
 from coca_jax.evaluation.runner import evaluate_datasets
 from tests.data import builders
 from tests.evaluation import tiny_coca
-from tests.evaluation.fakes import digit_dataset, model, opened
+from tests.evaluation.fakes import digit_dataset, opened, run
 
 
 def photos(path, count: int = 6):
@@ -283,7 +283,7 @@ def test_no_record_is_read_and_no_store_opened_before_a_dataset_s_turn(prepared,
 
     monkeypatch.setattr(tfds_records.TfdsRecords, "__init__", opened)
     monkeypatch.setattr(class_files, "class_names", lambda spec: named.append(spec) or read(spec))
-    datasets = named_datasets(EvaluationConfig(datasets={"a": config, "b": config}), model(16))
+    datasets = named_datasets(EvaluationConfig(datasets={"a": config, "b": config}), run(16))
     assert [(one.name, one.config) for one in datasets] == [("a", config), ("b", config)] and len(named) == 2
     with pytest.raises(CocaError, match="a: opened label"):
         datasets[0].open()
@@ -313,7 +313,7 @@ def test_what_shows_without_records_is_said_at_once(prepared, changes, message):
         download="get it",
     )
     with pytest.raises(CocaError, match=message):
-        named_datasets(EvaluationConfig(datasets={"shades": builders.with_keys(config, **changes)}), model(16))
+        named_datasets(EvaluationConfig(datasets={"shades": builders.with_keys(config, **changes)}), run(16))
 
 
 def test_the_held_out_records_of_a_run(tmp_path):

@@ -271,7 +271,7 @@ def test_the_host_that_alone_cannot_open_a_dataset_says_why(caplog, monkeypatch)
 
 def test_an_evaluation_that_fails_ends_no_training_and_leaves_the_last_good_one(caplog, monkeypatch):
     failing = dataclasses.replace(digit_dataset(), images=Unreadable(60))
-    monkeypatch.setattr(runner, "run_datasets", lambda config: [failing])
+    monkeypatch.setattr(runner, "run_datasets", lambda config, classes: [failing])
     evaluation = runner.RunEvaluation(config_lib.Config())
     coca = FakeCoca(digit_dataset())
     coca.step = 12
@@ -314,7 +314,7 @@ def test_the_command_fails_after_it_has_written_what_it_could(tmp_path, monkeypa
     bad = builders.with_keys(good, path=str(tmp_path / "bad"))
     (tmp_path / "x").mkdir()
     (tmp_path / "x/metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n{"step": 7, "loss": 1.0}\n')
-    monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config))
+    monkeypatch.setattr(checkpoint, "load_record", lambda path: types.SimpleNamespace(config=coca.config, classes=()))
     monkeypatch.setattr(loading, "load", lambda *_, **__: coca)
     with pytest.raises(
         CocaError, match=r"bad could not be evaluated, the rest is written: none of the 1 .* can be read"

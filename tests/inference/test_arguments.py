@@ -32,6 +32,10 @@ def _names(index: Index) -> list[str]:
     return [entry.name for entry in index.entries]
 
 
+def _labels(predictions) -> list[str]:
+    return [one.label for one in predictions]
+
+
 def _add(images, names=None) -> Index:
     index = tiny_coca.coca().index(IMAGES[:0])
     index.add(images, names)
@@ -58,6 +62,8 @@ TEMPLATES = {
 PROMPTS = {
     "caption.prompts": lambda coca, x: coca.caption(IMAGES, prompts=x),
     "answer.questions": lambda coca, x: coca.answer(IMAGES, x),
+    "predict.texts": lambda coca, x: _labels(tiny_coca.adapted("vqa").predict(IMAGES, x)),
+    "head_probabilities.texts": lambda coca, x: tiny_coca.adapted("entailment").head_probabilities(IMAGES, x).tolist(),
 }
 IMAGE_LISTS = {
     "embed_images.images": lambda coca, x: coca.embed_images(x),
@@ -66,6 +72,8 @@ IMAGE_LISTS = {
     "caption.images": lambda coca, x: coca.caption(x),
     "caption_log_likelihoods.images": lambda coca, x: coca.caption_log_likelihoods(x, LABELS),
     "answer.images": lambda coca, x: coca.answer(x, "a"),
+    "predict.images": lambda coca, x: _labels(tiny_coca.adapted("classification").predict(x)),
+    "head_probabilities.images": lambda coca, x: tiny_coca.adapted("vqa").head_probabilities(x, "a"),
     "index.images": lambda coca, x: np.concatenate(coca.index(x)._parts),
     "add.images": lambda coca, x: np.concatenate(_add(x)._parts[1:]),
 }
@@ -87,7 +95,16 @@ OTHERS = {
         lambda coca, x: coca.caption_log_likelihoods(IMAGES, LABELS, long_text=x),
         ["cut", None],
     ),
+    "head_probabilities.long_text": (
+        lambda coca, x: tiny_coca.adapted("vqa").head_probabilities(IMAGES, "a", x),
+        ["cut", None],
+    ),
+    "answer.long_text": (lambda coca, x: coca.answer(IMAGES, "a", long_text=x), ["cut", None]),
     "embed_videos.clips": (lambda coca, x: coca.embed_videos(x, 2), [None, 3, {"a.gif"}, [None], "absent.mp4", b"no"]),
+    "predict_videos.clips": (
+        lambda coca, x: tiny_coca.adapted("classification", 2).predict_videos(x),
+        [None, 3, {"a.gif"}, [None], "absent.mp4", b"no"],
+    ),
     "search.query": (lambda coca, x: _index().search(x), [None, 3, {"a", "b"}, [None], pathlib.Path("absent.png")]),
     "save.place": (lambda coca, x: _index().save(x), ["gs://bucket/index", "/dev/null/index"]),
     "save.dtype": (lambda coca, x: _index().save("/dev/null/index", x), ["float64", None, np.float16]),
@@ -168,7 +185,7 @@ def test_prompts_are_one_text_for_all_or_one_for_each(entry):
         assert call(coca, form) == expected
     for other in (b"red", None, 3, {"red", "blue"}, [b"red", b"red"], [None, None]):
         _is_refused(call, other)
-    _is_refused(call, ["red"], "1 prompts for 2 images")
+    _is_refused(call, ["red"], r"1 (prompts|texts) for 2 images")
     _is_refused(call, "red " * 20, "and the model reads 16: shorten it$")
 
 

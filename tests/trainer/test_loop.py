@@ -35,11 +35,13 @@ def test_where_it_is_not_known_nothing_is_claimed():
 def _loop(monkeypatch, step, batch):
     """A loop of two steps whose compiled step is `jax.jit(step)`, on this batch; only what the steps need."""
     config = tiny.config(train__steps=2, train__log_every=1)
-    monkeypatch.setattr(loop.Loop, "_next", lambda self, batches: batch)
+    monkeypatch.setattr(loop.Loop, "_next", lambda self, *_: batch)
     saved = []
     checkpoints = types.SimpleNamespace(check=lambda: None, save=lambda state, step, record: saved.append(step))
     made = loop.Loop(
-        types.SimpleNamespace(config=config, compile=lambda: jax.jit(step)),
+        types.SimpleNamespace(
+            config=config, compile=lambda: jax.jit(step), objective=types.SimpleNamespace(encodes_first=False)
+        ),
         None,
         lambda start: None,
         checkpoints,

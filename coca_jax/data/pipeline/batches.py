@@ -84,7 +84,7 @@ class Pipeline:
         seed = config.train.seed if split == SPLITS[0] else None
         quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
         self._sources = [open_examples(config, name, split, quota, seed, classes) for name, quota in quotas]
-        self._answers = {normalized(name): number for number, name in enumerate(classes)}
+        self._answers, self._classes = {normalized(name): number for number, name in enumerate(classes)}, len(classes)
         self.summaries = {name: one.summary for name, one in self._named()}
         self._shape = input_shape(config.model, config.images_per_example)
         numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
@@ -94,6 +94,11 @@ class Pipeline:
         for (name, quota), one in zip(quotas, self._sources, strict=True):
             parts += [name, str(quota), one.fingerprint]
         self.fingerprint = digest(*parts)
+
+    @property
+    def record_count(self) -> int:
+        """The stored records of all sources together, those that cannot be used among them."""
+        return sum(one.count or 0 for one in self._sources)
 
     @property
     def skipped_by_source(self) -> dict[str, Skipped]:
@@ -206,7 +211,7 @@ class Pipeline:
         arrays = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
         objective = self._config.objective
         if objective.name == "vqa":
-            targets = np.zeros((rows, len(self._answers)), np.float32)
+            targets = np.empty((rows, self._classes), np.float32)
             return arrays | {"question": np.empty(rows, np.int32), "targets": targets}
         return arrays | ({"label": np.empty(rows, np.int32)} if objective.has_head else {})
 
@@ -227,7 +232,7 @@ class Pipeline:
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         """The scores of the run's answers for each question, float32 [n, C]; an answer that is none of them has no place."""
-        targets = np.zeros((len(examples), len(self._answers)), np.float32)
+        targets = np.zeros((len(examples), self._classes), np.float32)
         for row, example in zip(targets, examples, strict=True):
             for answer, score in soft_targets(example.answers).items():
                 if answer in self._answers:

@@ -24,7 +24,7 @@ from coca_jax.data.pipeline.order import Order
 from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records.open import SPLITS, open_records, summary
 from coca_jax.data.records.record import BadRecord, Record
-from coca_jax.data.text.captions import Texts
+from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import DataError
 from coca_jax.storage.files import digest
@@ -126,10 +126,11 @@ class StoredExamples:
         self._labels = Texts(source.dataset, self._store)
         self._texts, self._objective = self._labels, config.objective
         if config.objective.has_head and config.objective.name != "classification":  # texts beside labels
-            self._texts = Texts(dataclasses.replace(source.dataset, label_field="", class_names=""), self._store)
+            self._texts = Texts(without_labels(source.dataset), self._store)
         self._classes = {name: number for number, name in enumerate(classes)}
         self._training = split == SPLITS[0]
         self._seed, self._number = config.train.seed, number
+        self._one_view = config.train.cache_features  # of each record, whatever its position
         self._max_bad_ratio = config.data.max_bad_ratio
         self.bad: dict[int, str] = {}
         self._reads = 0
@@ -178,7 +179,7 @@ class StoredExamples:
                 if isinstance(example.image, BadRecord):
                     raise example.image
                 if not known(example.index):
-                    self._decode(example, out)
+                    self._decode(example, example.image, out)
             except BadRecord as error:
                 self._add_bad(example.index, error.cause)
             else:
@@ -188,13 +189,13 @@ class StoredExamples:
             f"none of the {self.count} records of {self._dataset.path} can be read ({self._causes()}): replace them"
         )
 
-    def _decode(self, example: Example, out: np.ndarray) -> None:
+    def _decode(self, example: Example, image: bytes, out: np.ndarray) -> None:
         arguments = (self._model, self._dataset, example.rng, self._augmentation)
         if self._objective.name == "pairs":
-            for image, part in zip((example.image, example.second_image), out, strict=True):
-                part[...] = decode_input(image, *arguments)
+            for one, part in zip((image, example.second_image), out, strict=True):
+                part[...] = decode_input(one, *arguments)
         else:  # an image that stands still fills all frames
-            out[...] = decode_input(example.image, *arguments)
+            out[...] = decode_input(image, *arguments)
 
     def name(self, index: int) -> str:
         """The path at which a person finds the record."""
@@ -215,7 +216,11 @@ class StoredExamples:
             rng = np.random.default_rng((self._seed, position, self._number)) if self._training else None
             text = self._texts.all(record)[0] if rng is None else self._texts.draw(record, rng)
             example = Example(position, index, record.image, text, rng=rng, second_image=record.second_image)
-            return self._with_truth(example, record) if self._objective.has_head else example
+            if self._objective.has_head:
+                example = self._with_truth(example, record)
+            if self._training and self._one_view:  # the same frames of a clip in every epoch, and after a restart
+                example = dataclasses.replace(example, rng=np.random.default_rng((self._seed, index, self._number)))
+            return example
         except BadRecord as error:
             return Example(position, index, error)
 

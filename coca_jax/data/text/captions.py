@@ -12,6 +12,7 @@ changes no case and no order, and judges no content. In this order it
 6. cuts a text of more than 1,000 characters at the end of a word.
 """
 
+import dataclasses
 import html
 import json
 import logging
@@ -139,6 +140,11 @@ class Texts:
         if text and not is_name:
             raise BadRecord(f"{self._field} has a value that class_names does not name")
         return name
+
+
+def without_labels(dataset: DatasetConfig) -> DatasetConfig:
+    """The dataset, whose texts are its captions although it has labels, too."""
+    return dataclasses.replace(dataset, label_field="", class_names="")
 
 
 def _class_names(dataset: DatasetConfig, store: RecordStore) -> dict[str, class_files.Names]:

@@ -64,16 +64,18 @@ def _class_names(dataset: DatasetConfig) -> Sequence[str]:
 
 
 def _answers(datasets: Sequence[DatasetConfig], most: int) -> tuple[str, ...]:
-    """The answers that most training questions have as their most frequent one."""
+    """All answers of digit scenes, and those that most training questions have as their most frequent one."""
+    drawn: list[str] = []
     chosen: list[str] = []
     for dataset in datasets:
         if dataset.format == "digit_scenes":
-            return tuple(CLASSES[dataset.task])
+            drawn += CLASSES[dataset.task]
+            continue
         for metadata in _metadata(open_records(dataset, "train")):
             given = answers(metadata, dataset)
             if given:
                 chosen.append(Counter(map(normalized, given)).most_common(1)[0][0])
-    return tuple(most_frequent_answers(chosen, most))
+    return tuple(dict.fromkeys([*drawn, *most_frequent_answers(chosen, most)]))[:most]
 
 
 def answers(metadata: Mapping[str, Any], dataset: DatasetConfig) -> tuple[str, ...]:

@@ -1,0 +1,130 @@
+"""Heads evaluated on stored records and on digit scenes: their truth, their accuracy, and records left out."""
+
+import json
+
+import numpy as np
+import pytest
+
+from coca_jax.config import Config
+from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
+from coca_jax.errors import CocaError
+from coca_jax.evaluation.head_datasets import open_head_dataset
+from coca_jax.evaluation.open_dataset import run_datasets
+from coca_jax.evaluation.runner import evaluate_datasets
+from tests.data import builders
+from tests.evaluation.fakes import run
+from tests.inference import tiny_coca
+
+
+def _write(folder, rows: list[dict]) -> str:
+    folder.mkdir()
+    lines = []
+    for number, row in enumerate(rows):
+        (folder / f"{number}.png").write_bytes(row.pop("bytes", builders.picture(20 * number)))
+        lines.append(json.dumps({"file_name": f"{number}.png", "caption": " a  red thing", **row}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return str(folder)
+
+
+def _dataset(path: str, **keys):
+    return builders.evaluation_dataset(format="folder", path=path, label_field="kind", evaluation_files=("*",), **keys)
+
+
+def _run(objective: str) -> Config:
+    return tiny_coca.adapted(objective).config
+
+
+class Known:
+    """A head that predicts a class for each image by its brightness, and answers in words by its question."""
+
+    batch_size, can_embed, can_caption, classes, step, digest = 4, False, False, tiny_coca.CLASSES, 1, "0" * 16
+
+    def __init__(self, chosen: dict[int, int]):
+        self._chosen, self.asked = chosen, []
+
+    def head_probabilities(self, images, texts=None, long_text="error") -> np.ndarray:
+        self.asked += texts or []
+        values = images[np.arange(len(images))].reshape(len(images), -1)[:, 0].tolist()
+        return np.eye(3, dtype=np.float32)[[self._chosen[value] for value in values]] * 0.6 + 0.1
+
+    def answer(self, images, questions, options=None, *, in_words, long_text) -> list[str]:
+        assert in_words
+        return ["a green" if "green" in question else "red" for question in questions]
+
+
+def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
+    rows = [{"kind": kind} for kind in ("red", "blue", "green", "zebra", None, "red")]
+    rows[5]["bytes"] = b"<html>"
+    config = _dataset(_write(tmp_path / "own", rows), tasks=("head_classification",))
+    dataset = open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
+    (task,) = dataset.classifications
+    assert task.targets.tolist() == [0, 1, 2, 0] and not dataset.texts and not dataset.answers
+    assert dict(dataset.unreadable) == {"class that the run was not trained on": 1, "no kind": 1}
+    (result,) = evaluate_datasets(Known({0: 0, 20: 1, 40: 1}), [dataset], gallery=2)
+    assert result.metrics["things/accuracy"] == pytest.approx(2 / 3)
+    assert result.baselines["things/accuracy"] == pytest.approx(1 / 3)  # the most frequent class
+    assert result.metrics["things/unreadable"] == 3 and result.metrics["things/images"] == 3
+
+
+def test_texts_are_cleaned_as_in_training(tmp_path):
+    config = _dataset(_write(tmp_path / "own", [{"kind": "red"}, {"kind": "blue"}]), tasks=("head_classification",))
+    coca = Known({0: 0, 20: 1})
+    (result,) = evaluate_datasets(coca, [open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)], 0)
+    assert coca.asked == ["a red thing"] * 2 and result.metrics["t/accuracy"] == 1
+
+
+def test_questions_are_scored_by_type_and_by_the_classifier_and_in_words(tmp_path):
+    rows = [
+        {"kind": ["red"] * 9 + ["blue"], "answer_type": "other", "question_id": 7},
+        {"kind": ["blue"] * 2 + ["red"] * 8, "answer_type": "other", "question_id": 8},
+        {"kind": ["green"] * 10, "answer_type": "odd/kind", "question_id": 9, "caption": "is it green"},
+        {"kind": [], "answer_type": "other", "question_id": 10},
+    ]
+    config = _dataset(_write(tmp_path / "own", rows), tasks=("vqa",))
+    dataset = open_head_dataset("q", config, _run("vqa"), tiny_coca.CLASSES)
+    assert dataset.kinds == ["other", "other", "odd/kind"] and dict(dataset.unreadable) == {"no answer": 1}
+    (result,) = evaluate_datasets(Known({0: 0, 20: 1, 40: 1}), [dataset], gallery=2)
+    metrics = result.metrics
+    assert metrics["q/vqa_accuracy"] == pytest.approx((1.0 + 0.6 + 0.0) / 3)
+    assert metrics["q/vqa_accuracy_other"] == pytest.approx(0.8) and metrics["q/vqa_accuracy_odd_kind"] == 0
+    # In words: red, red, and "a green", which as an answer on which all agree is compared letter by letter.
+    assert metrics["q/vqa_accuracy_in_words"] == pytest.approx(2 / 3)
+    assert result.submissions["answers"] == {7: "red", 8: "blue", 9: "blue"}
+
+
+def test_questions_for_a_server_have_no_accuracy(tmp_path):
+    rows = [{"question_id": 3}, {"question_id": 4}]
+    config = builders.with_keys(_dataset(_write(tmp_path / "own", rows), tasks=("vqa",)), label_field="")
+    dataset = open_head_dataset("q", config, _run("vqa"), tiny_coca.CLASSES)
+    (result,) = evaluate_datasets(Known({0: 0, 20: 2}), [dataset], gallery=0)
+    assert result.submissions["answers"] == {3: "red", 4: "green"} and "q/vqa_accuracy" not in result.metrics
+
+
+def test_digit_scenes_have_the_truth_of_their_task():
+    config = builders.evaluation_dataset(
+        format="digit_scenes", task="entailment", examples=9, tasks=("head_classification",)
+    )
+    dataset = open_head_dataset("scenes", config, _run("entailment"), CLASSES["entailment"])
+    made = [task_scene("entailment", index, "evaluation", 16) for index in range(9)]
+    np.testing.assert_array_equal(dataset.images, [one.image for one in made])
+    assert dataset.texts == [one.text for one in made] and dataset.kinds == [one.kind for one in made]
+    assert dataset.classifications[0].targets.tolist() == [one.label for one in made]
+
+
+def test_a_runs_own_records_are_evaluated_by_its_head():
+    config = tiny_coca.adapted("vqa").config
+    (dataset,) = run_datasets(builders.with_keys(config, examples=5), CLASSES["questions"])
+    assert dataset.config.tasks == ("vqa",) and len(dataset.answers) == len(dataset.texts) == 5
+
+
+def test_a_model_without_a_head_is_not_asked(tmp_path):
+    config = _dataset(_write(tmp_path / "own", [{"kind": "red"}, {"kind": "blue"}]), tasks=("head_classification",))
+    dataset = open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
+    with pytest.raises(CocaError, match="things: head_classification needs a head, which this model has not"):
+        evaluate_datasets(tiny_coca.coca(), [dataset], gallery=0)
+
+
+def test_no_usable_record_is_a_sentence(tmp_path):
+    config = _dataset(_write(tmp_path / "own", [{"kind": "zebra"}] * 1), tasks=("head_classification",))
+    with pytest.raises(CocaError, match=r"things: none of the held-out records can be used \(1 class that the run was"):
+        open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
