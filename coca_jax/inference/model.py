@@ -279,10 +279,7 @@ class Coca:
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
-            trained = f"with objective.pretraining.{weight} = 0"
-            if self.classes:
-                trained = f"for {self.config.objective.name}: give the run that it was adapted from"
-            raise CocaError(f"this model gives no {what}: it was trained {trained}")
+            raise CocaError(f"this model gives no {what}: it was trained with objective.pretraining.{weight} = 0")
 
     def _encode(self, texts: Iterable[str], name: str, long_text: str = "error") -> np.ndarray:
         """Token ids, int32 [N, L]."""

@@ -70,7 +70,7 @@ def test_images_read_on_the_way_give_what_images_in_memory_do(in_memory):
     assert result.metrics == in_memory.metrics and result.submissions == in_memory.submissions
     assert shelf.largest <= tiny_coca.BATCH  # never more than a batch at a time
     for card, expected in zip(gallery(result, "Examples").cards, gallery(in_memory, "Examples").cards, strict=True):
-        np.testing.assert_array_equal(card.image, expected.image)
+        np.testing.assert_array_equal(card.images, expected.images)
         assert card.lines == expected.lines
     assert set(result.submissions["captions"]) == set(range(100, 100 + COUNT))
     for key in ("image_to_text_r1", "zero_shot_color", "likelihood_color_mean_per_class", "caption_cider"):
@@ -132,7 +132,7 @@ def test_a_clip_is_the_mean_of_its_frames():
     embeddings = predicted(videos, embeddings=True).image_embeddings
     result = evaluate(tiny_coca.coca(), videos, gallery=1)
     assert "clips/text_to_video_r1" in result.metrics
-    assert gallery(result, "Examples").cards[0].image.shape == clips.shape[2:]
+    assert [image.shape for image in gallery(result, "Examples").cards[0].images] == [clips.shape[2:]] * 4
     mean = tiny_coca.coca().embed_images(tiny_coca.pictures(12)).reshape(3, 4, -1).mean(axis=1)
     np.testing.assert_allclose(embeddings, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
 
