@@ -120,7 +120,7 @@ def test_answers_chosen_and_in_words_beside_the_question_and_people_s_answers():
 def test_without_people_s_answers_there_are_only_those_for_the_server():
     data = dataset(captions=[("",)] * 4, texts=QUESTIONS, text_name="question", question_ids=[7, 8, 9, 10])
     result = Vqa().compute(data, PREDICTIONS)
-    assert not result.metrics and result.server_answers == {7: "red", 8: "green", 10: "blue"}
+    assert not result.metrics and result.submissions == {"answers": {7: "red", 8: "green", 10: "blue"}}
     assert texts(cards(data, result, 1)["Examples"][0]) == [
         ("question", "what?", None),
         ("answered", "red (80.0%)", None),
