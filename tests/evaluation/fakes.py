@@ -6,6 +6,7 @@ import numpy as np
 
 from coca_jax.config import (
     CaptioningConfig,
+    Config,
     DatasetConfig,
     EvaluationConfig,
     EvaluationDatasetConfig,
@@ -34,14 +35,15 @@ def with_tasks(*tasks: str, **keys) -> EvaluationDatasetConfig:
     return EvaluationDatasetConfig(tasks=tasks, **keys)
 
 
-def model(size: int) -> ModelConfig:
-    return ModelConfig(image=ImageEncoderConfig(size=size, patch=size // 2))
+def run(size: int) -> Config:
+    """The config of a run whose images have this size."""
+    return Config(model=ModelConfig(image=ImageEncoderConfig(size=size, patch=size // 2)))
 
 
 def opened(config: EvaluationConfig, names=(), size: int = 16) -> list[EvaluationDataset]:
     """The datasets of these names, all of them open."""
     config = evaluation_from_config_dict(to_config_dict(config), tuple(names))
-    return [one.open() for one in named_datasets(config, model(size))]
+    return [one.open() for one in named_datasets(config, run(size))]
 
 
 def evaluate(coca, dataset: EvaluationDataset, gallery: int = 24) -> DatasetResult:
