@@ -49,7 +49,7 @@ def batch(config: config_lib.Config, step: int = 0) -> dict[str, np.ndarray]:
 
 
 def write_labelled(folder: pathlib.Path, count: int) -> str:
-    """A folder of images whose brightness tells their class, "dark" or "light"."""
+    """A folder of plain images, each lighter than the last, whose classes are "dark" and "light" in turn."""
     folder.mkdir()
     rows = []
     for number in range(count):

@@ -279,7 +279,10 @@ class Coca:
 
     def _require(self, able: bool, what: str, weight: str) -> None:
         if not able:
-            raise CocaError(f"this model gives no {what}: it was trained with objective.pretraining.{weight} = 0")
+            trained = f"with objective.pretraining.{weight} = 0"
+            if self.config.objective.name != "pretraining":
+                trained = f"for {self.config.objective.name}: give the run that it was adapted from"
+            raise CocaError(f"this model gives no {what}: it was trained {trained}")
 
     def _encode(self, texts: Iterable[str], name: str, long_text: str = "error") -> np.ndarray:
         """Token ids, int32 [N, L]."""

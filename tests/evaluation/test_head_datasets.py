@@ -21,7 +21,7 @@ def _write(folder, rows: list[dict]) -> str:
     lines = []
     for number, row in enumerate(rows):
         (folder / f"{number}.png").write_bytes(row.pop("bytes", builders.picture(20 * number)))
-        lines.append(json.dumps({"file_name": f"{number}.png", "caption": " a  red thing", **row}))
+        lines.append(json.dumps({"file_name": f"{number}.png", "caption": "a red thing", **row}))
     (folder / "captions.jsonl").write_text("\n".join(lines))
     return str(folder)
 
@@ -67,7 +67,8 @@ def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
 
 
 def test_texts_are_cleaned_as_in_training(tmp_path):
-    config = _dataset(_write(tmp_path / "own", [{"kind": "red"}, {"kind": "blue"}]), tasks=("head_classification",))
+    rows = [{"kind": kind, "caption": "<b>a red thing</b>, www.red.com"} for kind in ("red", "blue")]
+    config = _dataset(_write(tmp_path / "own", rows), tasks=("head_classification",), clean="alt_text")
     coca = Known({0: 0, 20: 1})
     (result,) = evaluate_datasets(coca, [open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)], 0)
     assert coca.asked == ["a red thing"] * 2 and result.metrics["t/accuracy"] == 1

@@ -61,7 +61,7 @@ def test_kept_features_are_those_computed_anew_bit_for_bit(folder, monkeypatch):
     count = len(features._kept)
     assert 40 < count < 8 * STEPS / 2 and count % 8
     assert found == expected
-    assert found[-1]["loss"] < found[0]["loss"]
+    assert len({row["loss"] for row in found}) == STEPS
     # Of what is known no image is decoded; those that were under way when it became known may have been.
     assert set(decoded) == {index for _, index in features._kept} and len(decoded) < 8 * STEPS - 8
 
