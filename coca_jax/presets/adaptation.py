@@ -181,3 +181,24 @@ def own_data(text: str | None) -> ConfigDict:
     config.train.update(cache_features=frozen, keep_best=f"{given['task']}/{_OWN_METRIC[objective]}")
     config.evaluation.batch_size = 64
     return config
+
+
+def evaluations(
+    folder: str | None, data: str, task: str, download: str, files: dict[str, dict[str, Any]]
+) -> ConfigDict:
+    """The evaluation of an adapted run on the held-out parts of a dataset.
+
+    Args:
+      folder: where the files lie; None: a folder of the dataset's name.
+      data: its name in `datasets.py`.
+      task: "vqa" or "head_classification".
+      files: the evaluations by name, each with the `path` below the folder and other keys of `DatasetConfig`.
+    """
+    entries = {}
+    for name, own in files.items():
+        dataset = datasets.data(data)["dataset"] | {"evaluation_files": ("*",)} | own
+        dataset["path"] = f"{folder or data}/{own['path']}"
+        entries[name] = config_lib.evaluation_dataset(
+            dataset=dataset, tasks=(task,), long_text="truncate", download=download
+        )
+    return config_lib.evaluation_config(**entries)

@@ -105,7 +105,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "kinetics": _actions(label_field="label", prompts=("a video of a person {}.",)),
     # trainingSet.csv, which has no header, and training/; validationSet.csv needs image_field="validation/{0}".
     "moments_in_time": _actions(image_field="training/{0}", label_field="1", prompts=("a video of {}.",)),
-    # Clips whose label is the file's name; a frame drawn at random is the image, as pretraining reads no clips.
+    # Clips whose label is the file's name; a frame drawn at random is the image, or with `frames` so many of them.
     "named_clips": _captioned(
         format="folder", label_field="stem", prompts=("a person signs {}.", "the sign for {}.", "{}")
     ),
