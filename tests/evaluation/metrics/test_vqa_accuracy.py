@@ -52,6 +52,7 @@ def people(**counts: int) -> list[str]:
         ("the", [*people(yes=9), "a"], 0.3),  # both are empty
         # Where people agree letter by letter, answers are compared as they stand, except for the spaces around them.
         ("2", people(two=10), 0),
+        ("2", people(two=1), 1),  # a single answer
         ("two", people(two=10), 1),
         ("Yes", people(yes=10), 0),
         ("dog", people(a_dog=10), 0),
