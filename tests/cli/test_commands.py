@@ -15,6 +15,7 @@ from coca_jax import config as config_lib
 from coca_jax import evaluate
 from coca_jax.data.digit_scenes import scenes as digit_scenes
 from coca_jax.errors import CocaError
+from coca_jax.trainer.checkpoint import RunRecord
 
 RESULTS = (
     "image_to_text_r1",
@@ -156,7 +157,7 @@ def test_without_a_holdout_all_images_train_and_the_log_says_that_none_is_evalua
 def test_one_place_for_the_data_of_a_mixture_is_refused():
     config = config_lib.Config(data=config_lib.DataConfig(mixture={"scenes": config_lib.SourceConfig()}))
     with pytest.raises(CocaError, match=r"mixture, of which --data_path moves nothing"):
-        evaluate._own_datasets(config, "somewhere", ())
+        evaluate._own_datasets(RunRecord(config, b"", ""), "somewhere", ())
 
 
 def test_another_model_in_the_same_folder_is_refused(run):
