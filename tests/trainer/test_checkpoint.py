@@ -163,3 +163,20 @@ def test_an_average_that_is_switched_off_is_dropped(saved, without_average):
     checkpoints.close()
     assert restored.average is None
     jax.tree.map(np.testing.assert_array_equal, restored.evaluated_params, original.params)
+
+
+def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
+    folder, state = as_path(tmp_path), step_on(1, 1, 1).init()
+    checkpoints = Checkpoints(folder, keep=1)
+    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.9), (4, 0.7)):
+        checkpoints.save(state, step, record())
+        assert checkpoints.offer(step, "scenes/accuracy", accuracy) == (step in (1, 2))  # of equal ones the first
+    checkpoints.close()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "4"]
+    assert checkpoint.load(folder).step == checkpoint.load(folder / "checkpoints").step == 2
+    assert checkpoint.load(folder / "checkpoints" / "4").step == 4
+    again = Checkpoints(folder, keep=1)  # a run goes on from its last checkpoint, and remembers its best
+    assert again.latest_step() == 4 and not again.offer(4, "scenes/accuracy", 0.8)
+    again.close()
+    (folder / "best.json").write_text(json.dumps({"step": 3, "metric": "scenes/accuracy", "value": 1.0}))
+    assert checkpoint.load(folder).step == 4  # that one is gone

@@ -89,3 +89,16 @@ def test_a_run_whose_folder_was_taken_stops_before_it_saves(monkeypatch):
     with pytest.raises(CocaError, match="another training"):
         dataclasses.replace(run, check=taken)._steps(jnp.zeros(()), 0)
     assert not saved
+
+
+@pytest.mark.parametrize("first, start, evaluated", [(True, 0, [0]), (True, 1, []), (False, 0, [])])
+def test_an_evaluation_before_the_first_step(monkeypatch, first, start, evaluated):
+    run, _ = _loop(monkeypatch, _step, {"x": jnp.ones(1)})
+    train = dataclasses.replace(run.step.config.train, evaluate_first=first)
+    run.step.config = dataclasses.replace(run.step.config, train=train)
+    steps: list[int] = []
+    run.evaluate = lambda step, params: steps.append(step)
+    monkeypatch.setattr(run, "_save", lambda state, step: None)
+    monkeypatch.setattr(loop.Loop, "_evaluate", lambda self, state, step: self.evaluate(step, state))
+    run._steps(jnp.zeros(()), start)
+    assert steps == evaluated

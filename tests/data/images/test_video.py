@@ -238,3 +238,22 @@ def test_real_clips(shared_data):
         every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert stack.shape == (16, 480, 640, 3)
     assert all((a == every[i]).all() for a, i in zip(stack, video.positions(len(every), 16, None), strict=True))
+
+
+def test_views_take_turns_with_the_frames_and_spread_over_the_longer_side():
+    views = video.decode_views(clip(), 32, 5, 2, 3)
+    assert views.shape == (6, 5, 32, 32, 3) and views.dtype == np.uint8
+    assert [numbers(view) for view in views] == [[1, 5, 9, 13, 17]] * 3 + [[3, 7, 11, 15, 19]] * 3
+    still = np.zeros((4, 12, 3), np.uint8)
+    still[:, 4:8], still[:, 8:] = 100, 200
+    gif = io.BytesIO()
+    Image.fromarray(still).save(gif, "GIF")
+    left, middle, right = video.decode_views(gif.getvalue(), 4, 1, 1, 3)[:, 0, 2, 2, 0].tolist()
+    assert left < 20 and 80 < middle < 120 and right > 180
+    png = builders.picture(7)
+    assert np.array_equal(video.decode_views(png, 8, 2, 2, 2), np.repeat(video.decode_clip(png, 8, 2)[None], 4, axis=0))
+
+
+def test_one_view_is_the_evaluations():
+    data = clip(size=(32, 48))
+    assert np.array_equal(video.decode_views(data, 32, 5, 1, 1)[0], video.decode_clip(data, 32, 5))
