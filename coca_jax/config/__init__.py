@@ -26,6 +26,7 @@ from coca_jax.config.model import ImageEncoderConfig, ModelConfig, PoolerConfig,
 from coca_jax.config.training import (
     CaptioningFinetuningConfig,
     Config,
+    EntailmentConfig,
     HeadConfig,
     MeshConfig,
     ObjectiveConfig,

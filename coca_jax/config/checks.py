@@ -100,9 +100,12 @@ def _check_objective(config: Config) -> None:
     _refuse(not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them")
     no_answers = not (objective.vqa.classifier_weight or objective.vqa.generative_weight)
     _refuse(no_answers, "both weights of config.objective.vqa are 0: set at least one of them")
-    for other in ("pretraining", "vqa", "captioning"):
+    for other in ("pretraining", "entailment", "vqa", "captioning"):
         if name != other:
             _refuse_changes(f"objective.{other}", getattr(objective, other), f"on the objective {name}: change that")
+    unread = objective.head.lock_image_encoder and name == "classification"
+    todo = "set objective.head.encoder_learning_rate = 0"
+    _refuse(unread, f"objective.head.lock_image_encoder leaves classification only the head to train: {todo}")
     if not objective.has_head:
         _refuse_changes("objective.head", objective.head, f"on the objective {name}, which has no head: change that")
     for source, one in config.data.sources.items():
@@ -111,8 +114,9 @@ def _check_objective(config: Config) -> None:
             reason = "with train.cache_features, which keeps the features of unchanged images: set that to False"
             _refuse_changes(f"{config.data.key(source)}.augmentation", one.augmentation, reason)
     if config.train.cache_features:
-        frozen = objective.has_head and not objective.head.encoder_learning_rate
-        todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0"
+        frozen = not objective.head.encoder_learning_rate or objective.head.lock_image_encoder
+        frozen = objective.has_head and frozen
+        todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0 or lock_image_encoder"
         _refuse(not frozen, f"train.cache_features keeps the features of a frozen image encoder: {todo}")
         stored = config.model.image.kind == "precomputed"
         _refuse(stored, "train.cache_features has no use for model.image.kind = precomputed: set it to False")

@@ -25,9 +25,19 @@ class HeadConfig:
 
     # Peak for the parameters that come from pretraining; 0: they are frozen. The head's is optimizer.peak_learning_rate.
     encoder_learning_rate: float = number(0.0, at_least=0)
+    # Of vqa, entailment and pairs: the image encoder is frozen while the rest learns (arXiv 2111.07991), at half the work.
+    lock_image_encoder: bool = False
     label_smoothing: float = number(0.0, at_least=0, below=1)  # not for the soft targets of vqa
     classes: int = count(0, 0)  # 0: those of the training data; vqa: at most so many, the most frequent answers
     frame_positions: bool = False  # of clips: learned position embeddings tell the pooler the order of the frames
+
+
+@dataclasses.dataclass(frozen=True)
+class EntailmentConfig:
+    """Whether an image entails a text."""
+
+    # Of the captioning loss of the texts that their images entail, beside that of the classes; the paper has none.
+    generative_weight: float = number(0.0, at_least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,7 @@ class ObjectiveConfig:
     name: str = choice("pretraining", "classification", "vqa", "entailment", "pairs", "captioning")
     pretraining: PretrainingConfig = PretrainingConfig()
     head: HeadConfig = HeadConfig()
+    entailment: EntailmentConfig = EntailmentConfig()
     vqa: VqaConfig = VqaConfig()
     captioning: CaptioningFinetuningConfig = CaptioningFinetuningConfig()
 

@@ -22,7 +22,7 @@ class Adaptation(Objective):
     """Base of the objectives with a head, which start from a pretrained model.
 
     The head has the optimiser's peak learning rate, all else `objective.head.encoder_learning_rate`, or is frozen if that
-    is 0: then the image encoder's tokens are computed by `encode`, a program of its own.
+    is 0. The tokens of a frozen image encoder are computed by `encode`, a program of its own.
     """
 
     model: AdaptedCoca
@@ -35,12 +35,14 @@ class Adaptation(Objective):
             raise CocaError("without its data a head's number of classes is not known: set objective.head.classes")
         self.pad_id, self._config = pad_id, config
         rate, decay = config.optimizer.peak_learning_rate, config.optimizer.weight_decay
-        self.frozen = not head.encoder_learning_rate
-        self.encodes_first = self.frozen and config.model.image.kind != "precomputed"
-        self.groups = {"head": Group(rate, decay)}
-        if not self.frozen:
+        self.groups, self.labels = {"head": Group(rate, decay)}, dict.fromkeys(_HEAD, "head")
+        frozen = not head.encoder_learning_rate
+        if not frozen:
             self.groups["pretrained"] = Group(head.encoder_learning_rate, decay)
-        self.labels = dict.fromkeys(_HEAD, "head") | {"": FROZEN if self.frozen else "pretrained"}
+        if head.lock_image_encoder:
+            self.labels["image_encoder"] = FROZEN
+        self.labels[""] = FROZEN if frozen else "pretrained"
+        self.encodes_first = (frozen or head.lock_image_encoder) and config.model.image.kind != "precomputed"
         self.model = self.build_model(config.images_per_example, head.classes)
 
     @abc.abstractmethod

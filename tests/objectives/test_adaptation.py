@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_tasks
 
+from coca_jax import config as config_lib
 from coca_jax import objectives
 from coca_jax.errors import CocaError
 from coca_jax.objectives import accumulation
@@ -209,6 +210,43 @@ def test_what_comes_from_pretraining_is_kept_bit_for_bit(task):
     )
     assert {name.partition("/")[0] for name in found} == kept | {"head"}
     assert not any(begins_with(name, *CONTRASTIVE_PARAMETERS) for name in found)
+
+
+def test_of_entailment_only_entailed_texts_are_generated():
+    objective = _objective("entailment", objective__entailment__generative_weight=2.0)
+    given = tiny_tasks.batch(tiny_tasks.config("entailment"))
+    assert given["entailed"].tolist() == (given["label"] == 0).tolist() and 0 < given["entailed"].sum() < len(
+        given["label"]
+    )
+    params = _spread(objective)
+    wanted = {name: jnp.asarray(given[name]) for name in ("image", "text", "label", "entailed")}
+    if objective.encodes_first:
+        wanted["tokens"] = objective.encode(params, wanted.pop("image"))
+
+    def losses(batch):
+        loss, metrics = objective.loss(params, batch, jax.random.key(0))
+        loss, metrics = float(loss), {name: float(value) for name, value in metrics.items()}
+        assert loss == pytest.approx(metrics["classification_loss"] + 2.0 * metrics["captioning_loss"], rel=1e-5)
+        return metrics
+
+    first = losses(wanted)
+    rows = np.flatnonzero(~given["entailed"])
+    others = given["text"].copy()
+    others[rows, 2:4] = others[rows, 3:1:-1]
+    changed = losses(wanted | {"text": jnp.asarray(others)})
+    assert changed["captioning_loss"] == pytest.approx(first["captioning_loss"], rel=1e-6)
+    assert changed["classification_loss"] != pytest.approx(first["classification_loss"], rel=1e-6)
+
+
+def test_a_locked_image_encoder_is_frozen_alone_and_encodes_first():
+    changes = dict(objective__head__encoder_learning_rate=1e-3, objective__head__lock_image_encoder=True)
+    objective = _objective("questions", **changes)
+    labels = labels_of(objective, objective.abstract_parameters()[0])
+    assert objective.encodes_first and set(labels.values()) == {"head", "pretrained", FROZEN}
+    for name, label in labels.items():
+        assert (label == FROZEN) == name.startswith("image_encoder/"), name
+    with pytest.raises(CocaError, match="leaves classification only the head"):
+        config_lib.from_config_dict(config_lib.to_config_dict(tiny_tasks.config("digits", **changes)))
 
 
 # Captioning

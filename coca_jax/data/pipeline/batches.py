@@ -85,6 +85,7 @@ class Pipeline:
         quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
         self._sources = [open_examples(config, name, split, quota, seed, classes) for name, quota in quotas]
         self._answers, self._classes = {normalized(name): number for number, name in enumerate(classes)}, len(classes)
+        self._entailment = next((n for n, name in enumerate(classes) if name.casefold() == "entailment"), -1)
         self.summaries = {name: one.summary for name, one in self._named()}
         self._shape = input_shape(config.model, config.images_per_example)
         numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
@@ -122,7 +123,8 @@ class Pipeline:
         It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]; of stored tokens float32
         [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length]; "source", int32 [b], each row's
         place in `layout.names`; and "record", int32 [b, 2], this and the record's index there. With a head also "label",
-        int32 [b]; for vqa "question", int32 [b], and "targets", float32 [b, classes]: see `objectives/vqa.py`.
+        int32 [b], and for entailment "entailed", bool [b]; or for vqa "question", int32 [b], and "targets", float32
+        [b, classes]: see `objectives/vqa.py`.
 
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
@@ -213,6 +215,8 @@ class Pipeline:
         if objective.name == "vqa":
             targets = np.empty((rows, self._classes), np.float32)
             return arrays | {"question": np.empty(rows, np.int32), "targets": targets}
+        if objective.name == "entailment":
+            arrays["entailed"] = np.empty(rows, bool)
         return arrays | ({"label": np.empty(rows, np.int32)} if objective.has_head else {})
 
     def _texts(self, examples: Sequence[Example]) -> Batch:
@@ -226,9 +230,11 @@ class Pipeline:
             ids = self._vocabulary.encode(texts, length, self._config.data.long_text)
         except CocaError as error:
             raise DataError(str(error)) from error
-        if self._config.objective.has_head:
-            return {"text": ids, "label": np.array([example.label for example in examples], np.int32)}
-        return {"text": ids}
+        if not self._config.objective.has_head:
+            return {"text": ids}
+        labels = np.array([example.label for example in examples], np.int32)
+        entailed = {"entailed": labels == self._entailment} if self._config.objective.name == "entailment" else {}
+        return {"text": ids, "label": labels, **entailed}
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         """The scores of the run's answers for each question, float32 [n, C]; an answer that is none of them has no place."""
