@@ -53,10 +53,10 @@ class TextImageAdaptation(Adaptation):
 
     def generative_sums(self, output: AdaptedOutput, batch: Batch, total: Array) -> tuple[Array | float, Metrics]:
         """The weighted captioning loss of the rows, divided by the whole batch's number of labels."""
-        softmax = output.softmax
-        if not self.generative_weight or softmax is None:
+        hidden_BLD, softmax = output.hidden_BLD, output.softmax
+        if not self.generative_weight or hidden_BLD is None or softmax is None:
             return 0.0, {}
-        sums = (output.hidden_BLD, softmax.kernel_DV, softmax.bias_V, batch["labels"], batch["mask"])
+        sums = (hidden_BLD, softmax.kernel_DV, softmax.bias_V, batch["labels"], batch["mask"])
         loss_B, right_B = captioning.captioning_sums(*sums)
         loss = jnp.sum(loss_B) / total
         metrics = {"captioning_loss": loss, "captioning_accuracy": jnp.sum(right_B) / total}

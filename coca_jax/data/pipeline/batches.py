@@ -210,7 +210,7 @@ class Pipeline:
 
     def _text_arrays(self, rows: int) -> Batch:
         """Arrays for all that `_texts` gives."""
-        arrays = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
+        arrays: Batch = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
         objective = self._config.objective
         if objective.name == "vqa":
             targets = np.empty((rows, self._classes), np.float32)
