@@ -114,7 +114,8 @@ def laptop_form(
     steps: int,
     *,
     frozen: bool = False,
-    learning_rate: float = 5e-3,
+    learning_rate: float = 0.0,
+    encoder_learning_rate: float = 2e-3,
     batch_size: int = 128,
     label_smoothing: float = 0.0,
     examples: int = 1_000,
@@ -123,13 +124,14 @@ def laptop_form(
     """An adaptation of the quickstart's model to a task of the digit scenes, which needs no files: minutes on two cores.
 
     `length` is that of the longest text in tokens: half of the work is the decoder's. Warm-up and average are shorter, as the
-    runs are: a twentieth of the steps, and some hundred of them.
+    runs are: a twentieth of the steps, and some hundred of them. A head alone learns faster.
     """
+    learning_rate = learning_rate or (1e-2 if frozen else 5e-3)
     config = config_lib.default()
     config.objective.name = objective
     if objective != "captioning":
         config.objective.head.update(
-            encoder_learning_rate=0.0 if frozen else learning_rate, label_smoothing=label_smoothing
+            encoder_learning_rate=0.0 if frozen else encoder_learning_rate, label_smoothing=label_smoothing
         )
     config.model.update(dtype="float32", remat="full")
     config.model.text.length = length

@@ -14,7 +14,7 @@ from coca_jax.presets import adaptation, datasets
 
 def get_config(arg=None):
     folder = arg or "data"
-    config = adaptation.laptop_form("vqa", "questions", 1_500, learning_rate=5e-3)
+    config = adaptation.laptop_form("vqa", "questions", 1_500, length=36)
     config.data = config_lib.to_config_dict(config_lib.DataConfig())
     config.data.update(datasets.data("easy_vqa_questions"), name="easy_vqa", long_text="truncate")
     config.data.dataset.update(path=f"{folder}/train/questions.json", holdout=0.0)
