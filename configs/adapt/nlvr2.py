@@ -11,5 +11,5 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "pairs", "steps": 1_500, "length": 28}
+    laptop = {"task": "pairs", "steps": 1_500, "length": 26}
     return adaptation.adapted("pairs", arg, "nlvr2", datasets.data("nlvr2"), laptop)

@@ -1,10 +1,8 @@
 """Statements on two images, true of half of them.
 
-A statement whose truth is a sum over the two images (all of these: a linear classifier of the two images' outputs can
-decide them) is never balanced for each image alone. With truth T = 1 if f(left) + g(right) > 0, else -1, balance for
-each would mean E[T f(left)] = E[T g(right)] = 0, but their sum is E|f + g| > 0. The tables below come close: the two
-sides' values differ by little, and the more values there are, the less one of them tells. An image without its statement
-tells nothing.
+All are decided by a sum over the two images, as a linear classifier of both images' outputs can (paper §4.2.3). An image
+without its statement tells nothing. With its statement it must tell something: with truth T = 1 if f(left) + g(right) > 0,
+else -1, balance for each image would mean E[T f(left)] = E[T g(right)] = 0, but their sum is E|f + g| > 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +18,7 @@ from coca_jax.data.digit_scenes.composition import (
     pick_layout,
     with_article,
 )
-from coca_jax.data.digit_scenes.language import DIGITS, Meaning
+from coca_jax.data.digit_scenes.language import Meaning
 
 LABELS = ("false", "true")
 _SHOWN = (("color",), ("digit",), ("color", "digit"), ("size", "digit"), ("size", "color", "digit"))
@@ -28,7 +26,6 @@ _COUNTED = (("color",), ("digit",), ("size",))
 # Left and right, where the description fits, by the truth of "both images"; the statements on one or none follow.
 _BOTH = {"true": ((1, 1),), "false": ((1, 0), (0, 1))}
 _NEITHER = {"true": ((0, 0),), "false": ((1, 0), (0, 1))}
-_NUMBER = {2: "two", 3: "three", 4: "four", 5: "five"}
 _Statement = tuple[str, Meaning, Meaning]
 
 
@@ -37,19 +34,6 @@ def plan(dice: Dice) -> Plan:
     truth, kind = dice.pick(LABELS), dice.pick(_SHARES)
     text, left, right = _KINDS[kind](dice, truth)
     return Plan(text, truth, kind, (left, right))
-
-
-def _greater(dice: Dice, truth: str) -> _Statement:
-    """Statements that the digit in one picture is greater than the digit in the other: false also of equal ones."""
-    difference = dice.pick((1, 2) if truth == "true" else (0, -1))
-    lower = dice.pick(range(len(DIGITS) - abs(difference)))
-    first, second = (lower + difference, lower) if difference > 0 else (lower, lower - difference)
-    word, sides = dice.pick(("greater", "less")), dice.pick((("left", "right"), ("right", "left")))
-    text = f"the digit in the {sides[0]} picture is {word} than the digit in the {sides[1]} picture"
-    if (word == "greater") != (sides[0] == "left"):
-        first, second = second, first
-    left, right = (compose(dice, "single", {0: Description(digit=DIGITS[digit])}) for digit in (first, second))
-    return text, left, right
 
 
 def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
@@ -65,29 +49,13 @@ def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
 
 def _more(dice: Dice, truth: str) -> _Statement:
     """Statements such as "there are more red digits in the left picture than in the right picture"."""
-    subject, values = _counted(dice)
+    subject = describe(dice, dice.pick((*_COUNTED, ())))
+    values = range(0 if any(subject) else 1, 4)
     more, fewer = _chain(dice, truth, values)
     word, sides = dice.pick(("more", "fewer")), dice.pick((("left", "right"), ("right", "left")))
     text = f"there are {word} {subject.plural()} in the {sides[0]} picture than in the {sides[1]} picture"
     left, right = (more, fewer) if (word == "more") == (sides[0] == "left") else (fewer, more)
     return text, compose_count(dice, subject, left), compose_count(dice, subject, right)
-
-
-def _total(dice: Dice, truth: str) -> _Statement:
-    """Statements such as "there are at least four red digits in the two pictures together", or fewer."""
-    subject, values = _counted(dice)
-    word = dice.pick(("at least", "fewer than"))
-    more, fewer = _chain(dice, truth if word == "at least" else LABELS[truth == "false"], values)
-    left, right = dice.pick(((more, values[0] + values[-1] - fewer), (values[0] + values[-1] - fewer, more)))
-    limit = _NUMBER[values[0] + values[-1] + 1]
-    text = f"there are {word} {limit} {subject.plural()} in the two pictures together"
-    return text, compose_count(dice, subject, left), compose_count(dice, subject, right)
-
-
-def _counted(dice: Dice) -> tuple[Description, Sequence[int]]:
-    """What is counted, and how many of it a scene may hold."""
-    subject = describe(dice, dice.pick((*_COUNTED, ())))
-    return subject, range(0 if any(subject) else 1, 4)
 
 
 def _shows(dice: Dice, subject: Description, shown: bool) -> Meaning:
@@ -124,12 +92,9 @@ def _sides(dice: Dice, truth: str) -> _Statement:
 
 
 _KINDS: dict[str, Callable[[Dice, str], _Statement]] = {
-    "greater": _greater,
     "more": _more,
-    "total": _total,
     "both": _both,
     "either": _either,
     "sides": _sides,
 }
-# Of eight statements: those of which one image tells little are more frequent.
-_SHARES = ("greater", "greater", "more", "more", "total", "both", "either", "sides")
+_SHARES = ("more", "both", "both", "either", "either", "sides", "sides")  # of seven statements

@@ -25,7 +25,6 @@ _NAMES = {
 }
 _POSITION = r"(?:on|at|in) the ((?:top|bottom) (?:left|right)|left|right|top|bottom|middle)"
 _RELATION = r"(to the left of|to the right of|above|below)"
-_NUMBERS = dict(two=2, three=3, four=4, five=5)
 
 
 def _spots(form) -> list[tuple[int, int]]:
@@ -115,23 +114,11 @@ def is_true(statement: str, left, right) -> bool:
     def read(pattern: str):
         return re.fullmatch(pattern, statement)
 
-    if found := read(r"the digit in the (\w+) picture is (greater|less) than the digit in the (\w+) picture"):
-        first, second = (DIGITS.index(_single(sides[found[side]]).digit) for side in (1, 3))
-        return first > second if found[2] == "greater" else first < second
     if found := read(r"there are (more|fewer) (.+) in the (\w+) picture than in the (\w+) picture"):
         first, second = (len(fitting(found[2], sides[found[side]])) for side in (3, 4))
         return first > second if found[1] == "more" else first < second
-    if found := read(r"there are (at least|fewer than) (\w+) (.+) in the two pictures together"):
-        total = sum(len(fitting(found[3], form)) for form in (left, right))
-        enough = total >= _NUMBERS[found[2]]
-        return enough if found[1] == "at least" else not enough
     if found := read(r"(both pictures show|at least one of the pictures shows|neither picture shows) an? (.+)"):
         shown = [bool(fitting(found[2], form)) for form in (left, right)]
         return {"b": all(shown), "a": any(shown), "n": not any(shown)}[found[1][0]]
     found = read(r"the left picture shows an? (.+) and the right picture shows an? (.+)")
     return bool(fitting(found[1], left) and fitting(found[2], right))
-
-
-def _single(form):
-    (thing,) = form.things
-    return thing
