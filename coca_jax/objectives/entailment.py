@@ -26,7 +26,7 @@ class TextImageAdaptation(Adaptation):
         self.generates = self.generates or bool(self.generative_weight)
         self.unused_parameters = CONTRASTIVE_PARAMETERS + (() if self.generates else ("softmax",))
         super().__init__(config, pad_id)
-        if not self.generative_weight:  # or weight decay would wear it away
+        if self.generates and not self.generative_weight:  # or weight decay would wear it away
             self.labels = {"softmax": FROZEN, **self.labels}
 
     def weight_of_generation(self, config: Config) -> float:

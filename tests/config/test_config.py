@@ -128,6 +128,10 @@ def test_every_value_survives_the_round_trip():
             train=config_lib.TrainConfig(cache_features=True),
         ),
         Config(objective=config_lib.ObjectiveConfig("captioning", captioning=captioning)),
+        Config(
+            objective=config_lib.ObjectiveConfig("entailment", entailment=changed_objective.entailment),
+            data=config_lib.DataConfig(dataset=DatasetConfig(task="entailment")),
+        ),
     )
     for before, *after in zip(*map(leaves, (Config(), alone, *adapted)), strict=True):
         assert any(one != before for one in after)
