@@ -11,5 +11,5 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "digits", "steps": 4_000, "examples": 3_000}
+    laptop = {"task": "digits", "steps": 3_000, "examples": 3_000, "encoder_learning_rate": 5e-3}
     return adaptation.adapted("classification", arg, "imagenet", datasets.data("imagenet"), laptop)
