@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from coca_jax.config import Config, HeadConfig
+from coca_jax.config import Config
 from coca_jax.config.checks import check
 from coca_jax.config.fields import differences, flattened, replaced
 from coca_jax.data.pipeline.batches import Pipeline
@@ -128,7 +128,7 @@ def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str
     else:
         classes = tuple(json.loads(hosts.from_first(lambda: json.dumps(run_classes(config)).encode())))
     head = dataclasses.replace(config.objective.head, classes=len(classes))
-    objective = dataclasses.replace(config.objective, head=head if config.objective.has_head else HeadConfig())
+    objective = dataclasses.replace(config.objective, head=head)
     config = dataclasses.replace(config, model=model, objective=objective)
     check(config, reads_data=True, completed=True)
     return config, classes
@@ -161,9 +161,9 @@ def _evaluate(
     if keep_best and step and checkpoints.offer(step, keep_best, metrics[keep_best]) and hosts.is_first():
         _log.info("the best checkpoint is that of step %d: %s = %.4g", step, keep_best, metrics[keep_best])
     if writer:
-        writer.write_evaluation(step, flat_metrics(results))
+        writer.write_evaluation(step, metrics)
         writer.flush()  # the report reads the written lines
-        for key, value in flat_metrics(results).items():
+        for key, value in metrics.items():
             _log.info("%s = %.4g", key, value)
         write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
 

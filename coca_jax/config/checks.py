@@ -114,8 +114,8 @@ def _check_objective(config: Config) -> None:
             reason = "with train.cache_features, which keeps the features of unchanged images: set that to False"
             _refuse_changes(f"{config.data.key(source)}.augmentation", one.augmentation, reason)
     if config.train.cache_features:
-        frozen = not objective.head.encoder_learning_rate or objective.head.lock_image_encoder
-        frozen = objective.has_head and frozen
+        head = objective.head
+        frozen = objective.has_head and (head.lock_image_encoder or not head.encoder_learning_rate)
         todo = "choose an objective with a head, and set objective.head.encoder_learning_rate = 0 or lock_image_encoder"
         _refuse(not frozen, f"train.cache_features keeps the features of a frozen image encoder: {todo}")
         stored = config.model.image.kind == "precomputed"
@@ -142,7 +142,7 @@ def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
     _refuse(
         lacks_pair, f"the objective pairs needs two images: name the second one's field as {key}.second_image_field"
     )
-    clips = dataset.frames and name in ("vqa", "entailment", "pairs")
+    clips = dataset.frames and config.objective.reads_text
     _refuse(clips, f"{key}.frames = {dataset.frames} makes clips, which the objective {name} cannot read: set it to 0")
 
 

@@ -21,7 +21,7 @@ class PretrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """What the objectives with a head share: classification, entailment, pairs, vqa."""
+    """Settings of the objectives with a head: classification, entailment, pairs, vqa."""
 
     # Peak for the parameters that come from pretraining; 0: they are frozen. The head's is optimizer.peak_learning_rate.
     encoder_learning_rate: float = number(0.0, at_least=0)
@@ -70,7 +70,7 @@ class ObjectiveConfig:
     @property
     def has_head(self) -> bool:
         """Whether a head is trained on top of a pretrained model."""
-        return self.name in ("classification", "vqa", "entailment", "pairs")
+        return self.name == "classification" or self.reads_text
 
     @property
     def reads_text(self) -> bool:

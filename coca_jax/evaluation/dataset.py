@@ -122,6 +122,11 @@ class PendingDataset:
 AnyDataset = EvaluationDataset | PendingDataset
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` indices, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)).tolist()
+
+
 class SelectedImages:
     """Some rows of images, as images of their own; each is read once, when it is first asked for, and kept."""
 

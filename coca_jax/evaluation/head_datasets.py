@@ -16,13 +16,12 @@ from coca_jax.data.text.answers import normalized
 from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers
 from coca_jax.errors import CocaError
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
 _log = logging.getLogger(__name__)
 _SCENES = 1_000  # if the config does not say how many
-_READS_TEXT = ("vqa", "entailment", "pairs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ def open_head_dataset(
         images, examples, unreadable = _stored(name, config, run, classes)
     labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
     targets = np.array([examples[row].label for row in labelled], np.int64)
-    is_vqa, reads_text = run.objective.name == "vqa", run.objective.name in _READS_TEXT
+    is_vqa = run.objective.name == "vqa"
     ids = [one.question_id for one in examples if one.question_id is not None]
     return EvaluationDataset(
         name=name,
@@ -65,7 +64,7 @@ def open_head_dataset(
         images=images,
         captions=[("" if is_vqa or one.label < 0 else classes[one.label],) for one in examples],
         classifications=() if is_vqa else (Classification("class", classes, ("{}",), labelled, targets),),
-        texts=[one.text for one in examples] if reads_text else (),
+        texts=[one.text for one in examples] if run.objective.reads_text else (),
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
         answers=[one.answers for one in examples] if is_vqa and any(one.answers for one in examples) else (),
@@ -87,11 +86,8 @@ def _stored(
 ) -> tuple[StoredImages, list[_Example], Counter[str]]:
     store = open_records(config.dataset, "evaluation")
     reader = _Reader(config, run, classes, store)
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(config.examples or len(store), len(store))).round()).astype(
-        int
-    )
     indices, examples, unreadable = [], [], Counter(store.census.damage)
-    for index, text in each_text(store, chosen.tolist()):
+    for index, text in each_text(store, spread(len(store), config.examples or len(store))):
         try:
             if isinstance(text, BadRecord):
                 raise text
@@ -118,16 +114,16 @@ class _Reader:
     """Reads the ground truth of stored records."""
 
     def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], store: RecordStore):
-        self._dataset, self._objective = config.dataset, run.objective.name
+        self._dataset, self._objective = config.dataset, run.objective
         self._labels, self._texts = Texts(config.dataset, store), Texts(without_labels(config.dataset), store)
         self._classes = {name: number for number, name in enumerate(classes)}
 
     def example(self, record: RecordText) -> _Example:
         """Raises BadRecord if it has no class, no text, or a class that the run does not know."""
         text = ""
-        if self._objective in _READS_TEXT:
+        if self._objective.reads_text:
             text = self._texts.all(record)[0]
-        if self._objective == "vqa":
+        if self._objective.name == "vqa":
             given, number = answers(record.metadata, self._dataset), record.metadata.get("question_id")
             return _Example(
                 text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)

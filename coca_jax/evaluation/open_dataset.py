@@ -26,7 +26,7 @@ from coca_jax.data.text.captions import Texts
 from coca_jax.distributed import processes as hosts
 from coca_jax.errors import CocaError, DataError
 from coca_jax.evaluation import labels
-from coca_jax.evaluation.dataset import Classification, EvaluationDataset, PendingDataset, StoredImages
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset, PendingDataset, StoredImages, spread
 from coca_jax.evaluation.digit_scenes import open_digit_scenes
 from coca_jax.evaluation.head_datasets import HEAD_TASKS, head_task, open_head_dataset
 from coca_jax.evaluation.training_images import stored_training_images
@@ -175,7 +175,7 @@ def _open(
         images=images,
         captions=captions,
         classifications=classifications,
-        queries=[captions[i][0] for i in _spread(len(captions), _QUERIES)] if ranked else (),
+        queries=[captions[i][0] for i in spread(len(captions), _QUERIES)] if ranked else (),
         image_ids=image_ids,
         unreadable=unreadable,
         training=training,
@@ -214,7 +214,7 @@ def _read_texts(
 
     Without a reader the captions are the records' labels.
     """
-    chosen = _spread(len(store), examples or len(store))
+    chosen = spread(len(store), examples or len(store))
     indices, captions, metadata = [], [], []
     for index, text in each_text(store, chosen):
         try:
@@ -281,8 +281,3 @@ def _image_ids(
     if missing < len(values) and "captioning" in config.tasks:
         _log.warning("%s: no file of captions is written for COCO's server, for %s", name, why)
     return []
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)).tolist()

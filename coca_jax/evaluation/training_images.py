@@ -11,7 +11,7 @@ from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, each_text
 from coca_jax.errors import CocaError
 from coca_jax.evaluation import labels
-from coca_jax.evaluation.dataset import Classification, StoredImages, TrainingImages
+from coca_jax.evaluation.dataset import Classification, StoredImages, TrainingImages, spread
 from coca_jax.evaluation.metrics import classes
 
 
@@ -33,11 +33,10 @@ def stored_training_images(
     label = config.dataset.label_field or config.classification.fields[0]
     dataset = dataclasses.replace(config.dataset, class_names="", label_field=label)
     store = open_records(dataset, "train")
-    count, few_shot = len(store), config.few_shot
-    wanted = np.linspace(0, count - 1, min(few_shot.examples or count, count)).round().astype(np.int64)
+    few_shot = config.few_shot
     indices: list[int] = []
     metadata: list[Mapping[str, Any]] = []
-    for index, text in each_text(store, wanted.tolist()):
+    for index, text in each_text(store, spread(len(store), few_shot.examples or len(store))):
         if not isinstance(text, BadRecord):
             indices.append(index)
             metadata.append(text.metadata)

@@ -16,11 +16,14 @@ _IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of pa
 
 
 class Examples:
-    """Forms and loads a model's examples: single images, or as the run was trained, clips or pairs."""
+    """Forms and loads a model's examples: single images, clips, or pairs."""
 
-    def __init__(self, config: Config, as_trained: bool):
-        """Args: as_trained: whether an example is what it was in training, and not a single image."""
-        self._model, self._images = config.model, config.images_per_example if as_trained else 0
+    def __init__(self, config: Config, as_trained: bool = False, frames: int = 0):
+        """Args:
+        as_trained: whether an example is what it was in training.
+        frames: otherwise those of a clip; 0: an example is an image.
+        """
+        self._model, self._images = config.model, config.images_per_example if as_trained else frames
         self._pairs = config.objective.name == "pairs" and as_trained
         self._shape, self._dtype = input_shape(config.model, self._images), input_dtype(config.model)
         self._tokens = (token_count(config.model.image), config.model.width)

@@ -19,9 +19,8 @@ import scipy.special
 
 from coca_jax import objectives
 from coca_jax.config import Config
-from coca_jax.data.images.video import load_clip
 from coca_jax.data.text.vocabulary import Vocabulary
-from coca_jax.embedding_index.arguments import as_list, as_texts, is_one_image, whole_number
+from coca_jax.embedding_index.arguments import as_texts, whole_number
 from coca_jax.embedding_index.index import Index
 from coca_jax.errors import CocaError
 from coca_jax.generation import GREEDY, GenerationOptions
@@ -31,10 +30,7 @@ from coca_jax.inference.examples import Examples
 from coca_jax.inference.prediction import Prediction
 from coca_jax.inference.zero_shot import Template, text_classifier
 from coca_jax.models import coca as models
-from coca_jax.models.adapted import TextImageClassifier
 from coca_jax.trainer.model_info import model_digest
-
-_IMAGES_AT_ONCE = 4_096  # decoded images held in memory while a long list of paths is processed
 
 
 class Coca:
@@ -81,6 +77,7 @@ class Coca:
         self.config, self.vocabulary, self.step, self.classes = config, vocabulary, step, tuple(classes)
         self._params = params
         self._model = objectives.build(config).model
+        self._images, self._as_trained = Examples(config), Examples(config, as_trained=True)
         images = max(1, config.images_per_example) if config.objective.name != "pretraining" else 1
         rows = max(1, (batch_size or config.evaluation.batch_size) // images)
         self._batcher = Batcher(params, mesh, rows, between_batches)
@@ -101,7 +98,7 @@ class Coca:
     def embed_images(self, images: Any) -> np.ndarray:
         """L2-normalised embeddings, float32 [N, E]."""
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        return self._over_images(functools.partial(functions.apply, self._model, "embed_images"), images)
+        return self._over(self._images, functools.partial(functions.apply, self._model, "embed_images"), images)
 
     def embed_videos(self, clips: Any, frames: int = 16) -> np.ndarray:
         """The normalised mean of the embeddings of each clip's frames (paper, MSR-VTT): float32 [N, E].
@@ -112,16 +109,8 @@ class Coca:
           frames: of each clip, uniformly sampled.
         """
         self._require(self.can_embed, "embeddings", "contrastive_weight")
-        frames = whole_number(frames, "frames", 1)
-        size, function = self.config.model.image.size, functools.partial(functions.embed_videos, self._model)
-        if tuple(getattr(clips, "shape", ()))[1:] == (frames, size, size, 3) and clips.dtype == np.uint8:
-            return self._batcher(function, clips)
-        clips = [clips] if is_one_image(clips, axes=4) else as_list(clips, "clips", "clip")
-        parts, at_once = [], max(1, _IMAGES_AT_ONCE // frames)
-        for i in range(0, max(1, len(clips)), at_once):
-            loaded = [load_clip(clip, size, frames) for clip in clips[i : i + at_once]]
-            parts.append(self._batcher(function, np.array(loaded, np.uint8).reshape(-1, frames, size, size, 3)))
-        return np.concatenate(parts)
+        loader = Examples(self.config, frames=whole_number(frames, "frames", 1))
+        return self._over(loader, functools.partial(functions.embed_videos, self._model), clips)
 
     def index(self, images: Iterable[Any], names: Iterable[str] | None = None) -> Index:
         """An index of images to search and to save; an iterable is processed in parts. See `Index.add`."""
@@ -185,9 +174,9 @@ class Coca:
         longest = int(lengths.max(initial=1))
         ids = ids[:, : min(1 << (longest - 1).bit_length(), ids.shape[1])]
         if not len(ids):
-            return np.zeros((len(Examples(self.config, False).formed(images)), 0), np.float32)
+            return np.zeros((len(self._images.formed(images)), 0), np.float32)
         function = functools.partial(functions.log_likelihoods, self._model, ids_CL=ids, pad_id=self.vocabulary.pad_id)
-        return self._over_images(function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
+        return self._over(self._images, function, images, batcher=self._generation) / (lengths - 1 if per_token else 1)
 
     def predict(self, images: Any, texts: str | Iterable[str] | None = None) -> list[Prediction]:
         """The classes of each example, by the model's head; arguments as for `head_probabilities`."""
@@ -211,11 +200,11 @@ class Coca:
         """
         if not self.classes:
             raise CocaError("this model has no head: adapt it with a config of configs/adapt, or use classify")
-        reads_texts = isinstance(self._model, TextImageClassifier)
+        reads_texts = self.config.objective.reads_text
         if reads_texts == (texts is None):
             what = "needs a text for each example" if reads_texts else "takes no texts"
             raise CocaError(f"the head of objective {self.config.objective.name} {what}: change the argument texts")
-        examples = Examples(self.config, True).formed(images)
+        examples = self._as_trained.formed(images)
         arrays: tuple[np.ndarray, ...] = ()
         if texts is not None:
             ids = self._encode(self._one_for_each(texts, len(examples), "texts"), "texts", long_text)
@@ -223,7 +212,7 @@ class Coca:
                 ids[ids == self.vocabulary.eos_id] = self.vocabulary.pad_id
             arrays = (ids, ids != self.vocabulary.pad_id)
         function = functools.partial(functions.head_probabilities, self._model)
-        return self._over_images(function, examples, *arrays, as_trained=True)
+        return self._over(self._as_trained, function, examples, *arrays)
 
     def answer(
         self,
@@ -256,14 +245,14 @@ class Coca:
         if not isinstance(options, GenerationOptions):
             raise CocaError(f"options is a {type(options).__name__}: give coca_jax.generation.GenerationOptions(…)")
         seed = whole_number(seed, "seed", 0, 2**32)
-        images, v = Examples(self.config, True).formed(images), self.vocabulary
+        images, v = self._as_trained.formed(images), self.vocabulary
         ids = self._encode(self._one_for_each(prompts, len(images), "prompts"), "prompts", long_text)
         ids[ids == v.eos_id] = v.pad_id  # the text goes on
         longest = int((ids != v.pad_id).sum(axis=1).max(initial=1))
         ids = ids[:, : 1 << (longest - 1).bit_length()]  # so that few lengths are ever compiled
         draws = np.stack([np.full(len(ids), seed), np.arange(len(ids))], axis=1).astype(np.uint32)
         function = functools.partial(functions.generate, self._model, options, v.bos_id, v.eos_id, v.pad_id)
-        return ids, self._over_images(function, images, ids, draws, batcher=self._generation, as_trained=True)
+        return ids, self._over(self._as_trained, function, images, ids, draws, batcher=self._generation)
 
     @functools.cached_property
     def _generation(self) -> Batcher:
@@ -290,18 +279,12 @@ class Coca:
             raise CocaError(f'long_text is {long_text!r}: give "error" or "truncate"')
         return self.vocabulary.encode(as_texts(texts, name), self.config.model.text.length, long_text, "shorten it")
 
-    def _over_images(
-        self,
-        function: Callable,
-        images: Any,
-        *beside: np.ndarray,
-        batcher: Batcher | None = None,
-        as_trained: bool = False,
+    def _over(
+        self, loader: Examples, function: Callable, examples: Any, *beside: np.ndarray, batcher: Batcher | None = None
     ) -> np.ndarray:
-        """`function` of the parameters, all images and the arrays beside them, [N, …] each; see `Examples`."""
-        batcher, loader = batcher or self._batcher, Examples(self.config, as_trained)
-        images = loader.formed(images)
-        if not isinstance(images, list):
-            return batcher(function, images, *beside)
-        parts = [batcher(function, some, *[x[part] for x in beside]) for part, some in loader.loaded(images)]
+        """`function` of the parameters, all examples and the arrays beside them, [N, …] each; see `Examples`."""
+        batcher, examples = batcher or self._batcher, loader.formed(examples)
+        if not isinstance(examples, list):
+            return batcher(function, examples, *beside)
+        parts = [batcher(function, some, *[x[part] for x in beside]) for part, some in loader.loaded(examples)]
         return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""What the objectives with a head share: the groups of parameters, the frozen encoder, the loss of the classifier."""
+"""The base of the objectives with a head: groups of parameters, the frozen encoder, the classifier's loss."""
 
 import abc
 from typing import Any

@@ -39,7 +39,9 @@ class TextImageAdaptation(Adaptation):
         return TextImageClassifier(self._config.model, *parts, generates=self.generates)
 
     def prepare(self, batch: Batch, key: Array) -> tuple[Batch, Any]:
-        """The batch with the labels and mask [B, L] of the captioning loss, and the number of labels."""
+        """The batch with the labels and mask [B, L] of the captioning loss, and the number of labels, if it has a weight."""
+        if not self.generative_weight:
+            return super().prepare(batch, key)
         labels_BL, mask_BL = captioning.next_tokens(batch["text"], batch["text"] != self.pad_id)
         if "entailed" in batch:
             mask_BL &= batch["entailed"][:, None]
@@ -62,9 +64,20 @@ class TextImageAdaptation(Adaptation):
         metrics = {"captioning_loss": loss, "captioning_accuracy": jnp.sum(right_B) / total}
         return self.generative_weight * loss, metrics
 
+    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
+        """Cross-entropy of the classes, by the decoder's outputs for the text."""
+        output = self.read(params, batch, batch["text"] != self.pad_id)
+        loss, metrics = self.classifier_sums(output.logits_BC, batch)
+        generative, more = self.generative_sums(output, batch, totals)
+        return loss + generative, metrics | more, None
+
+
+class Pairs(TextImageAdaptation):
+    """Classes of a text with two images: each image is read with the text, and the outputs are concatenated."""
+
 
 class Entailment(TextImageAdaptation):
-    """Cross-entropy of the classes of an image with its text, by the decoder's outputs for the text."""
+    """Classes of a text with an image."""
 
     def weight_of_generation(self, config: Config) -> float:
         return config.objective.entailment.generative_weight
@@ -74,16 +87,3 @@ class Entailment(TextImageAdaptation):
         arrays = super().batch()
         entailed = jax.ShapeDtypeStruct(arrays["label"].shape, jnp.bool_)
         return arrays | ({"entailed": entailed} if self.generative_weight else {})
-
-    def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
-        output = self.read(params, batch, batch["text"] != self.pad_id)
-        loss, metrics = self.classifier_sums(output.logits_BC, batch)
-        generative, more = self.generative_sums(output, batch, totals)
-        return loss + generative, metrics | more, None
-
-
-class Pairs(Entailment):
-    """The same of two images with one text: each image is read with the text, and the outputs are concatenated."""
-
-    def weight_of_generation(self, config: Config) -> float:
-        return 0.0  # the text is about two images

@@ -36,7 +36,7 @@ def _labelled(**dataset: Any) -> dict[str, Any]:
     return {"dataset": {"prompts": CLIP_PROMPTS, **dataset}, "augmentation": {"crop": "random", "mirror": True}}
 
 
-def _asked(**dataset: Any) -> dict[str, Any]:
+def _questions(**dataset: Any) -> dict[str, Any]:
     """A manifest with a question or a statement a row; images stay whole, as these may speak of any part, left or right."""
     return {"dataset": {"format": "folder", "records": "rows", **dataset}}
 
@@ -89,16 +89,16 @@ DATASETS: dict[str, dict[str, Any]] = {
     # https://github.com/vzhou842/easy-VQA: questions.json with rows [question, answer, number of the image].
     "easy_vqa": {"dataset": {"format": "folder", "image_field": "images/{2}.png", "text_fields": ("{0} {1}",)}},
     # The same, a record for each question; dataset.path is train/questions.json or test/questions.json.
-    "easy_vqa_questions": _asked(image_field="images/{2}.png", text_fields=("{0}",), label_field="1"),
+    "easy_vqa_questions": _questions(image_field="images/{2}.png", text_fields=("{0}",), label_field="1"),
     # Datasets to adapt to, as they are downloaded: docs/adaptation.md has the place of each file.
     # v2_OpenEnded_mscoco_train2014_questions.json; ten answers a question, which its annotations beside it hold.
-    "vqa_v2": _asked(text_fields=("question",), label_field="answers"),
+    "vqa_v2": _questions(text_fields=("question",), label_field="answers"),
     # snli_ve_train.jsonl: entailment, neutral or contradiction.
-    "snli_ve": _asked(
+    "snli_ve": _questions(
         image_field="flickr30k-images/{Flickr30K_ID}.jpg", text_fields=("sentence2",), label_field="gold_label"
     ),
     # train.json: statements on pairs of images, True or False.
-    "nlvr2": _asked(
+    "nlvr2": _questions(
         image_field="left_image", second_image_field="right_image", text_fields=("sentence",), label_field="label"
     ),
     # Kinetics-400, -600, -700: train.csv; clips that it lists and the disk lacks are left out.

@@ -4,7 +4,6 @@ The encoder is a compiled program of one batch shape, so that a record's tokens 
 computed for this batch or for an earlier one.
 """
 
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from jax.experimental import multihost_utils
 from coca_jax.errors import CocaError
 from coca_jax.trainer.train_step import TrainStep, encoder_parameters
 
-_log = logging.getLogger(__name__)
 Record = tuple[int, int]  # the number of a source, and the record's index there
 _MEMORY_SHARE = 0.5  # of a host's memory that the kept tokens may take
 

@@ -9,15 +9,8 @@ runs/quickstart. Its pooler sees the frames' order; with --config.objective.head
 it cannot tell an action from its reversal.
 """
 
-from coca_jax.presets import adaptation, datasets
+from coca_jax.presets import adaptation
 
 
 def get_config(arg=None):
-    laptop = {"task": "actions", "steps": 800}
-    # The paper does not say how many frames: 16, as in its video retrieval.
-    config = adaptation.adapted("classification", arg, "kinetics", datasets.data("kinetics"), laptop, frames=16)
-    on_scenes = config.data.dataset.format == "digit_scenes"
-    config.objective.head.frame_positions = on_scenes
-    if not on_scenes:  # nor how many views of a held-out clip: as ViViT (arXiv 2103.15691)
-        config.data.dataset.update(evaluation_clips=4, evaluation_crops=3)
-    return config
+    return adaptation.actions(arg, "kinetics")

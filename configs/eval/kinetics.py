@@ -9,6 +9,6 @@ from coca_jax.presets import adaptation
 
 
 def get_config(arg=None):
-    files = {"kinetics": {"path": "val.csv", "frames": 16, "evaluation_clips": 4, "evaluation_crops": 3}}
+    files = {"kinetics": {"path": "val.csv", **adaptation.CLIPS}}
     download = "https://github.com/cvdfoundation/kinetics-dataset"
     return adaptation.evaluations(arg, "kinetics", "head_classification", download, files)

@@ -9,7 +9,6 @@ from coca_jax.presets import adaptation
 
 
 def get_config(arg=None):
-    views = {"frames": 16, "evaluation_clips": 4, "evaluation_crops": 3}
-    files = {"moments_in_time": {"path": "validationSet.csv", "image_field": "validation/{0}", **views}}
+    files = {"moments_in_time": {"path": "validationSet.csv", "image_field": "validation/{0}", **adaptation.CLIPS}}
     download = "http://moments.csail.mit.edu"
     return adaptation.evaluations(arg, "moments_in_time", "head_classification", download, files)

@@ -7,6 +7,7 @@ from PIL import Image
 
 import coca_jax
 from coca_jax.errors import CocaError
+from coca_jax.inference import examples
 from coca_jax.inference import model as inference
 from tests.inference import tiny_coca
 
@@ -90,7 +91,7 @@ def test_every_form_of_a_picture_agrees(tmp_path):
 
 
 def test_long_lists_are_worked_through_in_parts(monkeypatch):
-    monkeypatch.setattr(inference, "_IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(examples, "_IMAGES_AT_ONCE", 2)
     np.testing.assert_allclose(
         tiny_coca.coca().embed_images(list(tiny_coca.images()[:5])), _one_by_one()[0][:5], atol=1e-5
     )

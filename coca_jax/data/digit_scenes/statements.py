@@ -38,7 +38,7 @@ class CoveredPlan(Plan):
 
 
 class _Covered:
-    """What the arrangement knows of the covered digit; in place of its `Stroke`."""
+    """The extent of the covered digit in the arrangement, in place of its `Stroke`."""
 
     def __init__(self, extent: float):
         self.half = (extent, extent)

@@ -18,7 +18,7 @@ import numpy as np
 
 from coca_jax.config import Config
 from coca_jax.data.images.inputs import input_dtype, input_shape
-from coca_jax.data.pipeline.examples import Example, Skipped, open_examples
+from coca_jax.data.pipeline.examples import Example, Skipped, none_known, open_examples
 from coca_jax.data.pipeline.mixture import layout
 from coca_jax.data.records.open import SPLITS
 from coca_jax.data.text.answers import normalized, soft_targets
@@ -34,6 +34,9 @@ _AHEAD_BYTES = min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_P
 Batch = dict[str, np.ndarray]
 # Waits for a batch, and for the examples that its rows are made of.
 _Pending = Callable[[], tuple[Batch, list[Example]]]
+
+
+Known = Callable[[int, int], bool]  # of a source's number and a record's index there: whether its features are kept
 
 
 class Origin(NamedTuple):
@@ -140,7 +143,7 @@ class Pipeline:
         ]
 
     def iterate(
-        self, start_step: int = 0, prefetch: int = _PREFETCH, known: Callable[[int, int], bool] | None = None
+        self, start_step: int = 0, prefetch: int = _PREFETCH, known: Known = none_known
     ) -> Generator[Batch, None, None]:
         """The batches from `start_step` on, without end; the next ones are prepared until this is closed or collected.
 
@@ -175,7 +178,7 @@ class Pipeline:
         step: int,
         readers: list,
         pool: ThreadPoolExecutor,
-        known: Callable[[int, int], bool] | None = None,
+        known: Known = none_known,
     ) -> _Pending:
         """Has the threads of the pool make the batch of a step; the result waits for it, and raises what a thread raised."""
         source, positions, indices = self._places(step)
@@ -190,8 +193,8 @@ class Pipeline:
             # All records first, then all images: between two decodings the interpreter would find its caches cold.
             read = [self._sources[number].read(*at, readers[number]) for number, *at in places]
             for row, number, example in zip(rows, numbers, read, strict=True):
-                kept = {} if known is None else {"known": functools.partial(known, number)}
-                examples[row] = self._sources[number].decode(example, image[row], **kept)
+                own = functools.partial(known, number)
+                examples[row] = self._sources[number].decode(example, image[row], own)
             for name, values in self._texts(examples[some]).items():
                 arrays[name][some] = values
 

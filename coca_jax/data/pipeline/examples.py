@@ -41,8 +41,9 @@ _TOLERATED = 2  # bad records never stop a run by themselves, however small the 
 Known = Callable[[int], bool]  # whether the features of the record of an index are kept already
 
 
-def _none_known(index: int) -> bool:
-    del index
+def none_known(*record: int) -> bool:
+    """The answer for a record where no features are kept."""
+    del record
     return False
 
 
@@ -91,7 +92,7 @@ class SceneExamples:
     def read(self, position: int, index: int, reader: None) -> Example:
         return Example(position, index, b"")
 
-    def decode(self, example: Example, out: np.ndarray, known: Known = _none_known) -> Example:
+    def decode(self, example: Example, out: np.ndarray, known: Known = none_known) -> Example:
         index = example.index + self._offset
         if self._task == "captions":
             drawn = scene(index, self._split, self._size)
@@ -125,7 +126,7 @@ class StoredExamples:
         self._store = open_records(source.dataset, split)
         self._labels = Texts(source.dataset, self._store)
         self._texts, self._objective = self._labels, config.objective
-        if config.objective.has_head and config.objective.name != "classification":  # texts beside labels
+        if config.objective.reads_text:  # beside its labels
             self._texts = Texts(without_labels(source.dataset), self._store)
         self._classes = {name: number for number, name in enumerate(classes)}
         self._training = split == SPLITS[0]
@@ -161,7 +162,7 @@ class StoredExamples:
         """The example at a position, of record `index`; its text is drawn and its image not decoded."""
         return self._drawn(position, index, reader.record(position, index))
 
-    def decode(self, example: Example, out: np.ndarray, known: Known = _none_known) -> Example:
+    def decode(self, example: Example, out: np.ndarray, known: Known = none_known) -> Example:
         """Writes an example's image, or that of its record's replacement, to `out`; returns the one used, without image.
 
         Nothing is written for a record for whose index `known` is True.

@@ -62,8 +62,8 @@ def answer_score(matches: int, answers: int) -> float:
 
         min(1, matches among the others / 3)
 
-    which of ten answers is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more matches. Of fewer than four answers all others,
-    instead of three, make it right, and a single answer is right itself: as it stands the formula would never give 1.
+    which of ten answers is 0, 0.3, 0.6, 0.9 and 1 for 0, 1, 2, 3 and more matches. Among fewer than four answers, for
+    which the formula never gives 1, the 3 is the number of the others, and a single answer has the score 1.
 
     >>> [round(answer_score(matches, 10), 3) for matches in range(5)]
     [0.0, 0.3, 0.6, 0.9, 1.0]

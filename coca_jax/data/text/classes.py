@@ -1,6 +1,5 @@
 """The classes of a run with a head: their names, in the order of its outputs, and each record's class or answers."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ from coca_jax.data.text.answers import most_frequent_answers, normalized
 from coca_jax.data.text.captions import Texts
 from coca_jax.errors import CocaError
 
-_log = logging.getLogger(__name__)
 _MOST_ANSWERS = 3_129  # of VQA v2 (paper §4.2.3)
 
 
