@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from coca_jax.trainer.features import check_memory
 from coca_jax.trainer.loop import Loop
 from coca_jax.trainer.model_info import write_model_info
 from coca_jax.trainer.workdir import Claim, writing
-from coca_jax.trainer.writers import MetricsWriter
+from coca_jax.trainer.writers import MetricsWriter, evaluated_steps
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _FREE = (
     "train.steps",
     "train.*_every",
     "train.keep_checkpoints",
+    "train.keep_best",
+    "train.evaluate_first",
     "train.tensorboard",
     "train.mesh.*",
     "train.microbatches",
@@ -86,9 +88,11 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         for name, summary in pipeline.summaries.items() if hosts.is_first() else ():
             _log.info("%s: %s", name, summary)
         evaluation = RunEvaluation(config, classes)  # before training: missing held-out data must not show at the end
+        _check_metric(config.train.keep_best, evaluation.names)
         built = train_step.build(config, mesh, vocabulary.pad_id)
         check_memory(built, pipeline.record_count)
         stack.callback(_log_skipped, pipeline)
+        written = hosts.from_first(lambda: json.dumps(evaluated_steps(folder)).encode())
         writer = None
         if hosts.is_first():
             write_model_info(folder / "model_info.txt", *built.objective.abstract_parameters())
@@ -100,7 +104,18 @@ def prepared(config: Config, folder: epath.Path, stop: preemption.Preemption) ->
         )
         evaluate = functools.partial(_evaluate, evaluation, model, folder, writer, checkpoints, config.train.keep_best)
         record = RunRecord(config, vocabulary.model_bytes, pipeline.fingerprint, classes)
-        yield Loop(built, record, pipeline.iterate, checkpoints, writer, stop, evaluate, claim.check, pipeline.metrics)
+        yield Loop(
+            step=built,
+            record=record,
+            batches=pipeline.iterate,
+            checkpoints=checkpoints,
+            writer=writer,
+            preemption=stop,
+            evaluate=evaluate,
+            evaluated=frozenset(json.loads(written)),
+            check=claim.check,
+            data_metrics=pipeline.metrics,
+        )
 
 
 def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str, ...]]:
@@ -156,8 +171,7 @@ def _evaluate(
     _ = coca.digest  # made by all processes together, for the first to write it
     metrics = flat_metrics(results)
     if keep_best and keep_best not in metrics:
-        shown = ", ".join(metrics)
-        raise CocaError(f"train.keep_best = {keep_best}: there is no such metric, but {shown}; choose one of them")
+        raise CocaError(f"train.keep_best = {keep_best} is no metric: choose one of {', '.join(metrics)}")
     if keep_best and step and checkpoints.offer(step, keep_best, metrics[keep_best]) and hosts.is_first():
         _log.info("the best checkpoint is that of step %d: %s = %.4g", step, keep_best, metrics[keep_best])
     if writer:
@@ -166,6 +180,13 @@ def _evaluate(
         for key, value in metrics.items():
             _log.info("%s = %.4g", key, value)
         write_results(folder, coca, results, title=folder.name, checkpoint=str(folder))
+
+
+def _check_metric(keep_best: str, names: Sequence[str]) -> None:
+    """Raises CocaError if no evaluation dataset or group of these names can have the metric."""
+    if keep_best and keep_best.partition("/")[0] not in names:
+        todo = f"begin with one of {', '.join(names)}, and a slash" if names else "hold out records (dataset.holdout)"
+        raise CocaError(f"train.keep_best = {keep_best}: no held-out data has that name: {todo}")
 
 
 def _log_skipped(pipeline: Pipeline) -> None:

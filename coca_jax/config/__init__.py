@@ -26,12 +26,12 @@ from coca_jax.config.model import ImageEncoderConfig, ModelConfig, PoolerConfig,
 from coca_jax.config.training import (
     CaptioningFinetuningConfig,
     Config,
-    EntailmentConfig,
     HeadConfig,
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
     PretrainingConfig,
+    StatementsConfig,
     TrainConfig,
     VqaConfig,
 )

@@ -100,12 +100,10 @@ def _check_objective(config: Config) -> None:
     _refuse(not any_loss, "every weight of config.objective.pretraining is 0: set at least one of them")
     no_answers = not (objective.vqa.classifier_weight or objective.vqa.generative_weight)
     _refuse(no_answers, "both weights of config.objective.vqa are 0: set at least one of them")
-    for other in ("pretraining", "entailment", "vqa", "captioning"):
-        if name != other:
-            _refuse_changes(f"objective.{other}", getattr(objective, other), f"on the objective {name}: change that")
-    unread = objective.head.lock_image_encoder and name == "classification"
-    todo = "set objective.head.encoder_learning_rate = 0"
-    _refuse(unread, f"objective.head.lock_image_encoder leaves classification only the head to train: {todo}")
+    for key in ("pretraining", "statements", "vqa", "captioning"):
+        if name != key and not (key == "statements" and objective.reads_statement):
+            _refuse_changes(f"objective.{key}", getattr(objective, key), f"on the objective {name}: change that")
+    _check_head(config)
     if not objective.has_head:
         _refuse_changes("objective.head", objective.head, f"on the objective {name}, which has no head: change that")
     for source, one in config.data.sources.items():
@@ -122,11 +120,34 @@ def _check_objective(config: Config) -> None:
         _refuse(stored, "train.cache_features has no use for model.image.kind = precomputed: set it to False")
 
 
+def _check_head(config: Config) -> None:
+    """Refuses keys of the head without effect."""
+    objective, head = config.objective, config.objective.head
+    if objective.reads_text:
+        _refuse(head.frame_positions, f"objective.head.frame_positions has no effect on the objective {objective.name}")
+    if objective.name == "classification":
+        todo = "set it to False, and objective.head.encoder_learning_rate = 0"
+        _refuse(head.lock_image_encoder, f"objective.head.lock_image_encoder leaves only the head to train: {todo}")
+        clips = any(one.dataset.frames for one in config.data.sources.values())
+        unread = head.frame_positions and not clips
+        _refuse(
+            unread, "objective.head.frame_positions has no effect on images: set data.dataset.frames, or leave it out"
+        )
+    if objective.name == "vqa":
+        _refuse_changes("objective.head", head, "on the soft targets of vqa", "label_smoothing")
+    if objective.has_head and not head.encoder_learning_rate:
+        reason = "on frozen parameters: set objective.head.encoder_learning_rate"
+        _refuse_changes("objective.head", head, reason, "lock_image_encoder")
+        _refuse_changes("objective.statements", objective.statements, reason)
+    stored = config.model.image.kind == "precomputed" and objective.name == "pairs"
+    _refuse(stored, "the objective pairs reads two images: model.image.kind = precomputed has the tokens of one")
+
+
 def _check_task(config: Config, key: str, dataset: DatasetConfig) -> None:
     """Checks that a dataset has what the objective learns."""
     name = config.objective.name
     if dataset.format == "digit_scenes":
-        tasks = _SCENE_TASKS.get(name, (dataset.task,))
+        tasks = _SCENE_TASKS[name]
         _refuse(dataset.task not in tasks, f"the objective {name} needs {key}.task = {' or '.join(tasks)}")
         frames = 8 * (dataset.task == "actions")
         _refuse(dataset.frames != frames, f"{key}.frames must be {frames} with {key}.task = {dataset.task}")
@@ -159,6 +180,9 @@ def _check_data(data: DataConfig, reads_data: bool) -> None:
         if not dataset.label_field:
             reason = f"without {key}.label_field: name the metadata with the class there"
             _refuse_changes(key, dataset, reason, "class_names", "prompts")
+        if one.augmentation.crop != "resized":
+            reason = f"with crop = {one.augmentation.crop}: set that to resized"
+            _refuse_changes(f"{where}.augmentation", one.augmentation, reason, "crop_area")
 
 
 def _check_stored_tokens(data: DataConfig) -> None:

@@ -58,7 +58,9 @@ class DatasetConfig:
 class AugmentationConfig:
     """Random changes of training images; see data/images/augment.py."""
 
-    crop: str = choice("none", "random", "drawing")  # the central square, a random square, or a warp for drawings
+    # The central square, a random square, a random part stretched to a square, or a warp for drawings.
+    crop: str = choice("none", "random", "resized", "drawing")
+    crop_area: float = number(0.35, above=0, at_most=1)  # crop = resized: the least part of the image's area
     mirror: bool = False  # half of the images left to right: only where no caption mentions left and right
     randaugment_layers: int = count(0, 0)  # operations drawn for each image (arXiv 1909.13719); 0: none
     randaugment_magnitude: int = number(10, at_least=0, at_most=30)  # 10 is what AutoAugment called the maximum

@@ -28,15 +28,17 @@ class HeadConfig:
     # Of vqa, entailment and pairs: the image encoder is frozen while the rest learns (arXiv 2111.07991), at half the work.
     lock_image_encoder: bool = False
     label_smoothing: float = number(0.0, at_least=0, below=1)  # not for the soft targets of vqa
-    classes: int = count(0, 0)  # 0: those of the training data; vqa: at most so many, the most frequent answers
+    classes: int = count(
+        0, 0
+    )  # 0: those of the training data; vqa: at most so many answers, the most frequent; 0: 3,129
     frame_positions: bool = False  # of clips: learned position embeddings tell the pooler the order of the frames
 
 
 @dataclasses.dataclass(frozen=True)
-class EntailmentConfig:
-    """Whether an image entails a text."""
+class StatementsConfig:
+    """Whether a text is true of an image (entailment) or of two (pairs)."""
 
-    # Of the captioning loss of the texts that their images entail, beside that of the classes; the paper has none.
+    # Of the captioning loss of the texts that are true of their images, beside that of the classes; the paper has none.
     generative_weight: float = number(0.0, at_least=0)
 
 
@@ -50,7 +52,7 @@ class VqaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CaptioningFinetuningConfig:
-    """Weights of the losses of captioning; with a contrastive weight of 0 the parts of embeddings alone stay frozen."""
+    """Weights of the losses of captioning; with a contrastive weight of 0 what only embeddings use is frozen."""
 
     captioning_weight: float = number(1.0, above=0)
     contrastive_weight: float = number(0.0, at_least=0)
@@ -63,7 +65,7 @@ class ObjectiveConfig:
     name: str = choice("pretraining", "classification", "vqa", "entailment", "pairs", "captioning")
     pretraining: PretrainingConfig = PretrainingConfig()
     head: HeadConfig = HeadConfig()
-    entailment: EntailmentConfig = EntailmentConfig()
+    statements: StatementsConfig = StatementsConfig()
     vqa: VqaConfig = VqaConfig()
     captioning: CaptioningFinetuningConfig = CaptioningFinetuningConfig()
 
@@ -75,7 +77,12 @@ class ObjectiveConfig:
     @property
     def reads_text(self) -> bool:
         """Whether its head reads a text with each example: a question, a hypothesis or a statement."""
-        return self.name in ("vqa", "entailment", "pairs")
+        return self.name == "vqa" or self.reads_statement
+
+    @property
+    def reads_statement(self) -> bool:
+        """Whether its text is a hypothesis or statement, which may be true of the images."""
+        return self.name in ("entailment", "pairs")
 
 
 @dataclasses.dataclass(frozen=True)

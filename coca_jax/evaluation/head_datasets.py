@@ -14,7 +14,7 @@ from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.answers import normalized
 from coca_jax.data.text.captions import Texts, without_labels
-from coca_jax.data.text.classes import answers
+from coca_jax.data.text.classes import answers, only_class
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
 
@@ -29,7 +29,7 @@ class _Example:
     """The ground truth of one example."""
 
     text: str
-    label: int  # -1: of no class of the run
+    label: int  # the number of its class; of a question -1
     answers: tuple[str, ...] = ()
     kind: str = ""
     question_id: int | None = None
@@ -46,24 +46,31 @@ def open_head_dataset(
     """The held-out examples of a dataset, for the head of a run with these classes.
 
     Raises:
-      CocaError: the records cannot be found, or none has a class or a question.
+      CocaError: the run has no such task, the records cannot be found, or none has a class or a question.
     """
+    wanted = head_task(run)
+    if not run.objective.has_head or set(config.tasks) & set(HEAD_TASKS) != {wanted}:
+        todo = f"set tasks to ('{wanted}',)" if run.objective.has_head else "evaluate an adapted run"
+        raise CocaError(
+            f"{name}: the objective {run.objective.name} is not evaluated by {' and '.join(config.tasks)}: {todo}"
+        )
     images: Images
     unreadable: Counter[str] = Counter()
     if config.dataset.format == "digit_scenes":
-        images, examples = _scenes(config, run)
+        images, examples = _scenes(name, config, run, classes)
     else:
         images, examples, unreadable = _stored(name, config, run, classes)
-    labelled = np.array([row for row, one in enumerate(examples) if one.label >= 0], np.int64)
-    targets = np.array([examples[row].label for row in labelled], np.int64)
+    targets = np.array([one.label for one in examples], np.int64)
     is_vqa = run.objective.name == "vqa"
     ids = [one.question_id for one in examples if one.question_id is not None]
     return EvaluationDataset(
         name=name,
         config=config,
         images=images,
-        captions=[("" if is_vqa or one.label < 0 else classes[one.label],) for one in examples],
-        classifications=() if is_vqa else (Classification("class", classes, ("{}",), labelled, targets),),
+        captions=[("" if is_vqa else classes[one.label],) for one in examples],
+        classifications=()
+        if is_vqa
+        else (Classification("class", classes, ("{}",), np.arange(len(targets)), targets),),
         texts=[one.text for one in examples] if run.objective.reads_text else (),
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
@@ -73,11 +80,20 @@ def open_head_dataset(
     )
 
 
-def _scenes(config: EvaluationDatasetConfig, run: Config) -> tuple[np.ndarray, list[_Example]]:
-    task, size = config.dataset.task, run.model.image.size
+def _scenes(
+    name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
+) -> tuple[np.ndarray, list[_Example]]:
+    task, size, is_vqa = config.dataset.task, run.model.image.size, run.objective.name == "vqa"
+    names = CLASSES.get(task, ())
+    known = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in names if name not in known]
+    if not names or (unknown and not is_vqa):
+        what = f"has the class {unknown[0]!r}, which the run was not trained on" if names else "has no classes"
+        raise CocaError(f"{name}: the task {task} of digit_scenes {what}: change dataset.task")
     made = [task_scene(task, index, "evaluation", size) for index in range(config.examples or _SCENES)]
-    names = CLASSES[task]
-    examples = [_Example(one.text, one.label, (names[one.label],), one.kind) for one in made]
+    examples = [
+        _Example(one.text, -1 if is_vqa else known[names[one.label]], (names[one.label],), one.kind) for one in made
+    ]
     return np.stack([one.image for one in made]), examples
 
 
@@ -128,7 +144,7 @@ class _Reader:
             return _Example(
                 text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
             )
-        label = self._labels.labels(record.metadata)[0]
+        label = only_class(self._labels.labels(record.metadata))
         if label not in self._classes:
             raise BadRecord("class that the run was not trained on")
         return _Example(text, self._classes[label])

@@ -139,7 +139,10 @@ def _open(
     """
     if set(config.tasks) & set(HEAD_TASKS):
         with contextlib.nullcontext() if own else _named_errors(name, config, where):
-            return open_head_dataset(name, config, run, classes)
+            dataset = open_head_dataset(name, config, run, classes)
+        if own and isinstance(dataset.images, StoredImages):
+            _preload(dataset.images, config.dataset)
+        return dataset
     if config.dataset.format == "digit_scenes":
         return open_digit_scenes(name, config, run.model.image.size)
     for_server = _is_for_server(config)
@@ -164,9 +167,7 @@ def _open(
     ranked = "retrieval" in config.tasks and (own or not source.label_field)
     images = StoredImages(store, np.array(indices, np.int64), run.model, source)
     if own:
-        images.preload()
-        if len(images.unreadable) == len(images):
-            raise CocaError(_none_readable(len(images), source, Counter(images.unreadable.values())))
+        _preload(images, source)
     with _named_errors(name, config, where):
         training = stored_training_images(config, run.model, classifications)
     return EvaluationDataset(
@@ -180,6 +181,13 @@ def _open(
         unreadable=unreadable,
         training=training,
     )
+
+
+def _preload(images: StoredImages, source: DatasetConfig) -> None:
+    """Reads the images now if they fit into memory; CocaError if none can be read."""
+    images.preload()
+    if len(images.unreadable) == len(images):
+        raise CocaError(_none_readable(len(images), source, Counter(images.unreadable.values())))
 
 
 def _own_classifications(

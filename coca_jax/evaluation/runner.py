@@ -23,11 +23,17 @@ _WITHOUT_LOSS = "the {} loss, which the model was trained without"
 
 
 class RunEvaluation:
-    """Evaluates a run's models on its held-out records and the datasets of `config.evaluation`; errors as `run_datasets`."""
+    """Evaluates a run's models on its held-out records and the datasets of `config.evaluation`; errors as `run_datasets`.
+
+    Attributes:
+      names: of the datasets and their groups, with which the metrics' names begin.
+    """
 
     def __init__(self, config: Config, classes: Sequence[str] = ()):
         self._gallery = config.evaluation.gallery
         self._datasets = run_datasets(config, classes)
+        groups = (one.config.group for one in self._datasets)
+        self.names = tuple(dict.fromkeys([*(one.name for one in self._datasets), *filter(None, groups)]))
 
     def __call__(self, coca: Any) -> list[DatasetResult] | None:
         """The results; None if the evaluation failed, which is logged and does not end the run."""

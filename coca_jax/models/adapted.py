@@ -14,10 +14,11 @@ from coca_jax.models.text_decoder import SoftmaxWeights
 
 @struct.dataclass
 class AdaptedOutput:
-    """The outputs of a text and image model with a head."""
+    """The outputs of a model with a head."""
 
     logits_BC: Array  # float32
-    hidden_BLD: Array | None = None  # of the decoder, as in `CocaOutput`; None if the model generates no text
+    # Of the decoder, as in `CocaOutput`, for each of the M = B·P images; None if the model generates no text.
+    hidden_MLD: Array | None = None
     softmax: SoftmaxWeights | None = None
 
 
@@ -32,7 +33,8 @@ class AdaptedCoca(Coca):
 
     def encode(self, images: Array) -> Array:
         """The image encoder's tokens [B, P, N, D], from pixels [B, S, S, 3] or [B, P, S, S, 3], or stored tokens [B, N, D]."""
-        if self.config.image.kind == "precomputed":
+        if images.ndim == 3:
+            chex.assert_equal(self.images_per_example, 0)
             return images[:, None].astype(self.config.dtype)
         many = images if self.images_per_example else images[:, None]
         chex.assert_axis_dimension(many, 1, max(1, self.images_per_example))
@@ -68,7 +70,8 @@ class TextImageClassifier(AdaptedCoca):
 
     @property
     def can_caption(self) -> bool:
-        return self.generates
+        # Pairs are trained with each image alone: their texts need not be true of a single one, nor of both at once.
+        return self.generates and not self.images_per_example
 
     def __call__(  # type: ignore[override]  # as above
         self, tokens_BPND: Array, ids_BL: Array, valid_BL: Array, pooled_BL: Array

@@ -8,7 +8,7 @@ from coca_jax.errors import CocaError
 from coca_jax.objectives.base import Objective
 from coca_jax.objectives.captioning import Captioning
 from coca_jax.objectives.classification import Classification
-from coca_jax.objectives.entailment import Entailment, Pairs
+from coca_jax.objectives.entailment import Statements
 from coca_jax.objectives.pretraining import Pretraining
 from coca_jax.objectives.vqa import Vqa
 
@@ -20,10 +20,8 @@ def build(config: Config, pad_id: int = 0) -> Objective:
             return Pretraining(config, pad_id)
         case "classification":
             return Classification(config, pad_id)
-        case "entailment":
-            return Entailment(config, pad_id)
-        case "pairs":
-            return Pairs(config, pad_id)
+        case "entailment" | "pairs":
+            return Statements(config, pad_id)
         case "vqa":
             return Vqa(config, pad_id)
         case "captioning":

@@ -1,5 +1,6 @@
 """Whether an image entails a text (SNLI-VE), and whether a text is true of a pair of images (NLVR2); paper §4.2.3."""
 
+import abc
 from typing import Any
 
 import jax
@@ -22,17 +23,17 @@ class TextImageAdaptation(Adaptation):
     generates = False  # whether the model writes texts even if it is not trained to
 
     def __init__(self, config: Config, pad_id: int = 0):
-        self.generative_weight = self.weight_of_generation(config)
+        frozen = not config.objective.head.encoder_learning_rate  # a loss of frozen parameters teaches nothing
+        self.generative_weight = 0.0 if frozen else self.weight_of_generation(config)
         self.generates = self.generates or bool(self.generative_weight)
         self.unused_parameters = CONTRASTIVE_PARAMETERS + (() if self.generates else ("softmax",))
         super().__init__(config, pad_id)
         if self.generates and not self.generative_weight:  # or weight decay would wear it away
             self.labels = {"softmax": FROZEN, **self.labels}
 
+    @abc.abstractmethod
     def weight_of_generation(self, config: Config) -> float:
-        """The weight of the captioning loss."""
-        del config
-        return 0.0
+        """The weight of the captioning loss, if the decoder learns."""
 
     def build_model(self, images_per_example: int, classes: int) -> TextImageClassifier:
         parts = (TEXT_BRANCHES, images_per_example, classes)
@@ -54,14 +55,15 @@ class TextImageAdaptation(Adaptation):
         return self.model.apply({"params": params}, *inputs)
 
     def generative_sums(self, output: AdaptedOutput, batch: Batch, total: Array) -> tuple[Array | float, Metrics]:
-        """The weighted captioning loss of the rows, divided by the whole batch's number of labels."""
-        hidden_BLD, softmax = output.hidden_BLD, output.softmax
-        if not self.generative_weight or hidden_BLD is None or softmax is None:
+        """The weighted captioning loss of the rows, divided by the whole batch's number of labels; its mean over the images."""
+        hidden_MLD, softmax = output.hidden_MLD, output.softmax
+        if not self.generative_weight or hidden_MLD is None or softmax is None:
             return 0.0, {}
-        sums = (hidden_BLD, softmax.kernel_DV, softmax.bias_V, batch["labels"], batch["mask"])
-        loss_B, right_B = captioning.captioning_sums(*sums)
-        loss = jnp.sum(loss_B) / total
-        metrics = {"captioning_loss": loss, "captioning_accuracy": jnp.sum(right_B) / total}
+        images = hidden_MLD.shape[0] // batch["labels"].shape[0]
+        labels_ML, mask_ML = (jnp.repeat(batch[name], images, axis=0) for name in ("labels", "mask"))
+        loss_M, right_M = captioning.captioning_sums(hidden_MLD, softmax.kernel_DV, softmax.bias_V, labels_ML, mask_ML)
+        loss, right = (jnp.sum(x) / (total * images) for x in (loss_M, right_M))
+        metrics = {"captioning_loss": loss, "captioning_accuracy": right}
         return self.generative_weight * loss, metrics
 
     def partial_loss(self, params: Any, batch: Batch, totals: Any) -> tuple[Array, Metrics, Any]:
@@ -72,15 +74,11 @@ class TextImageAdaptation(Adaptation):
         return loss + generative, metrics | more, None
 
 
-class Pairs(TextImageAdaptation):
-    """Classes of a text with two images: each image is read with the text, and the outputs are concatenated."""
-
-
-class Entailment(TextImageAdaptation):
-    """Classes of a text with an image."""
+class Statements(TextImageAdaptation):
+    """Classes of a text with an image, or with two: then each is read with the text, and the outputs are concatenated."""
 
     def weight_of_generation(self, config: Config) -> float:
-        return config.objective.entailment.generative_weight
+        return config.objective.statements.generative_weight
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """As `Adaptation.batch`; with a generative weight also `entailed`, bool [B], whose texts are learned."""

@@ -1,6 +1,6 @@
 """Adapting a pretrained CoCa: the paper's Tables 9 and 10 column by column, and the same through the same code on a laptop.
 
---config=configs/adapt/imagenet.py                            the table's frozen-feature column, from runs/coca_giant
+--config=configs/adapt/imagenet.py                            the table's frozen-feature column, from runs/coca_giant_576
 --config=configs/adapt/imagenet.py:features=finetuned         its finetuning column
 --config=configs/adapt/vqa.py:size=laptop                     on the digit scenes' task of the kind, from runs/quickstart
 """
@@ -124,7 +124,7 @@ def laptop_form(
     """An adaptation of the quickstart's model to a task of the digit scenes, which needs no files: minutes on two cores.
 
     `length` is that of the longest text in tokens: half of the work is the decoder's. Warm-up and average are shorter, as the
-    runs are: a twentieth of the steps, and some hundred of them. A head alone learns faster.
+    runs are: a twentieth of the steps, and some hundred of them. A head alone takes a higher learning rate.
     """
     learning_rate = learning_rate or (1e-2 if frozen else 5e-3)
     config = config_lib.default()
@@ -159,7 +159,7 @@ def captioning(text: str | None, recipe: str) -> ConfigDict:
     """The config of captioning on Karpathy's COCO: that of `adapted`."""
     laptop = {"task": "captions", "steps": 400, "learning_rate": 1e-3}
     config = adapted("captioning", text, recipe, datasets.data("karpathy"), laptop)
-    config.train.evaluate_first = True  # the finetuning harms retrieval: what it was stands beside what it is
+    config.train.evaluate_first = True  # finetuning harms retrieval: the report shows it before and after
     return config
 
 

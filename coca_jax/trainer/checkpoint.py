@@ -80,8 +80,8 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(run=ocp.args.JsonSave(run), **arrays))
 
     def offer(self, step: int, metric: str, value: float) -> bool:
-        """Makes a saved step the best one if no earlier one had a higher value of the metric; returns whether it is."""
-        if self._best is not None and not value > self._best["value"]:
+        """Makes a saved step the best one unless an earlier one had as high a value of the metric; returns whether it is."""
+        if self._best is not None and self._best["metric"] == metric and not value > self._best["value"]:
             return False
         self._best = {"step": step, "metric": metric, "value": value}
         if jax.process_index() == 0:

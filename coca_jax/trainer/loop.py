@@ -79,6 +79,7 @@ class Loop:
     writer: MetricsWriter | None  # of the first process
     preemption: Preemption
     evaluate: Callable[[int, Any], None]  # called with step and parameters; it writes its own results
+    evaluated: frozenset[int] = frozenset()  # the steps of earlier starts whose evaluations are written
     check: Callable[[], None] = lambda: None  # called at each step; raises if the run must not go on
     data_metrics: Callable[[int], dict[str, float]] = lambda step: {}  # for the log, after so many steps
     clock: Clock = dataclasses.field(init=False, default_factory=Clock)
@@ -114,7 +115,8 @@ class Loop:
         _log.info("compiled the train step in %.1f s", time.perf_counter() - started)
         self.clock = Clock()
         try:
-            if train.evaluate_first and not step:
+            # The second: a signal came between the save and the end of the evaluation.
+            if (train.evaluate_first and not step) or (step and self._due(step) and step not in self.evaluated):
                 self._evaluate(state, step)
             while step < train.steps:
                 batch = batch or self._next(batches, features, state)
@@ -123,7 +125,7 @@ class Loop:
                 step += 1
                 self.pending.append((step, metrics))
                 save = step % train.checkpoint_every == 0 or step == train.steps
-                evaluate = train.evaluate_every and step % train.evaluate_every == 0 and step < train.steps
+                evaluate = self._due(step)
                 # Bad data after a step that is to be saved must not come before the save.
                 batch = None if save or evaluate else self._next(batches, features, state)
                 self._log_all(but=1)
@@ -146,6 +148,11 @@ class Loop:
                 self._save(state, step)
             raise
         return state
+
+    def _due(self, step: int) -> bool:
+        """Whether a step is evaluated within the loop; the last one is evaluated after it."""
+        train = self.step.config.train
+        return bool(train.evaluate_every) and step % train.evaluate_every == 0 and step < train.steps
 
     def _evaluate(self, state: TrainState, step: int) -> None:
         with self.preemption.immediate():

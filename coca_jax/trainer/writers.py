@@ -115,6 +115,11 @@ def read_history(folder: epath.Path) -> list[dict[str, float]]:
     return read_rows(folder / METRICS) + read_rows(folder / EVALUATIONS)
 
 
+def evaluated_steps(folder: epath.Path) -> list[int]:
+    """The steps whose evaluations are written."""
+    return [int(row["step"]) for row in read_rows(folder / EVALUATIONS)]
+
+
 def read_rows(path: epath.Path) -> list[dict[str, float]]:
     """The rows of a JSON-lines file, without a last line that a kill left unfinished; empty if there is no file."""
     rows = []

@@ -12,7 +12,7 @@ What FOLDER holds:
     clips       CLASS/x.mp4
 
 The model is that of the run it starts from. A tenth of the records is held out, and measured in the course of training.
-With frozen features, each image goes through the encoder once: epochs after the first take seconds.
+With frozen features, each image goes through the encoder once: of classes and clips, epochs after the first take seconds.
 """
 
 from coca_jax.presets import adaptation

@@ -11,5 +11,11 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "digits", "steps": 3_000, "examples": 3_000, "encoder_learning_rate": 5e-3}
+    laptop = {
+        "task": "digits",
+        "steps": 3_000,
+        "examples": 3_000,
+        "encoder_learning_rate": 3e-3,
+        "label_smoothing": 0.1,
+    }
     return adaptation.adapted("classification", arg, "imagenet", datasets.data("imagenet"), laptop)

@@ -11,7 +11,7 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "questions", "steps": 1_900, "length": 26, "encoder_learning_rate": 5e-3}
+    laptop = {"task": "questions", "steps": 2_560, "length": 24, "encoder_learning_rate": 5e-3}
     config = adaptation.adapted("vqa", arg, "vqa", datasets.data("vqa_v2"), laptop)
     if config.data.dataset.format != "digit_scenes":
         config.objective.head.classes = 3_129  # the most frequent answers of the training questions

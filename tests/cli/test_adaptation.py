@@ -135,3 +135,34 @@ def test_a_record_of_an_unknown_class_is_skipped(images, pretrained):
     assert set(pipeline.batch(0)["label"].tolist()) == {0}
     (skipped,) = pipeline.skipped_by_source.values()
     assert set(skipped.by_cause) == {"class that is not among the run's classes"}
+
+
+def test_the_labels_of_scenes_are_those_of_the_run():
+    config, names = tiny_tasks.config("entailment"), tiny_tasks.CLASSES["entailment"]
+    given = tiny_tasks.batch(config)
+    turned = training_run.Pipeline(config, tiny_tasks.vocabulary(), classes=names[::-1]).batch(0)
+    assert [names[::-1][label] for label in turned["label"]] == [names[label] for label in given["label"]]
+    np.testing.assert_array_equal(turned["entailed"], given["entailed"])
+
+
+def test_true_texts_cannot_be_generated_without_a_class_of_them():
+    config = tiny_tasks.config(
+        "pairs", objective__head__encoder_learning_rate=1e-3, objective__statements__generative_weight=1.0
+    )
+    with pytest.raises(CocaError, match="needs a class 'entailment' or 'true', but there are no, yes: set it to 0"):
+        training_run.Pipeline(config, tiny_tasks.vocabulary(), classes=("no", "yes"))
+
+
+def test_the_metric_of_the_best_checkpoint_is_checked_at_the_start_and_can_be_changed(images, pretrained, tmp_path):
+    keys = dict(train__steps=2, train__evaluate_every=2, train__checkpoint_every=2)
+    with pytest.raises(
+        CocaError, match="keep_best = own/accuracy: no held-out data has that name: begin with one of folder"
+    ):
+        _train(_config(images, pretrained, train__keep_best="own/accuracy", **keys), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    _train(_config(images, pretrained, train__keep_best="folder/accuracy", **keys), tmp_path)
+    _train(
+        _config(images, pretrained, train__keep_best="folder/accuracy_mean_per_class", **keys | {"train__steps": 5}),
+        tmp_path,
+    )
+    assert json.loads((tmp_path / "best.json").read_text())["metric"] == "folder/accuracy_mean_per_class"

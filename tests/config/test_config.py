@@ -99,8 +99,14 @@ def test_defaults_survive_the_round_trip():
 def test_every_value_survives_the_round_trip():
     changed = _changed_everywhere(Config())
     changed_objective = changed.objective
+    resized = dataclasses.replace(changed.data.augmentation, crop="resized")
+    mixture = {
+        name: dataclasses.replace(one, augmentation=dataclasses.replace(one.augmentation, crop="resized"))
+        for name, one in changed.data.mixture.items()
+    }
     changed = dataclasses.replace(  # the contradictions that changing everything makes
         changed,
+        data=dataclasses.replace(changed.data, augmentation=resized, mixture=mixture),
         model=dataclasses.replace(changed.model, image=dataclasses.replace(changed.model.image, patch=32)),
         optimizer=dataclasses.replace(changed.optimizer, warmup_fraction=0.0),
         objective=config_lib.ObjectiveConfig(pretraining=changed_objective.pretraining),
@@ -116,20 +122,28 @@ def test_every_value_survives_the_round_trip():
         evaluation=dataclasses.replace(changed.evaluation, datasets={}),
     )
     head, vqa, captioning = changed_objective.head, changed_objective.vqa, changed_objective.captioning
-    dataset = DatasetConfig(format="folder", path="x", label_field="y")
+    dataset = DatasetConfig(format="folder", path="x", label_field="y", frames=4)
     adapted = (  # with what only one objective has
         Config(
-            objective=config_lib.ObjectiveConfig("vqa", head=head, vqa=vqa),
+            objective=config_lib.ObjectiveConfig(
+                "vqa", head=dataclasses.replace(head, label_smoothing=0.0, frame_positions=False), vqa=vqa
+            ),
             data=config_lib.DataConfig(dataset=DatasetConfig(task="questions")),
         ),
         Config(
-            objective=config_lib.ObjectiveConfig("classification"),
+            objective=config_lib.ObjectiveConfig(
+                "classification", head=dataclasses.replace(head, lock_image_encoder=False, encoder_learning_rate=0.0)
+            ),
             data=config_lib.DataConfig(dataset=dataset),
             train=config_lib.TrainConfig(cache_features=True),
         ),
         Config(objective=config_lib.ObjectiveConfig("captioning", captioning=captioning)),
         Config(
-            objective=config_lib.ObjectiveConfig("entailment", entailment=changed_objective.entailment),
+            objective=config_lib.ObjectiveConfig(
+                "entailment",
+                head=config_lib.HeadConfig(encoder_learning_rate=1e-3),
+                statements=changed_objective.statements,
+            ),
             data=config_lib.DataConfig(dataset=DatasetConfig(task="entailment")),
         ),
     )
@@ -238,6 +252,8 @@ def test_choices(key, choices):
 
 
 VQA = {"objective.name": "vqa", "data.dataset.task": "questions"}
+ENTAILMENT = {"objective.name": "entailment", "data.dataset.task": "entailment"}
+PAIRS = {"objective.name": "pairs", "data.dataset.task": "pairs"}
 STORED = {"data.dataset.format": "folder", "data.dataset.path": "somewhere"}
 LABELLED = STORED | {"data.dataset.label_field": "label"}
 CACHED = LABELLED | {"objective.name": "classification", "train.cache_features": True}
@@ -288,6 +304,31 @@ CONTRADICTIONS = {
     "no answers": (
         VQA | {"objective.vqa.classifier_weight": 0.0, "objective.vqa.generative_weight": 0.0},
         "both weights of config.objective.vqa are 0",
+    ),
+    "smoothing of soft targets": (
+        VQA | {"objective.head.label_smoothing": 0.1},
+        "objective.head.label_smoothing has no effect on the soft targets of vqa",
+    ),
+    "frames of questions": (VQA | {"objective.head.frame_positions": True}, "frame_positions has no effect on the obj"),
+    "frames of images": (
+        {"objective.name": "classification", "data.dataset.task": "digits", "objective.head.frame_positions": True},
+        "objective.head.frame_positions has no effect on images: set data.dataset.frames",
+    ),
+    "a lock of what is frozen": (
+        VQA | {"objective.head.lock_image_encoder": True},
+        "objective.head.lock_image_encoder has no effect on frozen parameters: set",
+    ),
+    "a loss of what is frozen": (
+        ENTAILMENT | {"objective.statements.generative_weight": 1.0},
+        "objective.statements.generative_weight has no effect on frozen parameters: set",
+    ),
+    "area of whole images": (
+        STORED | {"data.augmentation.crop_area": 0.5},
+        "data.augmentation.crop_area has no effect with crop = none",
+    ),
+    "pairs of tokens": (
+        PAIRS | {"model.image.kind": "precomputed", "model.image.tokens": 4},
+        "the objective pairs reads two images: model.image.kind = precomputed has the tokens of one",
     ),
     "another task": (
         {"objective.name": "classification"},

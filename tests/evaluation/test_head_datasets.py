@@ -12,7 +12,6 @@ from coca_jax.evaluation.head_datasets import open_head_dataset
 from coca_jax.evaluation.open_dataset import run_datasets
 from coca_jax.evaluation.runner import evaluate_datasets
 from tests.data import builders
-from tests.evaluation.fakes import run
 from tests.inference import tiny_coca
 
 
@@ -56,7 +55,7 @@ def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
     rows = [{"kind": kind} for kind in ("red", "blue", "green", "zebra", None, "red")]
     rows[5]["bytes"] = b"<html>"
     config = _dataset(_write(tmp_path / "own", rows), tasks=("head_classification",))
-    dataset = open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
+    dataset = open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)
     (task,) = dataset.classifications
     assert task.targets.tolist() == [0, 1, 2, 0] and not dataset.texts and not dataset.answers
     assert dict(dataset.unreadable) == {"class that the run was not trained on": 1, "no kind": 1}
@@ -112,6 +111,48 @@ def test_digit_scenes_have_the_truth_of_their_task():
     assert dataset.classifications[0].targets.tolist() == [one.label for one in made]
 
 
+def test_the_labels_of_digit_scenes_are_those_of_the_run():
+    config = builders.evaluation_dataset(
+        format="digit_scenes", task="entailment", examples=9, tasks=("head_classification",)
+    )
+    there = (*reversed(CLASSES["entailment"]), "another")
+    (task,) = open_head_dataset("scenes", config, _run("entailment"), there).classifications
+    names = [CLASSES["entailment"][task_scene("entailment", index, "evaluation", 16).label] for index in range(9)]
+    assert [there[label] for label in task.targets] == names
+    with pytest.raises(
+        CocaError, match="scenes: the task entailment of digit_scenes has the class 'neutral', which the"
+    ):
+        open_head_dataset("scenes", config, _run("entailment"), ("entailment", "contradiction"))
+
+
+@pytest.mark.parametrize(
+    "objective, keys, sentence",
+    [
+        (
+            "vqa",
+            {"tasks": ("head_classification",)},
+            r"t: the objective vqa is not evaluated by .*: set tasks to \('vqa',\)",
+        ),
+        (
+            "pairs",
+            {"tasks": ("vqa",)},
+            r"the objective pairs is not evaluated by vqa: set tasks to \('head_classification'",
+        ),
+        (
+            "pretraining",
+            {"tasks": ("vqa",)},
+            "the objective pretraining is not evaluated by vqa: evaluate an adapted run",
+        ),
+        ("classification", {"tasks": ("head_classification",)}, "the task captions of digit_scenes has no classes"),
+    ],
+)
+def test_a_task_that_is_not_the_heads_is_said_in_a_sentence(objective, keys, sentence):
+    config = builders.evaluation_dataset(format="digit_scenes", **keys)
+    given = _run(objective) if objective != "pretraining" else tiny_coca.coca().config
+    with pytest.raises(CocaError, match=sentence):
+        open_head_dataset("t", config, given, tiny_coca.CLASSES)
+
+
 def test_a_runs_own_records_are_evaluated_by_its_head():
     config = tiny_coca.adapted("vqa").config
     (dataset,) = run_datasets(builders.with_keys(config, examples=5), CLASSES["questions"])
@@ -120,7 +161,7 @@ def test_a_runs_own_records_are_evaluated_by_its_head():
 
 def test_a_model_without_a_head_is_not_asked(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "red"}, {"kind": "blue"}]), tasks=("head_classification",))
-    dataset = open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
+    dataset = open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)
     with pytest.raises(CocaError, match="things: head_classification needs a head, which this model has not"):
         evaluate_datasets(tiny_coca.coca(), [dataset], gallery=0)
 
@@ -128,4 +169,4 @@ def test_a_model_without_a_head_is_not_asked(tmp_path):
 def test_no_usable_record_is_a_sentence(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "zebra"}] * 1), tasks=("head_classification",))
     with pytest.raises(CocaError, match=r"things: none of the held-out records can be used \(1 class that the run was"):
-        open_head_dataset("things", config, run(16), tiny_coca.CLASSES)
+        open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)

@@ -32,6 +32,7 @@ class _Model:
     """A model with random parameters: its logits and hidden states."""
 
     def __init__(self, model):
+        self.model = model
         self.params = tiny.spread_parameters(coca.abstract_parameters(model)[0])
         self._encode = jax.jit(lambda images: model.apply({"params": self.params}, images, method="encode"))
         self._apply = jax.jit(lambda *inputs: model.apply({"params": self.params}, *inputs))
@@ -95,7 +96,7 @@ def test_what_stands_under_a_pad_changes_nothing():
     expected, other = _reader()(_images(), ids, valid, valid), np.where(valid, ids, 9)
     found = _reader()(_images(), other, valid, valid)
     np.testing.assert_array_equal(found.logits_BC, expected.logits_BC)
-    np.testing.assert_array_equal(found.hidden_BLD[valid], expected.hidden_BLD[valid])
+    np.testing.assert_array_equal(found.hidden_MLD[valid], expected.hidden_MLD[valid])
 
 
 def test_a_questions_logits_know_nothing_of_the_answer_after_it():
@@ -107,7 +108,7 @@ def test_a_questions_logits_know_nothing_of_the_answer_after_it():
     assert (answered != ids).any()
     found = _reader()(_images(), answered, valid, asked)
     np.testing.assert_allclose(found.logits_BC, expected.logits_BC, atol=1e-6)
-    assert np.abs(found.hidden_BLD - expected.hidden_BLD)[~asked].max() > 1e-2
+    assert np.abs(found.hidden_MLD - expected.hidden_MLD)[~asked].max() > 1e-2
     # So the answer may be left out, as it is when a question is asked.
     bare = _reader()(_images(), np.where(asked, ids, tiny.PAD), asked, asked)
     np.testing.assert_allclose(bare.logits_BC, expected.logits_BC, atol=1e-6)
@@ -130,6 +131,10 @@ def test_the_outputs_of_a_pairs_images_are_concatenated():
     other[0, 1] = ids[0, 1] % 7 + 4
     changed = np.abs(logits(left, right, ids=other) - found).max(axis=1)
     assert changed[0] > 1e-3 and changed[1:].max() < 1e-5
+
+
+def test_only_of_single_images_texts_are_generated():
+    assert _reader().model.can_caption and not _reader(2).model.can_caption
 
 
 @pytest.mark.parametrize("images", [_images(3), _images()], ids=["another number of frames", "no frames"])

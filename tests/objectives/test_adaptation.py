@@ -12,6 +12,7 @@ import tiny_tasks
 
 from coca_jax import config as config_lib
 from coca_jax import objectives
+from coca_jax.data.digit_scenes.tasks import CLASSES
 from coca_jax.errors import CocaError
 from coca_jax.objectives import accumulation
 from coca_jax.objectives.adaptation import CONTRASTIVE_PARAMETERS
@@ -212,12 +213,12 @@ def test_what_comes_from_pretraining_is_kept_bit_for_bit(task):
     assert not any(begins_with(name, *CONTRASTIVE_PARAMETERS) for name in found)
 
 
-def test_of_entailment_only_entailed_texts_are_generated():
-    objective = _objective("entailment", objective__entailment__generative_weight=2.0)
-    given = tiny_tasks.batch(tiny_tasks.config("entailment"))
-    assert given["entailed"].tolist() == (given["label"] == 0).tolist() and 0 < given["entailed"].sum() < len(
-        given["label"]
-    )
+@pytest.mark.parametrize("task, true", [("entailment", "entailment"), ("pairs", "true")])
+def test_only_texts_that_are_true_of_their_images_are_generated(task, true):
+    objective = _objective(task, objective__statements__generative_weight=2.0)
+    given = tiny_tasks.batch(tiny_tasks.config(task))
+    assert given["entailed"].tolist() == (given["label"] == CLASSES[task].index(true)).tolist()
+    assert 0 < given["entailed"].sum() < len(given["label"])
     params = _spread(objective)
     wanted = {name: jnp.asarray(given[name]) for name in ("image", "text", "label", "entailed")}
     if objective.encodes_first:
@@ -236,6 +237,11 @@ def test_of_entailment_only_entailed_texts_are_generated():
     changed = losses(wanted | {"text": jnp.asarray(others)})
     assert changed["captioning_loss"] == pytest.approx(first["captioning_loss"], rel=1e-6)
     assert changed["classification_loss"] != pytest.approx(first["classification_loss"], rel=1e-6)
+    # Of a pair, the loss is the mean of those of the two images.
+    images = wanted["tokens"].shape[1]
+    alone = [losses(wanted | {"tokens": wanted["tokens"][:, [image] * images]}) for image in range(images)]
+    assert first["captioning_loss"] == pytest.approx(np.mean([one["captioning_loss"] for one in alone]), rel=1e-5)
+    assert images == 1 or alone[0]["captioning_loss"] != pytest.approx(alone[1]["captioning_loss"], rel=1e-6)
 
 
 def test_a_locked_image_encoder_is_frozen_alone_and_encodes_first():

@@ -177,6 +177,7 @@ def test_the_best_checkpoint_is_kept_and_loaded(tmp_path):
     assert checkpoint.load(folder / "checkpoints" / "4").step == 4
     again = Checkpoints(folder, keep=1)  # a run goes on from its last checkpoint, and remembers its best
     assert again.latest_step() == 4 and not again.offer(4, "scenes/accuracy", 0.8)
+    assert again.offer(4, "other/accuracy", 0.1)  # values of different metrics are not compared
     again.close()
     (folder / "best.json").write_text(json.dumps({"step": 3, "metric": "scenes/accuracy", "value": 1.0}))
     assert checkpoint.load(folder).step == 4  # that one is gone

@@ -91,10 +91,21 @@ def test_a_run_whose_folder_was_taken_stops_before_it_saves(monkeypatch):
     assert not saved
 
 
-@pytest.mark.parametrize("first, start, evaluated", [(True, 0, [0]), (True, 1, []), (False, 0, [])])
-def test_an_evaluation_before_the_first_step(monkeypatch, first, start, evaluated):
+@pytest.mark.parametrize(
+    "first, every, start, before, evaluated",
+    [
+        (True, 0, 0, (), [0]),
+        (True, 0, 1, (), []),
+        (False, 0, 0, (), []),
+        (False, 1, 0, (), [1]),
+        (False, 1, 1, (), [1]),  # the evaluation that a signal prevented
+        (False, 1, 1, (1,), []),
+    ],
+)
+def test_evaluations_within_the_loop(monkeypatch, first, every, start, before, evaluated):
     run, _ = _loop(monkeypatch, _step, {"x": jnp.ones(1)})
-    train = dataclasses.replace(run.step.config.train, evaluate_first=first)
+    train = dataclasses.replace(run.step.config.train, evaluate_first=first, evaluate_every=every)
+    run.evaluated = frozenset(before)
     run.step.config = dataclasses.replace(run.step.config, train=train)
     steps: list[int] = []
     run.evaluate = lambda step, params: steps.append(step)

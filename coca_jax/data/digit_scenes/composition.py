@@ -20,6 +20,11 @@ POSITIONS = {
     "column": ("at the top", "in the middle", "at the bottom"),
     "pair": ("at the top", "in the bottom left", "in the bottom right"),
 }
+# A position's layouts, with the number of the thing there.
+SPOTS = {
+    position: [(layout, words.index(position)) for layout, words in POSITIONS.items() if position in words]
+    for position in dict.fromkeys(position for words in POSITIONS.values() for position in words)
+}
 _NUMBERS = 64  # drawn at a time
 
 

@@ -8,24 +8,22 @@ else -1, balance for each image would mean E[T f(left)] = E[T g(right)] = 0, but
 from collections.abc import Callable, Sequence
 
 from coca_jax.data.digit_scenes.composition import (
+    SPOTS,
     Description,
     Dice,
     Plan,
     compose,
-    compose_count,
     describe,
     near_miss,
-    pick_layout,
     with_article,
 )
 from coca_jax.data.digit_scenes.language import Meaning
 
 LABELS = ("false", "true")
-_SHOWN = (("color",), ("digit",), ("color", "digit"), ("size", "digit"), ("size", "color", "digit"))
-_COUNTED = (("color",), ("digit",), ("size",))
-# Left and right, where the description fits, by the truth of "both images"; the statements on one or none follow.
-_BOTH = {"true": ((1, 1),), "false": ((1, 0), (0, 1))}
-_NEITHER = {"true": ((0, 0),), "false": ((1, 0), (0, 1))}
+_SHOWN = (("color",), ("digit",), ("color", "digit"))
+# Left and right, where the description fits, by the statement's truth.
+_BOTH = {"true": ((1, 1),), "false": ((1, 0), (0, 1), (0, 0))}
+_EITHER = {"true": ((1, 0), (0, 1), (1, 1)), "false": ((0, 0),)}
 _Statement = tuple[str, Meaning, Meaning]
 
 
@@ -36,65 +34,46 @@ def plan(dice: Dice) -> Plan:
     return Plan(text, truth, kind, (left, right))
 
 
-def _chain(dice: Dice, truth: str, values: Sequence[int]) -> tuple[int, int]:
-    """Two of neighbouring values, the first greater than the second if true, and equal if not.
-
-    Equal ones at the ends are half as likely, so that a value tells as little as possible of the truth.
-    """
-    number = dice.pick(range(len(values) - 1))
-    if truth == "true":
-        return values[number + 1], values[number]
-    return (values[number + dice.pick((0, 1))],) * 2
-
-
-def _more(dice: Dice, truth: str) -> _Statement:
-    """Statements such as "there are more red digits in the left picture than in the right picture"."""
-    subject = describe(dice, dice.pick((*_COUNTED, ())))
-    values = range(0 if any(subject) else 1, 4)
-    more, fewer = _chain(dice, truth, values)
-    word, sides = dice.pick(("more", "fewer")), dice.pick((("left", "right"), ("right", "left")))
-    text = f"there are {word} {subject.plural()} in the {sides[0]} picture than in the {sides[1]} picture"
-    left, right = (more, fewer) if (word == "more") == (sides[0] == "left") else (fewer, more)
-    return text, compose_count(dice, subject, left), compose_count(dice, subject, right)
-
-
-def _shows(dice: Dice, subject: Description, shown: bool) -> Meaning:
-    """A form with a thing that fits, or with one that almost does and no other."""
-    layout, number = pick_layout(dice)
-    if shown:
-        return compose(dice, layout, {number: subject})
-    given = {number: near_miss(dice, subject)} if sum(map(bool, subject)) > 1 else {}
-    return compose(dice, layout, given, [subject])
+def _shows(dice: Dice, position: str, subject: Description, shown: bool) -> Meaning:
+    """A form with a thing at the position that fits the description, or almost does."""
+    layout, number = dice.pick(SPOTS[position])
+    return compose(dice, layout, {number: subject if shown else near_miss(dice, subject)})
 
 
 def _both(dice: Dice, truth: str) -> _Statement:
-    subject = describe(dice, dice.pick(_SHOWN))
-    left, right = dice.pick(_BOTH[truth])
-    text = f"both pictures show {with_article(str(subject))}"
-    return text, _shows(dice, subject, left), _shows(dice, subject, right)
+    """Statements such as "in both pictures the top shows a red three"."""
+    return _of_one(dice, "in both pictures", _BOTH[truth])
 
 
 def _either(dice: Dice, truth: str) -> _Statement:
-    """Statements such as "at least one of the pictures shows a red three", or "neither picture"."""
-    subject = describe(dice, dice.pick(_SHOWN))
-    negated = dice.pick((False, True))
-    left, right = dice.pick(_NEITHER[truth if negated else LABELS[truth == "false"]])
-    words = "neither picture shows" if negated else "at least one of the pictures shows"
-    return f"{words} {with_article(str(subject))}", _shows(dice, subject, left), _shows(dice, subject, right)
+    """Statements such as "in either picture the bottom left shows a red digit": in one of them, or in both."""
+    return _of_one(dice, "in either picture", _EITHER[truth])
+
+
+def _of_one(dice: Dice, pictures: str, shown: Sequence[tuple[int, int]]) -> _Statement:
+    position, subject = dice.pick(tuple(SPOTS)), describe(dice, dice.pick(_SHOWN))
+    left, right = dice.pick(shown)
+    text = f"{pictures} {_place(position)} shows {with_article(str(subject))}"
+    return text, _shows(dice, position, subject, left), _shows(dice, position, subject, right)
 
 
 def _sides(dice: Dice, truth: str) -> _Statement:
-    """Statements such as "the left picture shows a red three and the right picture shows a four"."""
-    first, second = (describe(dice, dice.pick(_SHOWN)) for _ in range(2))
+    """Statements such as "the left shows a three in the left picture and a blue four in the right picture"."""
+    position, first, second = dice.pick(tuple(SPOTS)), *(describe(dice, dice.pick(_SHOWN[1:])) for _ in range(2))
     left, right = dice.pick(_BOTH[truth])
-    text = f"the left picture shows {with_article(str(first))} and the right picture shows {with_article(str(second))}"
-    return text, _shows(dice, first, left), _shows(dice, second, right)
+    things = f"{with_article(str(first))} in the left picture and {with_article(str(second))} in the right picture"
+    text = f"{_place(position)} shows {things}"
+    return text, _shows(dice, position, first, left), _shows(dice, position, second, right)
+
+
+def _place(position: str) -> str:
+    """The place as a noun: "the left" of "on the left"."""
+    return position.partition(" ")[2]
 
 
 _KINDS: dict[str, Callable[[Dice, str], _Statement]] = {
-    "more": _more,
     "both": _both,
     "either": _either,
     "sides": _sides,
 }
-_SHARES = ("more", "both", "both", "either", "either", "sides", "sides")  # of seven statements
+_SHARES = (*("both",) * 3, *("either",) * 3, "sides")  # of seven statements

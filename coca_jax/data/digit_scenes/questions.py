@@ -7,8 +7,8 @@ in which it is the right one: the question alone tells nothing about the answer.
 from collections.abc import Callable
 
 from coca_jax.data.digit_scenes.composition import (
-    POSITIONS,
     PROPERTIES,
+    SPOTS,
     Description,
     Dice,
     Plan,
@@ -23,22 +23,9 @@ from coca_jax.data.digit_scenes.composition import (
 from coca_jax.data.digit_scenes.language import COLORS, DIGITS, PLACES, SIZES, Meaning
 
 # Where a thing is: in which layouts, as which of their things; a place of a "single" layout is one too.
-_WHERE = {
-    "top left": (("single", 0),),
-    "top right": (("single", 0),),
-    "bottom left": (("single", 0), ("pair", 1)),
-    "bottom right": (("single", 0), ("pair", 2)),
-    "middle": (("single", 0), ("row", 1), ("column", 1)),
-    "left": (("horizontal", 0), ("row", 0)),
-    "right": (("horizontal", 1), ("row", 2)),
-    "top": (("vertical", 0), ("column", 0), ("pair", 0)),
-    "bottom": (("vertical", 1), ("column", 2)),
-}
-# A position's layouts, with the number of the thing there.
-_SPOTS = {
-    position: [(layout, words.index(position)) for layout, words in POSITIONS.items() if position in words]
-    for position in dict.fromkeys(position for words in POSITIONS.values() for position in words)
-}
+_WHERE = {place: [("single", 0)] for place in PLACES}
+for _position, _spots in SPOTS.items():
+    _WHERE.setdefault(_position.partition(" the ")[2], []).extend(_spots)
 ANSWERS = (*DIGITS, *COLORS, *SIZES, *PLACES, "left", "right", "top", "bottom", "yes", "no")
 
 # The thing asked for and the one it is seen from, by their numbers in the layouts that have only one in that direction.
@@ -65,7 +52,7 @@ _SUBJECTS = (("color",), ("digit",), ("color", "digit"))
 
 def plan(dice: Dice) -> Plan:
     """A random question of a random kind, its answer (one of `ANSWERS`) and a form."""
-    kind = dice.pick(tuple(_KINDS))
+    kind = dice.pick(_SHARES)
     text, answer, form = _KINDS[kind](dice)
     return Plan(text, answer, kind, (form,))
 
@@ -77,8 +64,8 @@ def _property(name: str) -> Callable[[Dice], tuple[str, str, Meaning]]:
     def question(dice: Dice) -> tuple[str, str, Meaning]:
         wording, answer = dice.pick(_WORDINGS[name]), dice.pick(PROPERTIES[name])
         if dice.uniform() < 0.3:
-            position = dice.pick(tuple(_SPOTS))
-            layout, number = dice.pick(_SPOTS[position])
+            position = dice.pick(tuple(SPOTS))
+            layout, number = dice.pick(SPOTS[position])
             form = compose(dice, layout, {number: Description(**{name: answer})})
             return wording.format(position if name == "digit" else f"digit {position}"), answer, form
         subject = describe(dice, dice.pick((others, others[:1], others[1:])))
@@ -178,3 +165,4 @@ _KINDS = {
     "place": _place,
     "yes_no": _yes_no,
 }
+_SHARES = (*_KINDS, "count")  # of eight questions: counting is learned last

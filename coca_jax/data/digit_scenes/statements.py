@@ -69,8 +69,9 @@ def plan(dice: Dice) -> CoveredPlan:
 
 
 def _hypothesis(dice: Dice, subject: Description, position: str) -> str:
+    # The position first, so that a causal decoder knows which digit the words after it are about.
     if dice.uniform() < 0.5:
-        return f"there is {with_article(str(subject))} {position}"
+        return f"{position} there is {with_article(str(subject))}"
     if subject.digit:
         return f"the digit {position} is {with_article(str(subject))}"
     return f"the digit {position} is {subject.size or subject.color}"

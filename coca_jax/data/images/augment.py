@@ -12,6 +12,7 @@ from coca_jax.errors import CocaError
 
 _NO_AUGMENTATION = AugmentationConfig()
 _WHITE = (255, 255, 255)
+_ASPECT = 4 / 3  # of the widest and the highest part of crop = resized
 # Part of a run's fingerprint: the two ways of resizing differ by rounding and more.
 BACKEND = "fast" if fast_jpeg.AVAILABLE else "pillow"
 
@@ -26,7 +27,8 @@ def view(
     """The pixels of an image or clip: uint8 [size, size, 3]; if dataset.frames > 0 [frames, size, size, 3].
 
     In training: the crop or warp that augmentation.crop names ("none": the central square; "random": a random square of
-    80 to 100 % of the shorter side; "drawing": for drawings on white, scaled, shifted and turned a little, colours
+    80 to 100 % of the shorter side; "resized": a part of `crop_area` to all of the image, 3:4 to 4:3, stretched to the
+    square (Inception, arXiv 1409.4842 §6); "drawing": for drawings on white, scaled, shifted and turned a little, colours
     jittered), then the mirror, then RandAugment. All frames of a clip are augmented alike.
 
     Args:
@@ -58,7 +60,7 @@ def _clip(
     if rng is None:
         pixels = video.decode_clip(data, size, frames or 1)
     else:
-        stack = video.frames(data, frames or 1, rng, smallest=images.least_side(size))
+        stack = video.frames(data, frames or 1, rng, smallest=_least_side(size, augmentation))
         seed = int(rng.integers(2**63))
         pixels = np.stack(
             [_augmented(Image.fromarray(one), size, np.random.default_rng(seed), augmentation) for one in stack]
@@ -74,11 +76,19 @@ def _without_border(image: Image.Image, border: int) -> Image.Image:
 
 
 def _decoded(data: bytes, size: int, augmentation: AugmentationConfig) -> np.ndarray | Image.Image:
+    smallest = _least_side(size, augmentation)
     if fast_jpeg.AVAILABLE and augmentation.crop != "drawing":
-        pixels = fast_jpeg.decode_jpeg(data, images.least_side(size))
+        pixels = fast_jpeg.decode_jpeg(data, smallest)
         if pixels is not None:
             return pixels
-    return images.decode(data, smallest=images.least_side(size))
+    return images.decode(data, smallest=smallest)
+
+
+def _least_side(size: int, augmentation: AugmentationConfig) -> int:
+    """The shorter side of an image of which no crop has to be enlarged."""
+    if augmentation.crop != "resized":
+        return images.least_side(size)
+    return math.ceil(size / math.sqrt(augmentation.crop_area / _ASPECT))
 
 
 def _augmented(
@@ -87,19 +97,38 @@ def _augmented(
     if isinstance(image, Image.Image) and augmentation.crop == "drawing":
         pixels = _drawing(image, size, rng)
     else:
-        pixels = _crop(image, size, rng if augmentation.crop == "random" else None)
+        width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+        if augmentation.crop == "resized":
+            box = _part(width, height, augmentation.crop_area, rng)
+        else:
+            box = _square(width, height, rng if augmentation.crop == "random" else None)
+        pixels = _resized(image, size, box)
     if augmentation.mirror and rng.random() < 0.5:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     layers = augmentation.randaugment_layers
     return randaugment.randaugment(pixels, layers, augmentation.randaugment_magnitude, rng) if layers else pixels
 
 
-def _crop(image: np.ndarray | Image.Image, size: int, rng: np.random.Generator | None) -> np.ndarray:
-    width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def _square(width: int, height: int, rng: np.random.Generator | None) -> _Box:
     across, down, chance = (0.5, 0.5, 1.0) if rng is None else rng.random(3).tolist()
     side = max(1, round(min(width, height) * (images.LEAST_CROP + (1.0 - images.LEAST_CROP) * chance)))
     left, top = round((width - side) * across), round((height - side) * down)
-    box = left, top, left + side, top + side
+    return left, top, left + side, top + side
+
+
+def _part(width: int, height: int, least_area: float, rng: np.random.Generator) -> _Box:
+    """A random part of the image; a side that would exceed the image is cut to it."""
+    across, down = rng.random(2).tolist()
+    area, aspect = width * height * rng.uniform(least_area, 1.0), _ASPECT ** rng.uniform(-1, 1)
+    wide, high = (min(max(1, round(math.sqrt(area * x))), side) for x, side in ((aspect, width), (1 / aspect, height)))
+    left, top = round((width - wide) * across), round((height - high) * down)
+    return left, top, left + wide, top + high
+
+
+def _resized(image: np.ndarray | Image.Image, size: int, box: _Box) -> np.ndarray:
     if fast_jpeg.AVAILABLE or not isinstance(image, Image.Image):
         return fast_jpeg.resized(np.asarray(image), size, box)
     return images.resized(image, size, box, Image.Resampling.HAMMING)  # near bicubic, at two thirds of its time

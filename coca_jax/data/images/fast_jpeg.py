@@ -75,5 +75,5 @@ def resized(pixels: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np
     Two taps a side, which miss no pixel down to half the size; areas below that.
     """
     left, top, right, bottom = box
-    kind = cv2.INTER_AREA if right - left > 2 * size else cv2.INTER_LINEAR
+    kind = cv2.INTER_AREA if max(right - left, bottom - top) > 2 * size else cv2.INTER_LINEAR
     return cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=kind)

@@ -31,6 +31,7 @@ _GROUP = 16  # rows that a thread makes at a time, at most
 _THREADS = max(1, min(32, (os.cpu_count() or 1) // 2))  # the other cores are JAX's
 # Of encoded images read before they are due, over all sources: an eighth of a small machine's memory.
 _AHEAD_BYTES = min(4 * 2**30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+_TRUE = ("entailment", "true")  # classes whose texts their images entail (SNLI-VE, NLVR2)
 Batch = dict[str, np.ndarray]
 # Waits for a batch, and for the examples that its rows are made of.
 _Pending = Callable[[], tuple[Batch, list[Example]]]
@@ -88,7 +89,14 @@ class Pipeline:
         quotas = list(zip(self.layout.names, self.layout.quotas, strict=True))
         self._sources = [open_examples(config, name, split, quota, seed, classes) for name, quota in quotas]
         self._answers, self._classes = {normalized(name): number for number, name in enumerate(classes)}, len(classes)
-        self._entailment = next((n for n, name in enumerate(classes) if name.casefold() == "entailment"), -1)
+        statements = config.objective.statements
+        self._true = next((n for n, name in enumerate(classes) if name.casefold() in _TRUE), -1)
+        if statements.generative_weight and self._true < 0:
+            shown = ", ".join(classes)
+            raise CocaError(
+                f"objective.statements.generative_weight needs a class 'entailment' or 'true', but there are {shown}: "
+                "set it to 0"
+            )
         self.summaries = {name: one.summary for name, one in self._named()}
         self._shape = input_shape(config.model, config.images_per_example)
         numbers = (config.train.seed, batch_size, self._shape, config.model.text.length)
@@ -124,9 +132,9 @@ class Pipeline:
         """The batch of a step (from 0).
 
         It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]; of stored tokens float32
-        [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length]; "source", int32 [b], each row's
+        [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length], but for classification; "source", int32 [b], each row's
         place in `layout.names`; and "record", int32 [b, 2], this and the record's index there. With a head also "label",
-        int32 [b], and for entailment "entailed", bool [b]; or for vqa "question", int32 [b], and "targets", float32
+        int32 [b], and for entailment and pairs "entailed", bool [b]; or for vqa "question", int32 [b], and "targets", float32
         [b, classes]: see `objectives/vqa.py`.
 
         Raises:
@@ -213,17 +221,22 @@ class Pipeline:
 
     def _text_arrays(self, rows: int) -> Batch:
         """Arrays for all that `_texts` gives."""
-        arrays: Batch = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
         objective = self._config.objective
+        if objective.name == "classification":
+            return {"label": np.empty(rows, np.int32)}
+        arrays: Batch = {"text": np.empty((rows, self._config.model.text.length), np.int32)}
         if objective.name == "vqa":
             targets = np.empty((rows, self._classes), np.float32)
             return arrays | {"question": np.empty(rows, np.int32), "targets": targets}
-        if objective.name == "entailment":
+        if objective.reads_statement:
             arrays["entailed"] = np.empty(rows, bool)
         return arrays | ({"label": np.empty(rows, np.int32)} if objective.has_head else {})
 
     def _texts(self, examples: Sequence[Example]) -> Batch:
         """The texts of some examples as the model reads them, with their labels or answers."""
+        labels = np.array([example.label for example in examples], np.int32)
+        if self._config.objective.name == "classification":  # whose model reads no text, of whatever length
+            return {"label": labels}
         texts, length = [example.text for example in examples], self._config.model.text.length
         try:
             if self._config.objective.name == "vqa":
@@ -235,8 +248,7 @@ class Pipeline:
             raise DataError(str(error)) from error
         if not self._config.objective.has_head:
             return {"text": ids}
-        labels = np.array([example.label for example in examples], np.int32)
-        entailed = {"entailed": labels == self._entailment} if self._config.objective.name == "entailment" else {}
+        entailed = {"entailed": labels == self._true} if self._config.objective.reads_statement else {}
         return {"text": ids, "label": labels, **entailed}
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:

@@ -25,7 +25,7 @@ from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records.open import SPLITS, open_records, summary
 from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts, without_labels
-from coca_jax.data.text.classes import answers
+from coca_jax.data.text.classes import answers, only_class
 from coca_jax.errors import DataError
 from coca_jax.storage.files import digest
 
@@ -75,8 +75,9 @@ class SceneExamples:
 
     count = None
 
-    def __init__(self, config: Config, name: str, split: str):
+    def __init__(self, config: Config, name: str, split: str, classes: Sequence[str] = ()):
         self._task = config.data.sources[name].dataset.task
+        self._labels = {name: number for number, name in enumerate(classes)}  # a mixture has its own order
         self._split, self._size = split, config.model.image.size
         # Seeds are spread over the 2^63 scenes, so that two runs' scenes differ.
         self._offset = config.train.seed * 0x9E3779B97F4A7C15 % 2**62 if split == SPLITS[0] else 0
@@ -101,7 +102,8 @@ class SceneExamples:
         made = task_scene(self._task, index, self._split, self._size)
         out[...] = made.image
         answer = CLASSES[self._task][made.label]
-        return dataclasses.replace(example, text=made.text, label=made.label, answers=(answer,), answer=answer)
+        label = self._labels.get(answer, -1)  # -1: of a question, whose rarer answers may be none of the run's
+        return dataclasses.replace(example, text=made.text, label=label, answers=(answer,), answer=answer)
 
     def name(self, index: int) -> str:
         return f"scene {index + self._offset} of {self._split}"
@@ -233,7 +235,7 @@ class StoredExamples:
                 raise BadRecord("no answer")
             answer = given[int(example.rng.integers(len(given)))] if example.rng else given[0]
             return dataclasses.replace(example, answers=given, answer=answer)
-        name = self._labels.labels(record.metadata)[0]
+        name = only_class(self._labels.labels(record.metadata))
         if name not in self._classes:
             raise BadRecord("class that is not among the run's classes")
         return dataclasses.replace(example, label=self._classes[name])
@@ -289,5 +291,5 @@ def open_examples(
       CocaError: the records, or the files of class names and prompts, cannot be read.
     """
     if config.data.sources[name].dataset.format == "digit_scenes":
-        return SceneExamples(config, name, split)
+        return SceneExamples(config, name, split, classes)
     return StoredExamples(config, name, split, lanes, seed, classes)

@@ -55,7 +55,7 @@ def _class_names(dataset: DatasetConfig) -> Sequence[str]:
     names: set[str] = set()
     for metadata in _metadata(store):
         try:
-            names.update(texts.labels(metadata))
+            names.add(only_class(texts.labels(metadata)))
         except BadRecord:  # the pipeline counts and names it
             continue
     return sorted(names)
@@ -73,7 +73,17 @@ def _answers(datasets: Sequence[DatasetConfig], most: int) -> tuple[str, ...]:
             given = answers(metadata, dataset)
             if given:
                 chosen.append(Counter(map(normalized, given)).most_common(1)[0][0])
-    return tuple(dict.fromkeys([*drawn, *most_frequent_answers(chosen, most)]))[:most]
+    found: dict[str, str] = {}
+    for name in (*drawn, *most_frequent_answers(chosen, most)):
+        found.setdefault(normalized(name), name)  # "two" of the scenes is "2" of the others
+    return tuple(found.values())[:most]
+
+
+def only_class(names: Sequence[str]) -> str:
+    """A record's class, of its class names; raises BadRecord if it has several, which a head cannot learn."""
+    if len(set(names)) > 1:
+        raise BadRecord("several classes")
+    return names[0]
 
 
 def answers(metadata: Mapping[str, Any], dataset: DatasetConfig) -> tuple[str, ...]:

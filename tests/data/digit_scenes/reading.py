@@ -98,7 +98,7 @@ def answer(question: str, form) -> str:
 
 def entails(hypothesis: str, form, covered: int) -> str:
     """Whether a form of which a thing is covered entails or contradicts a hypothesis."""
-    found = re.fullmatch(rf"there is an? (?P<words>.+) {_POSITION}", hypothesis)
+    found = re.fullmatch(rf"{_POSITION} there is an? (?P<words>.+)", hypothesis)
     found = found or re.fullmatch(rf"the digit {_POSITION} is (?:an? )?(?P<words>.+)", hypothesis)
     position = next(text for text in found.groups() if text != found["words"])
     (number,) = [i for i, spot in enumerate(_spots(form)) if _NAMES[spot] == position]
@@ -109,16 +109,18 @@ def entails(hypothesis: str, form, covered: int) -> str:
 
 def is_true(statement: str, left, right) -> bool:
     """The truth of a statement on two forms."""
-    sides = dict(left=left, right=right)
 
     def read(pattern: str):
         return re.fullmatch(pattern, statement)
 
-    if found := read(r"there are (more|fewer) (.+) in the (\w+) picture than in the (\w+) picture"):
-        first, second = (len(fitting(found[2], sides[found[side]])) for side in (3, 4))
-        return first > second if found[1] == "more" else first < second
-    if found := read(r"(both pictures show|at least one of the pictures shows|neither picture shows) an? (.+)"):
-        shown = [bool(fitting(found[2], form)) for form in (left, right)]
-        return {"b": all(shown), "a": any(shown), "n": not any(shown)}[found[1][0]]
-    found = read(r"the left picture shows an? (.+) and the right picture shows an? (.+)")
-    return bool(fitting(found[1], left) and fitting(found[2], right))
+    place, thing = _POSITION.replace("(?:on|at|in) ", ""), r"an? ((?:\w+ )?\w+)"
+    if found := read(rf"in (both pictures|either picture) {place} shows {thing}"):
+        shown = [_shows(found[3], found[2], form) for form in (left, right)]
+        return all(shown) if found[1] == "both pictures" else any(shown)
+    found = read(rf"{place} shows {thing} in the left picture and {thing} in the right picture")
+    return _shows(found[2], found[1], left) and _shows(found[3], found[1], right)
+
+
+def _shows(claim: str, position: str, form) -> bool:
+    """Whether a form has a thing at the position, and it is as claimed."""
+    return any(_NAMES[_spots(form)[number]] == position for number in fitting(claim, form))

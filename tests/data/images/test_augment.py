@@ -35,7 +35,7 @@ def backend(request, monkeypatch):
     monkeypatch.setattr(fast_images, "AVAILABLE", request.param == "fast")
 
 
-@pytest.mark.parametrize("kind", ["none", "random", "drawing"])
+@pytest.mark.parametrize("kind", ["none", "random", "resized", "drawing"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_a_view_depends_on_the_generator_alone(kind, form, backend):
     data = encoded(ramp(), form)
@@ -75,6 +75,18 @@ def test_crops_reach_all_edges_and_hold_their_share(backend):
     firsts, widths = [int(crop[0]) for crop in crops], [int(crop[-1]) - int(crop[0]) for crop in crops]
     assert min(firsts) <= 4 and max(int(crop[-1]) for crop in crops) >= 94
     assert 37 <= min(widths) <= 42 and 46 <= max(widths) <= 50
+
+
+def test_a_resized_part_has_its_share_of_the_area_any_place_and_a_bounded_aspect(backend):
+    places = np.zeros((60, 90, 3), np.uint8)  # red tells how far to the right a pixel lies, green how far down
+    places[..., 0], places[..., 1] = np.arange(90)[None, :], np.arange(60)[:, None]
+    views = [seen(encoded(Image.fromarray(places)), 32, seed, crop="resized", crop_area=0.4) for seed in range(150)]
+    corners = np.array([[*view[0, 0, :2], *view[-1, -1, :2]] for view in views], float)
+    wide, high = corners[:, 2] - corners[:, 0] + 2, corners[:, 3] - corners[:, 1] + 2
+    areas, aspects = wide * high / (60 * 90), wide / high
+    assert 0.36 < areas.min() < 0.5 and areas.max() > 0.85
+    assert aspects.min() < 0.85 and 1.25 < aspects[areas < 0.6].max() < 1.45  # the largest parts are all of the height
+    assert corners[:, :2].min() <= 1 and corners[:, 2].max() >= 88 and corners[:, 3].max() >= 58
 
 
 def test_a_drawing_keeps_its_white_paper():

@@ -7,7 +7,8 @@ import tiny
 import tiny_tasks
 
 from coca_jax.data.digit_scenes.tasks import CLASSES
-from coca_jax.data.text.classes import answers, run_classes
+from coca_jax.data.records.record import BadRecord
+from coca_jax.data.text.classes import answers, only_class, run_classes
 from coca_jax.errors import CocaError
 from tests.data import builders
 
@@ -76,6 +77,25 @@ def test_several_sources_have_the_classes_of_all(tmp_path):
         mixture={"one": sources["one"], "scenes": builders.source(task="questions")},
     )
     assert set(run_classes(vqa)) == {"x", "y", *CLASSES["questions"]}
+    assert "2" not in run_classes(vqa)
+
+
+def test_numbers_of_stored_answers_are_the_words_of_the_scenes(tmp_path):
+    folder = _write(tmp_path / "own", [{"kind": "2"}] * 4)
+    source = builders.source(path=str(folder), format="folder", label_field="kind", holdout=0.0)
+    config = builders.with_keys(
+        tiny.config(objective__name="vqa", data__dataset__task="questions"),
+        mixture={"scenes": builders.source(task="questions"), "own": source},
+    )
+    assert run_classes(config) == CLASSES["questions"]
+
+
+def test_a_record_of_several_classes_has_none(tmp_path):
+    rows = [{"kind": "a"}, {"kind": ["b", "c"]}, {"kind": ["d", "d"]}, {"kind": "a"}]
+    assert run_classes(_config(_write(tmp_path / "own", rows), data__dataset__holdout=0.0)) == ("a", "d")
+    assert only_class(("d", "d")) == "d"
+    with pytest.raises(BadRecord, match="several classes"):
+        only_class(("b", "c"))
 
 
 @pytest.mark.parametrize("task", tiny_tasks.OBJECTIVES)
