@@ -163,10 +163,11 @@ def captioning(text: str | None, recipe: str) -> ConfigDict:
     return config
 
 
-_OWN: dict[str, tuple[str, dict[str, Any]]] = {
-    "classes": ("classification", {"label_field": "folder"}),
-    "questions": ("vqa", {"records": "rows", "text_fields": ("question",), "label_field": "answer"}),
-    "clips": ("classification", {"label_field": "folder", "frames": 8}),
+# Objective, keys of the dataset, and the crop where the encoder learns: questions may speak of any part of an image.
+_OWN: dict[str, tuple[str, dict[str, Any], str]] = {
+    "classes": ("classification", {"label_field": "folder"}, "resized"),
+    "questions": ("vqa", {"records": "rows", "text_fields": ("question",), "label_field": "answer"}, "none"),
+    "clips": ("classification", {"label_field": "folder", "frames": 8}, "random"),
 }
 
 
@@ -176,7 +177,7 @@ _OWN_METRIC = {"classification": "accuracy", "vqa": "vqa_accuracy"}
 def own_data(text: str | None) -> ConfigDict:
     """The config of an adaptation to a folder of one's own; errors as those of `arguments`."""
     given = arguments(text, {"task": tuple(_OWN), **FEATURES})
-    objective, dataset = _OWN[given["task"]]
+    objective, dataset, crop = _OWN[given["task"]]
     frozen = given["features"] == "frozen"
     config = config_lib.default()
     config.objective.name = objective
@@ -189,7 +190,7 @@ def own_data(text: str | None) -> ConfigDict:
     config.data.update(name=given["task"], long_text="truncate")
     config.data.dataset.update(format="folder", **dataset)
     if not frozen:
-        config.data.augmentation.crop = "random"
+        config.data.augmentation.crop = crop
     config.train.update(steps=1_000, batch_size=64, checkpoint_every=100, evaluate_every=100, log_every=20)
     config.train.update(cache_features=frozen, keep_best=f"{given['task']}/{_OWN_METRIC[objective]}")
     config.evaluation.batch_size = 64
