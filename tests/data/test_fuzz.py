@@ -189,7 +189,9 @@ def outcomes():
     assert len(seen) > 20 and sum(seen) > SHARE * len(seen), f"{sum(seen)} of {len(seen)} inputs gave a record"
 
 
-SHARE = 0.2  # of the inputs; random edits break the syntax of most JSON files
+# Of the inputs: random edits break the syntax of most JSON files, and Hypothesis draws other ones after every change of
+# the code, of whose constants it makes use.
+SHARE = 0.05
 
 
 @pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
