@@ -11,11 +11,10 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {
-        "task": "digits",
-        "steps": 3_000,
-        "examples": 3_000,
-        "encoder_learning_rate": 3e-3,
-        "label_smoothing": 0.1,
-    }
-    return adaptation.adapted("classification", arg, "imagenet", datasets.data("imagenet"), laptop)
+    laptop = {"task": "digits", "steps": 3_000, "examples": 3_000, "encoder_learning_rate": 3e-3, "label_smoothing": 0.1}
+    config = adaptation.adapted("classification", arg, "imagenet", datasets.data("imagenet"), laptop)
+    if config.data.dataset.format == "digit_scenes" and not config.objective.head.encoder_learning_rate:
+        config.train.steps = 7_500  # a head alone overfits less, and its steps are cheap
+        config.objective.head.label_smoothing = 0.0
+        config.optimizer.ema_decay = 0.999
+    return config
