@@ -11,7 +11,13 @@ from coca_jax.presets import adaptation, datasets
 
 
 def get_config(arg=None):
-    laptop = {"task": "digits", "steps": 3_000, "examples": 3_000, "encoder_learning_rate": 3e-3, "label_smoothing": 0.1}
+    laptop = {
+        "task": "digits",
+        "steps": 3_000,
+        "examples": 3_000,
+        "encoder_learning_rate": 3e-3,
+        "label_smoothing": 0.1,
+    }
     config = adaptation.adapted("classification", arg, "imagenet", datasets.data("imagenet"), laptop)
     if config.data.dataset.format == "digit_scenes" and not config.objective.head.encoder_learning_rate:
         config.train.steps = 7_500  # a head alone overfits less, and its steps are cheap
