@@ -28,9 +28,8 @@ class HeadConfig:
     # Of vqa, entailment and pairs: the image encoder is frozen while the rest learns (arXiv 2111.07991), at half the work.
     lock_image_encoder: bool = False
     label_smoothing: float = number(0.0, at_least=0, below=1)  # not for the soft targets of vqa
-    classes: int = count(
-        0, 0
-    )  # 0: those of the training data; vqa: at most so many answers, the most frequent; 0: 3,129
+    # 0: those of the training data. Of vqa: at most so many answers, the most frequent; 0: 3,129.
+    classes: int = count(0, 0)
     frame_positions: bool = False  # of clips: learned position embeddings tell the pooler the order of the frames
 
 

@@ -29,7 +29,7 @@ class _Example:
     """The ground truth of one example."""
 
     text: str
-    label: int  # the number of its class; of a question -1
+    label: int  # the number of its class; not used of questions, whose answers may be none of the run's: -1
     answers: tuple[str, ...] = ()
     kind: str = ""
     question_id: int | None = None
@@ -83,17 +83,16 @@ def open_head_dataset(
 def _scenes(
     name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
 ) -> tuple[np.ndarray, list[_Example]]:
-    task, size, is_vqa = config.dataset.task, run.model.image.size, run.objective.name == "vqa"
+    task, size = config.dataset.task, run.model.image.size
     names = CLASSES.get(task, ())
     known = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in names if name not in known]
-    if not names or (unknown and not is_vqa):
+    if not names or (unknown and run.objective.name != "vqa"):
         what = f"has the class {unknown[0]!r}, which the run was not trained on" if names else "has no classes"
         raise CocaError(f"{name}: the task {task} of digit_scenes {what}: change dataset.task")
     made = [task_scene(task, index, "evaluation", size) for index in range(config.examples or _SCENES)]
-    examples = [
-        _Example(one.text, -1 if is_vqa else known[names[one.label]], (names[one.label],), one.kind) for one in made
-    ]
+    truths = [names[one.label] for one in made]
+    examples = [_Example(one.text, known.get(own, -1), (own,), one.kind) for one, own in zip(made, truths, strict=True)]
     return np.stack([one.image for one in made]), examples
 
 

@@ -118,6 +118,7 @@ def laptop_form(
     encoder_learning_rate: float = 2e-3,
     batch_size: int = 128,
     label_smoothing: float = 0.0,
+    generative_weight: float = 0.0,
     examples: int = 1_000,
     length: int = 24,
 ) -> ConfigDict:
@@ -133,6 +134,7 @@ def laptop_form(
         config.objective.head.update(
             encoder_learning_rate=0.0 if frozen else encoder_learning_rate, label_smoothing=label_smoothing
         )
+    config.objective.statements.generative_weight = generative_weight  # see docs/decisions.md
     config.model.update(dtype="float32", remat="full")
     config.model.text.length = length
     config.optimizer.update(name="muon", peak_learning_rate=learning_rate, b1=0.95, b2=0.98, warmup_fraction=0.05)

@@ -189,9 +189,7 @@ def outcomes():
     assert len(seen) > 20 and sum(seen) > SHARE * len(seen), f"{sum(seen)} of {len(seen)} inputs gave a record"
 
 
-# Of the inputs: random edits break the syntax of most JSON files, and Hypothesis draws other ones after every change of
-# the code, of whose constants it makes use.
-SHARE = 0.05
+SHARE = 0.2  # of the inputs; random edits break the syntax of most JSON files
 
 
 @pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -273,9 +271,9 @@ def test_captions_in_json(rows, changes, folders):
     key=st.sampled_from(("id", "image_id", "file_name", "filepath", "sentences", "caption")),
     value=values,
     annotated=st.booleans(),
-    changes=edits | st.just([]),
+    changes=edits | st.just([]) | st.just([]) | st.just([]),  # Hypothesis' choices follow the code's constants
 )
-@fuzzed
+@settings(fuzzed, max_examples=120)
 def test_annotations_of_whole_sets_in_json(key, value, annotated, changes, folders, outcomes):
     folder = next(folders)
     folder.mkdir()

@@ -132,10 +132,10 @@ class Pipeline:
         """The batch of a step (from 0).
 
         It has "image", uint8 [b, size, size, 3] (with frames [b, frames, size, size, 3]; of stored tokens float32
-        [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length], but for classification; "source", int32 [b], each row's
-        place in `layout.names`; and "record", int32 [b, 2], this and the record's index there. With a head also "label",
-        int32 [b], and for entailment and pairs "entailed", bool [b]; or for vqa "question", int32 [b], and "targets", float32
-        [b, classes]: see `objectives/vqa.py`.
+        [b, tokens, width]; of pairs [b, 2, size, size, 3]); "text", int32 [b, length], but for
+        classification; "source", int32 [b], each row's place in `layout.names`; and "record", int32 [b, 2], this and the
+        record's index there. With a head also "label", int32 [b], and for entailment and pairs "entailed", bool [b]; or for
+        vqa "question", int32 [b], and "targets", float32 [b, classes]: see `objectives/vqa.py`.
 
         Raises:
           DataError: too many bad records, or a text longer than the model reads under data.long_text = error.
@@ -234,22 +234,21 @@ class Pipeline:
 
     def _texts(self, examples: Sequence[Example]) -> Batch:
         """The texts of some examples as the model reads them, with their labels or answers."""
-        labels = np.array([example.label for example in examples], np.int32)
-        if self._config.objective.name == "classification":  # whose model reads no text, of whatever length
-            return {"label": labels}
+        objective = self._config.objective
+        labels = {"label": np.array([one.label for one in examples], np.int32)} if objective.has_head else {}
+        if objective.name == "classification":  # whose model reads no text, of whatever length
+            return labels
         texts, length = [example.text for example in examples], self._config.model.text.length
         try:
-            if self._config.objective.name == "vqa":
+            if objective.name == "vqa":
                 answers = [example.answer for example in examples]
                 ids, asked = self._vocabulary.encode_answered(texts, answers, length, self._config.data.long_text)
                 return {"text": ids, "question": asked, "targets": self._targets(examples)}
             ids = self._vocabulary.encode(texts, length, self._config.data.long_text)
         except CocaError as error:
             raise DataError(str(error)) from error
-        if not self._config.objective.has_head:
-            return {"text": ids}
-        entailed = {"entailed": labels == self._true} if self._config.objective.reads_statement else {}
-        return {"text": ids, "label": labels, **entailed}
+        entailed = {"entailed": labels["label"] == self._true} if objective.reads_statement else {}
+        return {"text": ids, **labels, **entailed}
 
     def _targets(self, examples: Sequence[Example]) -> np.ndarray:
         """The scores of the run's answers for each question, float32 [n, C]; an answer that is none of them has no place."""
