@@ -30,6 +30,8 @@ class DatasetConfig:
     exclude_keys: str = location()  # a file of the keys of train records to leave out, as `tools dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
     holdout: float = number(0.1, at_least=0, below=1)  # share held out if no evaluation_files are named; 0: all train
+    # Instead of a share: held out are the records whose metadata has one of these, such as ("split=test",).
+    holdout_where: tuple[str, ...] = ()
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see fields.py
     caption_separator: str = ""  # the text between several captions in one value; "json": the value is a JSON list
@@ -51,7 +53,8 @@ class DatasetConfig:
     @property
     def holds_out(self) -> bool:
         """Whether any records are kept for the evaluation."""
-        return self.format == "digit_scenes" or bool(self.evaluation_files) or self.holdout > 0
+        named = bool(self.evaluation_files or self.holdout_where)
+        return self.format == "digit_scenes" or named or self.holdout > 0
 
 
 @dataclasses.dataclass(frozen=True)

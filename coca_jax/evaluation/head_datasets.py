@@ -14,7 +14,7 @@ from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.answers import normalized
 from coca_jax.data.text.captions import Texts, without_labels
-from coca_jax.data.text.classes import answers, only_class
+from coca_jax.data.text.classes import answers, class_number
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
 
@@ -143,10 +143,7 @@ class _Reader:
             return _Example(
                 text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
             )
-        label = only_class(self._labels.labels(record.metadata))
-        if label not in self._classes:
-            raise BadRecord("class that the run was not trained on")
-        return _Example(text, self._classes[label])
+        return _Example(text, class_number(self._labels.labels(record.metadata), self._classes))
 
 
 def _answer_type(given: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
     dataset = open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)
     (task,) = dataset.classifications
     assert task.targets.tolist() == [0, 1, 2, 0] and not dataset.texts and not dataset.answers
-    assert dict(dataset.unreadable) == {"class that the run was not trained on": 1, "no kind": 1}
+    assert dict(dataset.unreadable) == {"class that is not among the run's classes": 1, "no kind": 1}
     (result,) = evaluate_datasets(Known({0: 0, 20: 1, 40: 1}), [dataset], gallery=2)
     assert result.metrics["things/accuracy"] == pytest.approx(2 / 3)
     assert result.baselines["things/accuracy"] == pytest.approx(1 / 3)  # the most frequent class
@@ -168,5 +168,5 @@ def test_a_model_without_a_head_is_not_asked(tmp_path):
 
 def test_no_usable_record_is_a_sentence(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "zebra"}] * 1), tasks=("head_classification",))
-    with pytest.raises(CocaError, match=r"things: none of the held-out records can be used \(1 class that the run was"):
+    with pytest.raises(CocaError, match=r"things: none of the held-out records can be used \(1 class that is not among"):
         open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)

@@ -25,7 +25,7 @@ from coca_jax.data.pipeline.read_ahead import Reader
 from coca_jax.data.records.open import SPLITS, open_records, summary
 from coca_jax.data.records.record import BadRecord, Record
 from coca_jax.data.text.captions import Texts, without_labels
-from coca_jax.data.text.classes import answers, only_class
+from coca_jax.data.text.classes import answers, class_number
 from coca_jax.errors import DataError
 from coca_jax.storage.files import digest
 
@@ -235,10 +235,7 @@ class StoredExamples:
                 raise BadRecord("no answer")
             answer = given[int(example.rng.integers(len(given)))] if example.rng else given[0]
             return dataclasses.replace(example, answers=given, answer=answer)
-        name = only_class(self._labels.labels(record.metadata))
-        if name not in self._classes:
-            raise BadRecord("class that is not among the run's classes")
-        return dataclasses.replace(example, label=self._classes[name])
+        return dataclasses.replace(example, label=class_number(self._labels.labels(record.metadata), self._classes))
 
     def _add_bad(self, index: int, cause: str) -> None:
         """Counts and logs a bad record; raises DataError if there are too many."""

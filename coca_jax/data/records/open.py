@@ -28,8 +28,9 @@ class EmptySplit(CocaError):
 def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     """The records of one split of `dataset.path`.
 
-    Where `evaluation_files` are named, they are the held-out records and never train; elsewhere a share `holdout`
-    is held out, chosen by a hash of each record's key, so that adding records moves none to the other split.
+    Where `evaluation_files` are named, they are the held-out records and never train; where `holdout_where`, the records
+    that meet one of its conditions; elsewhere a share `holdout`, chosen by a hash of each record's key, so that adding
+    records moves none to the other split.
     Raises EmptySplit if no record is left, CocaError if the folder or its files are missing, or images have no captions.
     """
     _check_kind(dataset)
@@ -37,14 +38,14 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     store = _open(dataset, selection)
     if not len(store):
         problem = f"none of the {store.census.total} records of {dataset.path} is left for {split}"
-        todo = "change the dataset's holdout, only, exclude, train_files or evaluation_files"
+        todo = "change the dataset's holdout, holdout_where, only, exclude, train_files or evaluation_files"
         raise EmptySplit(f"{problem}{_without_field(dataset, selection)}: {todo}")
     return store
 
 
 def _without_field(dataset: DatasetConfig, selection: Selection) -> str:
-    """Which field of `only` or `exclude` none of the first records has, in brackets; "" if they have all."""
-    wanted = [condition.partition("=")[0] for condition in (*selection.only, *selection.exclude)]
+    """Which field of a condition none of the first records has, in brackets; "" if they have all."""
+    wanted = [condition.partition("=")[0] for conditions in selection.conditions for condition in conditions]
     some: list[Any] = []
     with contextlib.suppress(CocaError):  # all records together may have other faults than those of this split
         if wanted:
@@ -56,7 +57,8 @@ def _without_field(dataset: DatasetConfig, selection: Selection) -> str:
 
 
 def _selection(dataset: DatasetConfig, split: str) -> Selection:
-    for key, conditions in (("exclude", dataset.exclude), ("only", dataset.only)):
+    for key in ("exclude", "only", "holdout_where"):
+        conditions = getattr(dataset, key)
         wrong = [condition for condition in conditions if not condition.partition("=")[0] or "=" not in condition]
         if wrong:
             raise CocaError(f"{key} of {dataset.path} has {wrong[0]!r}: write it as field=value, such as split=test")
@@ -67,7 +69,7 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
     named = bool(dataset.evaluation_files)
     return Selection(
         part="" if named else split,
-        holdout=0.0 if named else dataset.holdout,
+        holdout=0.0 if named else dataset.holdout_where or dataset.holdout,
         exclude=dataset.exclude if training else (),
         only=dataset.only,
         exclude_keys=KeyList.from_file(dataset.exclude_keys) if training and dataset.exclude_keys else None,

@@ -62,17 +62,17 @@ class Selection:
     """Which records of a dataset belong to a split.
 
     Attributes:
-      part: "train" or "evaluation": only this side of the held-out share. "": both.
-      holdout: the share.
-      exclude: records whose metadata has one of these "field=value" are left out.
-      only: unless empty, records whose metadata has none of these are left out.
+      part: "train" or "evaluation": only this side of the held-out records. "": both.
+      holdout: their share; or conditions, of which their metadata has one.
+      exclude: conditions "field=value"; records whose metadata has one of them are left out.
+      only: unless empty, records whose metadata has none of these conditions are left out.
       exclude_keys: records with one of these keys are left out.
       files, without_files: patterns of file names, with wildcards or braces; a file must match one of `files` and none
         of `without_files`. They are not part of `repr`, which goes into fingerprints: the files themselves do.
     """
 
     part: str = ""
-    holdout: float = 0.0
+    holdout: float | tuple[str, ...] = 0.0
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     exclude_keys: KeyList | None = None
@@ -88,8 +88,13 @@ class Selection:
         """Whether the file of that name is one of the split's."""
         return _matches(name, self.files) and not _matches(name, self.without_files)
 
-    def excluded(self, count: int, metadata: Callable[[range], list[dict[str, Any]]]) -> np.ndarray:
-        """bool [count]: which records `exclude` and `only` leave out by their metadata, given for some at a time."""
+    @property
+    def conditions(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """The conditions "field=value" of `exclude`, of `only` and of `holdout`."""
+        return self.exclude, self.only, self.holdout if isinstance(self.holdout, tuple) else ()
+
+    def met(self, count: int, metadata: Callable[[range], list[dict[str, Any]]]) -> np.ndarray:
+        """bool [3, count]: which records meet one of each of the `conditions`; their metadata is given for some at a time."""
 
         def has_one(row: dict[str, Any], conditions: tuple[str, ...]) -> bool:
             pairs = (condition.partition("=") for condition in conditions)
@@ -97,25 +102,30 @@ class Selection:
 
         parts = [range(count)[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
         rows = (row for part in parts for row in metadata(part))
-        excluded = (has_one(row, self.exclude) or (bool(self.only) and not has_one(row, self.only)) for row in rows)
-        return np.fromiter(excluded, bool, count)
+        met = ([has_one(row, conditions) for conditions in self.conditions] for row in rows)
+        return np.fromiter(met, np.dtype((bool, 3)), count).T
 
     def choose(
-        self, keys: Callable[[], Strings], excluded: Callable[[], np.ndarray], usable: np.ndarray
+        self, keys: Callable[[], Strings], met: Callable[[], np.ndarray], usable: np.ndarray
     ) -> tuple[np.ndarray, int | None]:
-        """Which records belong to the split (bool [n]), and how many usable ones are held out (None: no share is).
+        """Which records belong to the split (bool [n]), and how many usable ones are held out (None: it has all parts).
 
-        `keys` gives the keys of all records, and `excluded` those that are `excluded` by metadata, bool [n]: each is
-        called only if the selection depends on it. `usable`, bool [n], are the records that can belong to any split.
+        `keys` gives the keys of all records, and `met` is the method of that name: each is called only if the selection
+        depends on it. `usable`, bool [n], are the records that can belong to any split.
         """
         chosen, held_out = usable.copy(), None
-        hashes = keys().hashes() if self.part or self.exclude_keys else np.zeros(0, np.uint64)
+        by_share = bool(self.part) and not isinstance(self.holdout, tuple)
+        hashes = keys().hashes() if by_share or self.exclude_keys else np.zeros(0, np.uint64)
+        if any(self.conditions):
+            is_excluded, is_among, meets_holdout = met()
+            chosen &= ~is_excluded & (is_among | (not self.only))
         if self.part:
-            is_held_out = usable & (hashes < np.uint64(min(int(self.holdout * 2**64), 2**64 - 1)))
+            if isinstance(self.holdout, tuple):
+                is_held_out = usable & meets_holdout
+            else:
+                is_held_out = usable & (hashes < np.uint64(min(int(self.holdout * 2**64), 2**64 - 1)))
             held_out = int(is_held_out.sum())
             chosen &= is_held_out if self.part == "evaluation" else ~is_held_out
         if self.exclude_keys:
             chosen &= ~np.isin(hashes, self.exclude_keys.hashes)
-        if self.exclude or self.only:
-            chosen &= ~excluded()
         return chosen, held_out

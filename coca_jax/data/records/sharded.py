@@ -211,25 +211,25 @@ class ShardedRecords:
             names[cause] = self._label(index, int(np.argmin(usable)))
         chosen, held_out = self._selection.choose(
             keys=lambda: index.keys or Strings.of(self._key(number, index, row) for row in range(len(index))),
-            excluded=lambda: self._excluded(number, index),
+            met=lambda: self._met(number, index),
             usable=usable,
         )
         shard = Shard(index, np.flatnonzero(chosen).astype(np.uint32))
         return shard, Census(int(usable.sum()), held_out, damage, names)
 
-    def _excluded(self, number: int, index: Index) -> np.ndarray:
-        """bool [records]: which of them the selection excludes by metadata; cached, as all metadata is read for it."""
+    def _met(self, number: int, index: Index) -> np.ndarray:
+        """bool [3, records]: which of them meet the selection's conditions; cached, as all metadata is read for it."""
 
         def metadata(some: range) -> list[dict[str, Any]]:
             found = self._read(number, index, some, images=False)
             return [{} if isinstance(one, BadRecord) else fields.metadata(one[1]) for one in found]
 
         def make() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-            return {}, {"excluded": self._selection.excluded(len(index), metadata)}
+            return {}, {"met": self._selection.met(len(index), metadata)}
 
-        file, conditions = self._files[number], repr((self._selection.exclude, self._selection.only))
+        file, conditions = self._files[number], repr(self._selection.conditions)
         name = storage.digest(file.path, file.version, str(file.size), self.version, self._kind(), conditions)
-        return shard_index.cached(f"selections/{name}", make, len(index) >= _LARGE)[1]["excluded"]
+        return shard_index.cached(f"selections/{name}", make, len(index) >= _LARGE)[1]["met"]
 
     # Counts of all shards.
 

@@ -86,6 +86,14 @@ def only_class(names: Sequence[str]) -> str:
     return names[0]
 
 
+def class_number(names: Sequence[str], numbers: Mapping[str, int]) -> int:
+    """The number of a record's class among the run's; raises BadRecord if it has several, or one that the run has not."""
+    name = only_class(names)
+    if name not in numbers:
+        raise BadRecord("class that is not among the run's classes")
+    return numbers[name]
+
+
 def answers(metadata: Mapping[str, Any], dataset: DatasetConfig) -> tuple[str, ...]:
     """The answers that people gave to a record's question, from `label_field`; empty if there are none."""
     value = fields.lookup(metadata, dataset.label_field)

@@ -141,6 +141,29 @@ def test_holding_out_and_excluding(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [tars, folder])
+def test_metadata_can_say_which_records_are_held_out(tmp_path, kind):
+    members = builders.members(range(6), split="train") + builders.members(range(6, 9), split="val")
+    members += builders.members(range(9, 11), split="test")
+    builders.write_tar(tmp_path / "a.tar", members)
+    builders.write_folder(tmp_path, range(11))
+    rows = [json.loads(data) for name, data in members if name.endswith(".json")]
+    manifest = (json.dumps({"file_name": f"p{row['number']:03d}.jpg", **row}) for row in rows)
+    (tmp_path / "rows.jsonl").write_text("\n".join(manifest))
+    config = kind(tmp_path if kind is tars else tmp_path / "rows.jsonl", text_fields=("name",))
+    config = dataclasses.replace(config, holdout_where=("split=val", "split=test"))
+    train, held_out = (records.open_records(config, split) for split in records.SPLITS)
+    numbers = [[int(key[1:4]) for key in keys(store)] for store in (train, held_out)]
+    assert numbers == [[*range(6)], [*range(6, 11)]]
+    assert records.summary(config, train).startswith("6 records train, 5 held out")
+    without_test = dataclasses.replace(config, only=("split=train", "split=val"))
+    assert [len(records.open_records(without_test, split)) for split in records.SPLITS] == [6, 3]
+    with pytest.raises(records.EmptySplit, match=r"left for evaluation \(there is no field 'part', but .*change the"):
+        records.open_records(dataclasses.replace(config, holdout_where=("part=test",)), "evaluation")
+    with pytest.raises(CocaError, match="holdout_where of .* has 'test': write it as field=value"):
+        records.open_records(dataclasses.replace(config, holdout_where=("test",)), "train")
+
+
+@pytest.mark.parametrize("kind", [tars, folder])
 def test_a_field_of_only_that_no_record_has_is_named_if_nothing_is_left(tmp_path, kind):
     builders.write_tar(tmp_path / "a.tar", builders.members(range(3)))
     builders.write_folder(tmp_path, range(3))

@@ -11,7 +11,8 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig
 from coca_jax.data.records import fields
-from coca_jax.data.records.formats.manifest import SUFFIXES, Manifests, open_manifest
+from coca_jax.data.records.formats.manifest import SUFFIXES
+from coca_jax.data.records.formats.manifests import Manifests, open_manifest
 from coca_jax.data.records.formats.sidecars import MADE_FIELDS, Sidecars, spread
 from coca_jax.data.records.record import BadRecord, Census, Record, RecordText, bad_records, joined
 from coca_jax.data.records.selection import Selection
@@ -68,8 +69,8 @@ class FolderRecords:
         usable = self._source.paths.are_filled()
         if selection.without_files or selection.files != ("*",):
             usable &= np.array([selection.has_file(names[i]) for i in range(len(names))])
-        excluded = functools.partial(selection.excluded, len(names), self._every_metadata)
-        chosen, held_out = selection.choose(lambda: names, excluded, usable)
+        met = functools.partial(selection.met, len(names), self._every_metadata)
+        chosen, held_out = selection.choose(lambda: names, met, usable)
         self._rows = np.flatnonzero(chosen)
         self.fingerprint = storage.digest(self._source.digest, *map(str, sizes))
         if not chosen.all():

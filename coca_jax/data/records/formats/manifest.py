@@ -16,7 +16,7 @@ import numpy as np
 
 from coca_jax.config import DatasetConfig, differences
 from coca_jax.data.records import fields, shard_index
-from coca_jax.data.records.formats import coco_json, kinetics, nlvr2, vqa_json
+from coca_jax.data.records.formats import coco_json, kinetics, nlvr2
 from coca_jax.data.records.formats.image_files import ImageFiles
 from coca_jax.data.records.formats.sidecars import MADE_FIELDS
 from coca_jax.data.records.formats.text_table import SeparatedValues, Utf8, json_lines
@@ -78,7 +78,7 @@ class Manifest:
 
     def __init__(self, file: File, dataset: DatasetConfig):
         """Locates the rows; CocaError if some cannot be read, leave the folder, or all lack a configured field."""
-        self._file, self._kind = file, _Kind.of(file, _beginning(file), dataset)
+        self._file, self._kind = file, _Kind.of(file, beginning(file), dataset)
         self.folders = coco_json.folders(file.path) if self._kind.is_object else []
         changed = differences(dataset)
         later = [f"{key}={changed[key]}" for key in ("records", "second_image_field") if key in changed]
@@ -129,51 +129,8 @@ class Manifest:
         return self._kind.made(row)
 
 
-class Manifests:
-    """The rows of one manifest, or of several in folders below one.
-
-    Attributes: as of `Manifest`, names and paths relative to the folder above all.
-    """
-
-    def __init__(self, parts: Sequence[tuple[str, Manifest | vqa_json.Questions]]):
-        """Args: parts: the folder of each manifest, "" or with a slash at its end."""
-        self._parts = [manifest for _, manifest in parts]
-        self._prefixes = [folder for folder, _ in parts]
-        self._ends = np.cumsum([len(manifest) for manifest in self._parts])
-        self.damage, self.examples = Counter[str](), dict[str, str]()
-        for folder, manifest in reversed(parts):
-            self.damage.update(manifest.damage)
-            self.examples |= {cause: f"{folder}{name}" for cause, name in manifest.examples.items()}
-        self.folders: list[str] = []
-        if self._prefixes == [""]:
-            alone = self._parts[0]
-            self.folders, self.names, self.digest = alone.folders, alone.names, alone.digest
-            self.paths = alone.paths
-        else:
-            self.names = Strings.of(f"{folder}{one.names[i]}" for folder, one in parts for i in range(len(one)))
-            self.digest = storage.digest(*(f"{folder}:{one.digest}" for folder, one in parts))
-            self.paths = self.names
-
-    def relative(self, index: int, name: str) -> str | None:
-        """The path of a file that a row of the record names, as `paths` are; None if it leaves the manifest's folder."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        path = self._parts[number].files.relative(name)
-        return None if path is None else f"{self._prefixes[number]}{path}"
-
-    def rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
-        """All rows of each image; a BadRecord if one can no longer be read."""
-        numbers = np.searchsorted(self._ends, np.asarray(indices, np.int64), side="right")
-        result: list[Any] = [None] * len(indices)
-        for number in np.unique(numbers).tolist():
-            places = np.flatnonzero(numbers == number).tolist()
-            first = int(self._ends[number - 1]) if number else 0
-            rows = self._parts[number].rows([indices[place] - first for place in places])
-            for place, row in zip(places, rows, strict=True):
-                result[place] = row
-        return result
-
-
-def _beginning(file: File) -> bytes:
+def beginning(file: File) -> bytes:
+    """The first bytes of a manifest, without a byte order mark; CocaError if it cannot be read, or is not in UTF-8."""
     try:
         start = storage.read_range(file.path, 0, _LONGEST_LINE)
     except storage.ReadError as error:
@@ -206,13 +163,6 @@ def _has_objects(start: bytes) -> bool:
 
 def _unchanged(row: Any) -> Any:
     return row
-
-
-def open_manifest(file: File, dataset: DatasetConfig, trains: bool) -> Manifest | vqa_json.Questions:
-    """The manifest in a file, whatever it holds; `trains`: its records are to be trained on; errors as of either class."""
-    if file.path.lower().endswith(".json") and vqa_json.is_questions(_beginning(file)):
-        return vqa_json.Questions(file, dataset, trains)
-    return Manifest(file, dataset)
 
 
 class _Scanner:
