@@ -207,7 +207,9 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     if dataset.format != "folder" and not generated:
         reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
         _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
-    twice = f"{where}.dataset has both evaluation_files and holdout_where, which name the held-out records: set one to ()"
+    twice = (
+        f"{where}.dataset has both evaluation_files and holdout_where, which name the held-out records: set one to ()"
+    )
     _refuse(dataset.evaluation_files and dataset.holdout_where, twice)
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"

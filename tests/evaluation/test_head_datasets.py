@@ -168,5 +168,7 @@ def test_a_model_without_a_head_is_not_asked(tmp_path):
 
 def test_no_usable_record_is_a_sentence(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "zebra"}] * 1), tasks=("head_classification",))
-    with pytest.raises(CocaError, match=r"things: none of the held-out records can be used \(1 class that is not among"):
+    with pytest.raises(
+        CocaError, match=r"things: none of the held-out records can be used \(1 class that is not among"
+    ):
         open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)

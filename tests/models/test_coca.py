@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from flax import linen as nn
 from flax.core import meta
 
 from coca_jax import config as config_lib
@@ -743,3 +744,18 @@ def test_initialisation_of_encoders(encoder):
     module = image_encoder.image_encoder(config, "encoder")
     init = _jit(lambda key: meta.unbox(module.init(key, jnp.zeros((1, 16, 16, 3)))["params"]))
     _check_deviations(init(_key(0)), 64)
+
+
+@pytest.mark.parametrize("grid", [4, 8, 18])  # small ones by a matrix of the positions, others by a convolution
+def test_a_depthwise_convolution_is_that_of_flax(grid):
+    config = _coca(WIDE).config
+    images = jax.random.normal(_key(0), (2, grid, grid, 6))
+    reference = nn.Conv(6, (7, 7), feature_group_count=6)
+    params = jax.tree.map(lambda leaf: jax.random.normal(_key(1), leaf.shape), reference.init(_key(2), images))
+
+    def squares(module):
+        return _jit(jax.value_and_grad(lambda params, images: jnp.sum(module.apply(params, images) ** 2), (0, 1)))
+
+    wanted = squares(reference)(params, images)
+    found = squares(image_encoder.DepthwiseConv(config))(params, images)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-2), found, wanted)
