@@ -11,6 +11,7 @@ from coca_jax.config.model import ModelConfig
 from coca_jax.config.training import Config
 from coca_jax.errors import CocaError
 
+_VIEWS = ("evaluation_clips", "evaluation_crops")
 _SCENE_TASKS = {  # of the digit scenes, by objective
     "pretraining": ("captions", "actions"),
     "captioning": ("captions", "actions"),
@@ -108,6 +109,9 @@ def _check_objective(config: Config) -> None:
         _refuse_changes("objective.head", objective.head, f"on the objective {name}, which has no head: change that")
     for source, one in config.data.sources.items():
         _check_task(config, f"{config.data.key(source)}.dataset", one.dataset)
+        if name != "classification" and one.dataset.format != "digit_scenes":
+            reason = f"on the objective {name}, as only classification has several views: change that"
+            _refuse_changes(f"{config.data.key(source)}.dataset", one.dataset, reason, *_VIEWS)
         if config.train.cache_features:
             reason = "with train.cache_features, which keeps the features of unchanged images: set that to False"
             _refuse_changes(f"{config.data.key(source)}.augmentation", one.augmentation, reason)
@@ -192,6 +196,7 @@ def _check_stored_tokens(data: DataConfig) -> None:
         drawn = one.dataset.format == "digit_scenes" or one.dataset.frames
         _refuse(drawn, f"{kind} takes stored tokens: {key}.dataset must name records with .npy files, without frames")
         _refuse_changes(f"{key}.augmentation", one.augmentation, f"on the stored tokens of {kind}: change that")
+        _refuse_changes(f"{key}.dataset", one.dataset, f"on the stored tokens of {kind}: change that", *_VIEWS)
 
 
 def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: bool, hint: str = "") -> None:
@@ -207,6 +212,8 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
     if dataset.format != "folder" and not generated:
         reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
         _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
+    if not dataset.frames:
+        _refuse_changes(f"{where}.dataset", dataset, f"without {where}.dataset.frames: set them", _VIEWS[0])
     twice = (
         f"{where}.dataset has both evaluation_files and holdout_where, which name the held-out records: set one to ()"
     )
@@ -231,6 +238,8 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     _refuse(not one.tasks, f"{where}.tasks is empty: name what is measured, such as ('retrieval',)")
     train = dataset.format == "tfds" and "*" in dataset.evaluation_files
     _refuse(train, f"{key}.evaluation_files has '*', which is the split train: name another, such as ('test',)")
+    if "head_classification" not in one.tasks:
+        _refuse_changes(key, own, f"on the tasks {', '.join(one.tasks)}: add head_classification", *_VIEWS)
     clips = "video_retrieval" in one.tasks
     _refuse(clips and not dataset.frames, f"{where} asks for video_retrieval: set {key}.frames, such as to 16")
     other = set(one.tasks) - {"video_retrieval", "head_classification"}

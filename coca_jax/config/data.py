@@ -46,9 +46,15 @@ class DatasetConfig:
     image_field: str = ""
     second_image_field: str = ""  # of a manifest whose rows name pairs of images: the column of the second one's file
     frames: int = count(0, 0)  # of a clip; 0: one frame makes an image, drawn at random in training
-    evaluation_clips: int = count(1)  # of a held-out clip: the head's probabilities are the means over so many clips,
-    evaluation_crops: int = count(1)  # and so many squares of each
+    # Of classification by a head: its probabilities are the means over so many views of a held-out image or clip.
+    evaluation_clips: int = count(1)  # sets of `frames`, which take turns
+    evaluation_crops: int = count(1)  # squares of each, evenly spread over the longer side
     crop_border: int = count(0, 0)  # pixels cut off each side of a held-out image: ObjectNet's have a red border
+
+    @property
+    def evaluation_views(self) -> int:
+        """Views of a held-out image or clip."""
+        return self.evaluation_clips * self.evaluation_crops
 
     @property
     def holds_out(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from coca_jax.config import DatasetConfig, EvaluationDatasetConfig, ModelConfig
-from coca_jax.data.images import video
+from coca_jax.data.images.augment import evaluation_views
 from coca_jax.data.images.inputs import decode_input, input_dtype, input_shape
 from coca_jax.data.records.record import BadRecord, Record, RecordStore
 
@@ -19,7 +19,7 @@ _KEPT_BYTES = 256 * 1024 * 1024  # of the images of a dataset that is evaluated 
 
 
 class Images(Protocol):
-    """An array [M, H, W, 3], [M, frames, H, W, 3] of clips, with several views [M, views, frames, H, W, 3], or
+    """An array [M, H, W, 3], [M, frames, H, W, 3] of clips, with several views [M, views, …] of either, or
     [M, tokens, width]; or what reads its rows when indexed.
 
     An unreadable image is zeros, and from then on its row is in `unreadable`, if there.
@@ -159,11 +159,10 @@ class StoredImages:
         model: ModelConfig,
         dataset: DatasetConfig,
         pairs: bool = False,
-        views: int = 1,
     ):
-        several = (views,) if views > 1 else ()
+        several = (dataset.evaluation_views,) if dataset.evaluation_views > 1 else ()
         self.shape = (len(indices), *several, *input_shape(model, 2 if pairs else dataset.frames))
-        self.dtype, self._pairs, self._views = input_dtype(model), pairs, views
+        self.dtype, self._pairs = input_dtype(model), pairs
         self.unreadable: dict[int, str] = {}
         self._store, self._indices, self._model, self._dataset = store, indices, model, dataset
         self._kept: np.ndarray | None = None
@@ -196,10 +195,8 @@ class StoredImages:
         if isinstance(record, BadRecord):
             return record
         try:
-            if self._views > 1:
-                dataset = self._dataset
-                views = (dataset.frames, dataset.evaluation_clips, dataset.evaluation_crops)
-                return video.decode_views(record.image, self._model.image.size, *views)
+            if self._dataset.evaluation_views > 1:
+                return evaluation_views(record.image, self._model.image.size, self._dataset)
             images = (record.image, record.second_image) if self._pairs else (record.image,)
             decoded = [decode_input(image, self._model, self._dataset) for image in images]
             return np.stack(decoded) if self._pairs else decoded[0]

@@ -54,6 +54,11 @@ def open_head_dataset(
         raise CocaError(
             f"{name}: the objective {run.objective.name} is not evaluated by {' and '.join(config.tasks)}: {todo}"
         )
+    if config.dataset.evaluation_views > 1 and run.objective.name != "classification":
+        objective = f"the objective is {run.objective.name}"
+        raise CocaError(
+            f"{name}: evaluation_clips and evaluation_crops are of classification, {objective}: leave them out"
+        )
     images: Images
     unreadable: Counter[str] = Counter()
     if config.dataset.format == "digit_scenes":
@@ -120,9 +125,8 @@ def _stored(
         raise CocaError(
             f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys"
         )
-    pairs, dataset = run.objective.name == "pairs", config.dataset
-    views = dataset.evaluation_clips * dataset.evaluation_crops if dataset.frames else 1
-    return StoredImages(store, np.array(indices), run.model, dataset, pairs, views), examples, unreadable
+    pairs = run.objective.name == "pairs"
+    return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
 
 
 class _Reader:

@@ -135,7 +135,7 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
             captions += coca.caption(some, options, prompts=config.captioning.prompt)
         texts = [dataset.texts[row] for row in rows] if dataset.texts else None
         if needs.head:
-            head.append(_head_probabilities(coca, some, texts, config.long_text))
+            head.append(_head_probabilities(coca, some, config.dataset.evaluation_views, texts, config.long_text))
         if needs.answers:
             answers += coca.answer(some, texts, options, in_words=True, long_text=config.long_text)
         for task in needs.likelihoods:
@@ -165,13 +165,15 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
     )
 
 
-def _head_probabilities(coca: Any, images: SelectedImages, texts: Sequence[str] | None, long_text: str) -> np.ndarray:
-    """float32 [n, C]; of clips with several views the means over them."""
-    if len(images.shape) < 6:
+def _head_probabilities(
+    coca: Any, images: SelectedImages, views: int, texts: Sequence[str] | None, long_text: str
+) -> np.ndarray:
+    """float32 [n, C]; of several views the means over them."""
+    if views == 1:
         return coca.head_probabilities(images, texts, long_text)
-    views = images[np.arange(len(images))]
-    probabilities = coca.head_probabilities(views.reshape(-1, *views.shape[2:]))
-    return probabilities.reshape(*views.shape[:2], -1).mean(axis=1)
+    several = images[np.arange(len(images))]
+    probabilities = coca.head_probabilities(several.reshape(-1, *several.shape[2:]))
+    return probabilities.reshape(len(images), views, -1).mean(axis=1)
 
 
 def _of_training(coca: Any, training: TrainingImages) -> dict[str, np.ndarray]:

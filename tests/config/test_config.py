@@ -49,8 +49,8 @@ def _changed_everywhere(config):
             return config_lib.evaluation_from_config_dict(values).datasets
         if isinstance(value, dict):
             return {"one": _changed_everywhere(config_lib.SourceConfig())}
-        if field.name in ("task", "holdout_where"):
-            return value  # of the digit scenes alone, and not beside evaluation_files
+        if field.name in ("task", "holdout_where", "evaluation_clips", "evaluation_crops"):
+            return value  # of the digit scenes, not beside evaluation_files, of classification
         if isinstance(value, tuple):
             return (*value, "other {}", "and another {}")
         if field.metadata.get("range", {}).get("below") == 1:
@@ -123,6 +123,7 @@ def test_every_value_survives_the_round_trip():
     )
     head, vqa, captioning = changed_objective.head, changed_objective.vqa, changed_objective.captioning
     dataset = DatasetConfig(format="folder", path="x", label_field="y", frames=4, holdout_where=("a=b",))
+    dataset = dataclasses.replace(dataset, evaluation_clips=2, evaluation_crops=3)
     adapted = (  # with what only one objective has
         Config(
             objective=config_lib.ObjectiveConfig(
@@ -625,6 +626,11 @@ def test_digit_scenes_refuse_the_keys_of_stored_datasets(key, value):
         ({"exclude_keys": "keys.txt"}, "datasets.x.dataset.exclude_keys has no effect on an evaluation"),
         ({"train_files": ("a*",)}, "datasets.x.dataset.train_files has no effect on an evaluation"),
         ({"holdout": 0.5}, "datasets.x.dataset.holdout has no effect beside datasets.x.dataset.evaluation_files"),
+        ({"evaluation_crops": 3}, "datasets.x.dataset.evaluation_crops has no effect on the tasks retrieval"),
+        (
+            {"evaluation_clips": 3},
+            "datasets.x.dataset.evaluation_clips has no effect without datasets.x.dataset.frames",
+        ),
         ({"holdout_where": ("a=b",)}, "datasets.x.dataset has both evaluation_files and holdout_where"),
         ({"format": "digit_scenes"}, "datasets.x.dataset.path has no effect on digit_scenes"),
     ],

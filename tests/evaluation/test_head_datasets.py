@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from coca_jax.config import Config
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
@@ -63,6 +64,19 @@ def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
     assert result.metrics["things/accuracy"] == pytest.approx(2 / 3)
     assert result.baselines["things/accuracy"] == pytest.approx(1 / 3)  # the most frequent class
     assert result.metrics["things/unreadable"] == 3 and result.metrics["things/images"] == 3
+
+
+@pytest.mark.parametrize("crops, right", [(1, 0), (3, 1)])
+def test_an_image_is_classified_by_the_mean_of_its_squares(tmp_path, crops, right):
+    parts = np.repeat(np.array([0, 100, 200], np.uint8), 16)[None, :, None] * np.ones((16, 1, 3), np.uint8)
+    rows = [{"kind": "red", "bytes": builders.encoded(Image.fromarray(parts))}]
+    config = _dataset(_write(tmp_path / "own", rows), tasks=("head_classification",), evaluation_crops=crops)
+    dataset = open_head_dataset("t", config, _run("classification"), tiny_coca.CLASSES)
+    (result,) = evaluate_datasets(Known({0: 0, 100: 1, 200: 0}), [dataset], 0)
+    assert result.metrics["t/accuracy"] == right
+    if crops > 1:
+        with pytest.raises(CocaError, match="t: evaluation_clips and evaluation_crops are of classification, the obj"):
+            open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)
 
 
 def test_texts_are_cleaned_as_in_training(tmp_path):

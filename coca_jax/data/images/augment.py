@@ -54,6 +54,16 @@ def view(
     return np.repeat(pixels[None], dataset.frames, axis=0) if dataset.frames else pixels
 
 
+def evaluation_views(data: bytes, size: int, dataset: DatasetConfig) -> np.ndarray:
+    """The views of a held-out image or clip, uint8 [views, size, size, 3] or [views, frames, size, size, 3]; see `view`."""
+    if dataset.frames:
+        return video.decode_views(data, size, dataset.frames, dataset.evaluation_clips, dataset.evaluation_crops)
+    if video.is_clip(data):
+        return video.decode_views(data, size, 1, 1, dataset.evaluation_crops)[:, 0]
+    image = _without_border(images.decode(data), dataset.crop_border)
+    return np.stack([images.resized(image, size, box) for box in images.squares(*image.size, dataset.evaluation_crops)])
+
+
 def _clip(
     data: bytes, size: int, frames: int, rng: np.random.Generator | None, augmentation: AugmentationConfig
 ) -> np.ndarray:

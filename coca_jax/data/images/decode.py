@@ -142,9 +142,7 @@ def least_side(size: int) -> int:
 
 def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     """The central square, resized with antialiased bicubic: uint8 [size, size, 3]."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return resized(image, size, (left, top, left + side, top + side))
+    return resized(image, size, *squares(*image.size, 1))
 
 
 def resized(
@@ -154,6 +152,13 @@ def resized(
     left, top, right, bottom = box  # float arithmetic may step over the edge by a rounding error
     box = (max(0.0, left), max(0.0, top), min(right, image.width), min(bottom, image.height))
     return np.asarray(image.resize((size, size), kind, box=box))
+
+
+def squares(width: int, height: int, count: int) -> list[tuple[float, float, float, float]]:
+    """The boxes (left, top, right, bottom) of `count` squares, evenly spread over the longer side; of one the centre."""
+    side, spare = min(width, height), abs(width - height)
+    starts = [spare / 2] if count == 1 else np.linspace(0, spare, count).tolist()
+    return [(start, 0, start + side, side) if width > height else (0, start, side, start + side) for start in starts]
 
 
 def load_image(image: Any, size: int) -> np.ndarray:

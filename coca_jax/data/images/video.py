@@ -84,15 +84,13 @@ def decode_views(data: bytes, size: int, count: int, clips: int, crops: int) -> 
     """Several views of a clip, by whose mean predictions it is evaluated: uint8 [clips · crops, count, size, size, 3].
 
     The clips take turns with the frames of `clips · count` equal parts; of each there are `crops` squares, evenly spread
-    over the longer side. Errors as `frames`.
+    over the longer side. An image stands still. Errors as `frames`.
     """
-    if not (is_clip(data) or is_gif(data)):
-        return np.repeat(decode_clip(data, size, count)[None], clips * crops, axis=0)
-    images = [Image.fromarray(one) for one in frames(data, clips * count, smallest=stills.least_side(size))]
-    width, height = images[0].size
-    side, spare = min(width, height), abs(width - height)
-    starts = [spare / 2] if crops == 1 else np.linspace(0, spare, crops).tolist()
-    boxes = [(start, 0, start + side, side) if width > height else (0, start, side, start + side) for start in starts]
+    if is_clip(data) or is_gif(data):
+        images = [Image.fromarray(one) for one in frames(data, clips * count, smallest=stills.least_side(size))]
+    else:
+        images = [stills.decode(data)] * (clips * count)
+    boxes = stills.squares(*images[0].size, crops)
     views = [
         [stills.resized(image, size, box) for image in images[clip::clips]] for clip in range(clips) for box in boxes
     ]

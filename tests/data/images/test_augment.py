@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coca_jax.config import DatasetConfig
 from coca_jax.data.images import augment as views
 from coca_jax.data.images import decode as images
 from coca_jax.data.images import fast_jpeg as fast_images
@@ -53,6 +54,16 @@ def test_the_evaluation_sees_the_middle_whatever_training_does():
     loud = dict(crop="drawing", mirror=True, randaugment_layers=3)
     assert np.array_equal(seen(data, seed=None, **loud), plain)
     assert np.abs(seen(data).astype(int) - plain).max() <= 12  # the faster filters see the same square
+
+
+def test_the_views_of_a_held_out_picture_spread_over_its_longer_side():
+    parts = np.zeros((30, 10, 3), np.uint8)
+    parts[10:20], parts[20:] = 100, 200
+    for data in (encoded(Image.fromarray(parts)), encoded(Image.fromarray(parts.swapaxes(0, 1)))):
+        several = views.evaluation_views(data, 4, DatasetConfig(evaluation_crops=3))
+        assert several.shape == (3, 4, 4, 3) and np.allclose(several[:, 2, 2, 0], [0, 100, 200], atol=1)
+        (one,) = views.evaluation_views(data, 4, DatasetConfig())
+        assert np.array_equal(one, several[1]) and np.array_equal(one, views.view(data, 4, DatasetConfig(), None))
 
 
 def test_a_border_is_cut_off_a_held_out_picture_before_it_is_scaled():

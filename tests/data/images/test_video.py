@@ -241,9 +241,9 @@ def test_real_clips(shared_data):
 
 
 def test_views_take_turns_with_the_frames_and_spread_over_the_longer_side():
-    views = video.decode_views(clip(), 32, 5, 2, 3)
-    assert views.shape == (6, 5, 32, 32, 3) and views.dtype == np.uint8
-    assert [numbers(view) for view in views] == [[1, 5, 9, 13, 17]] * 3 + [[3, 7, 11, 15, 19]] * 3
+    several = video.decode_views(clip(), 32, 5, 2, 3)
+    assert several.shape == (6, 5, 32, 32, 3) and several.dtype == np.uint8
+    assert [numbers(view) for view in several] == [[1, 5, 9, 13, 17]] * 3 + [[3, 7, 11, 15, 19]] * 3
     still = np.zeros((4, 12, 3), np.uint8)
     still[:, 4:8], still[:, 8:] = 100, 200
     gif = io.BytesIO()
@@ -252,6 +252,9 @@ def test_views_take_turns_with_the_frames_and_spread_over_the_longer_side():
     assert left < 20 and 80 < middle < 120 and right > 180
     png = builders.picture(7)
     assert np.array_equal(video.decode_views(png, 8, 2, 2, 2), np.repeat(video.decode_clip(png, 8, 2)[None], 4, axis=0))
+    dataset = DatasetConfig(evaluation_crops=2)
+    middle = video.decode_views(clip(), 16, 1, 1, 2)[:, 0]
+    assert np.array_equal(views.evaluation_views(clip(), 16, dataset), middle) and middle.shape == (2, 16, 16, 3)
 
 
 def test_one_view_is_the_evaluations():
