@@ -230,9 +230,14 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     own = dataclasses.replace(dataset, evaluation_files=())  # which differ from the defaults in any case
     get = f" (this gets the records: {one.download})" if one.download else ""
     _check_dataset(where, dataset, dataclasses.replace(EvaluationDatasetConfig(), dataset=own), reads_data, get)
-    if not one.classification.described_by and "few_shot" not in one.tasks:
+    coarser = "head_classification" in one.tasks and one.classification.fields
+    if not one.classification.described_by and "few_shot" not in one.tasks and not coarser:
         reason = f"on an evaluation, as it chooses training records: set {key}.only"
         _refuse_changes(key, own, reason, "train_files", "exclude", "exclude_keys")
+    if coarser:
+        scenes = f"{where}.classification.fields has no effect on the heads' classes of digit_scenes: leave it out"
+        _refuse(dataset.format == "digit_scenes", scenes)
+        _refuse_all_evaluated(dataset, key, f"head_classification by {where}.classification.fields")
     if dataset.evaluation_files:
         _refuse_changes(key, own, f"beside {key}.evaluation_files: set that to ()", "holdout")
     _refuse(not one.tasks, f"{where}.tasks is empty: name what is measured, such as ('retrieval',)")

@@ -40,7 +40,9 @@ class CaptioningConfig:
 class ClassificationConfig:
     """Zero-shot classification, by embeddings or likelihoods; label_field, class_names and prompts are the dataset's."""
 
-    fields: tuple[str, ...] = ()  # metadata, each field a classification of its own name; empty: dataset.label_field
+    # Metadata, each field a classification of its own name; empty: dataset.label_field. For head_classification they are
+    # coarser classes: each is as probable as the head's classes that training records have beside it.
+    fields: tuple[str, ...] = ()
     class_ids: str = location()  # a file or folder of class folders: the numbers in class_names of labels such as wnids
     class_subset: bool = False  # only classes that occur among the dataset's records are candidates
     candidate_files: tuple[str, ...] = ()  # without class_names: records whose labels are candidates too

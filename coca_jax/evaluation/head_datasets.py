@@ -3,20 +3,22 @@
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from coca_jax.config import Config, EvaluationDatasetConfig
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
+from coca_jax.data.records import fields
 from coca_jax.data.records.open import open_records
 from coca_jax.data.records.record import BadRecord, RecordStore, RecordText, each_text
 from coca_jax.data.text.answers import normalized
 from coca_jax.data.text.captions import Texts, without_labels
-from coca_jax.data.text.classes import answers, class_number
+from coca_jax.data.text.classes import answers, class_number, only_class
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
+from coca_jax.evaluation.labels import classification, record_labels
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
@@ -29,10 +31,11 @@ class _Example:
     """The ground truth of one example."""
 
     text: str
-    label: int  # the number of its class; not used of questions, whose answers may be none of the run's: -1
+    label: int  # the number of its class; -1: none of the run's (of questions, or if it counts for other fields alone)
     answers: tuple[str, ...] = ()
     kind: str = ""
     question_id: int | None = None
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # if other fields classify it, too
 
 
 def head_task(config: Config) -> str:
@@ -60,22 +63,23 @@ def open_head_dataset(
             f"{name}: evaluation_clips and evaluation_crops are of classification, {objective}: leave them out"
         )
     images: Images
-    unreadable: Counter[str] = Counter()
+    unreadable, coarser = Counter[str](), tuple[Classification, ...]()
     if config.dataset.format == "digit_scenes":
         images, examples = _scenes(name, config, run, classes)
     else:
         images, examples, unreadable = _stored(name, config, run, classes)
+        coarser = _coarser(name, config, [one.metadata for one in examples])
     targets = np.array([one.label for one in examples], np.int64)
+    known = np.flatnonzero(targets >= 0)
+    own = Classification("class", classes, ("{}",), known, targets[known])
     is_vqa = run.objective.name == "vqa"
     ids = [one.question_id for one in examples if one.question_id is not None]
     return EvaluationDataset(
         name=name,
         config=config,
         images=images,
-        captions=[("" if is_vqa else classes[one.label],) for one in examples],
-        classifications=()
-        if is_vqa
-        else (Classification("class", classes, ("{}",), np.arange(len(targets)), targets),),
+        captions=[("" if one.label < 0 or is_vqa else classes[one.label],) for one in examples],
+        classifications=() if is_vqa else (own, *coarser),
         texts=[one.text for one in examples] if run.objective.reads_text else (),
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
         kinds=[one.kind for one in examples] if any(one.kind for one in examples) else (),
@@ -129,11 +133,41 @@ def _stored(
     return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
 
 
+def _coarser(
+    name: str, config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, Any]]
+) -> tuple[Classification, ...]:
+    """By each of `classification.fields`: its values, each with the classes beside which training records have it."""
+    if not config.classification.fields:
+        return ()
+    members: dict[str, dict[str, set[str]]] = {field: {} for field in config.classification.fields}
+    training = open_records(dataclasses.replace(config.dataset, only=()), "train")
+    texts = Texts(config.dataset, training)
+    for _, record in each_text(training, range(len(training))):
+        try:
+            if isinstance(record, BadRecord):
+                raise record
+            own = only_class(texts.labels(record.metadata))
+        except BadRecord:
+            continue  # it tells nothing of any class
+        for field, by_value in members.items():
+            for value in record_labels(fields.lookup(record.metadata, field)):
+                by_value.setdefault(value, set()).add(own)
+    results = []
+    for field, by_value in members.items():
+        values = [record_labels(fields.lookup(row, field)) for row in metadata]
+        known = {value: tuple(sorted(own)) for value, own in by_value.items()}
+        try:
+            results.append(classification(field, values, config, members=known))
+        except CocaError as error:
+            raise CocaError(f"{name}: {error}") from None
+    return tuple(results)
+
+
 class _Reader:
     """Reads the ground truth of stored records."""
 
     def __init__(self, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str], store: RecordStore):
-        self._dataset, self._objective = config.dataset, run.objective
+        self._dataset, self._objective, self._fields = config.dataset, run.objective, config.classification.fields
         self._labels, self._texts = Texts(config.dataset, store), Texts(without_labels(config.dataset), store)
         self._classes = {name: number for number, name in enumerate(classes)}
 
@@ -147,7 +181,10 @@ class _Reader:
             return _Example(
                 text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
             )
-        return _Example(text, class_number(self._labels.labels(record.metadata), self._classes))
+        names = self._labels.labels(record.metadata)
+        if not self._fields:
+            return _Example(text, class_number(names, self._classes))
+        return _Example(text, self._classes.get(only_class(names), -1), metadata=record.metadata)
 
 
 def _answer_type(given: Sequence[str]) -> str:

@@ -667,6 +667,20 @@ def test_a_head_is_evaluated_on_labelled_images_and_clips(changes, sentence):
         config_lib.evaluation_from_config_dict(values)
 
 
+def test_coarser_classes_of_a_head_are_read_from_training_records():
+    def refusal(**dataset):
+        dataset = {"format": "folder", "path": "a", "label_field": "name", **dataset}
+        keys = {"tasks": ("head_classification",), "classification": {"fields": ("group",)}}
+        values = config_lib.evaluation_config(x=config_lib.evaluation_dataset(dataset=dataset, **keys))
+        with pytest.raises(CocaError) as caught:
+            config_lib.evaluation_from_config_dict(values)
+        return str(caught.value)
+
+    assert "datasets.x.classification.fields needs records that are not evaluated" in refusal()
+    assert "has both evaluation_files and holdout_where" in refusal(holdout_where=("a=b",))
+    assert "classification.fields has no effect" in refusal(format="digit_scenes", path="", label_field="")
+
+
 def test_prompts_and_class_names_need_a_label_field():
     for changes in ({"prompts": ("a {}",)}, {"class_names": "names.txt"}):
         values = {"data": {"dataset": {"format": "folder", "path": "p", **changes}}}

@@ -27,7 +27,7 @@ def _write(folder, rows: list[dict]) -> str:
 
 
 def _dataset(path: str, **keys):
-    return builders.evaluation_dataset(format="folder", path=path, label_field="kind", evaluation_files=("*",), **keys)
+    return builders.evaluation_dataset(**{"format": "folder", "path": path, "label_field": "kind", **keys})
 
 
 def _run(objective: str) -> Config:
@@ -64,6 +64,25 @@ def test_stored_records_have_their_class_and_others_are_left_out(tmp_path):
     assert result.metrics["things/accuracy"] == pytest.approx(2 / 3)
     assert result.baselines["things/accuracy"] == pytest.approx(1 / 3)  # the most frequent class
     assert result.metrics["things/unreadable"] == 3 and result.metrics["things/images"] == 3
+
+
+def test_other_fields_are_coarser_classes_as_probable_as_the_heads_own_together(tmp_path):
+    training = [("red", "warm"), ("blue", "cold"), ("green", "cold"), ("zebra", "striped")]
+    held_out = [("red", "warm"), ("blue", "cold"), ("zebra", "cold"), ("red", "cold"), ("blue", "striped")]
+    rows = [{"kind": kind, "tone": tone} for kind, tone in (*training, *held_out)]
+    files = {"train_files": tuple(f"{number}.png" for number in range(4)), "evaluation_files": ("[4-8].png",)}
+    path = _write(tmp_path / "own", rows)
+    config = _dataset(path, tasks=("head_classification",), **files, fields=("tone",))
+    dataset = open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)
+    # Of the classes red, blue, green: 0.7 and 0.1 twice; the image of an unknown kind has a tone all the same.
+    coca = Known({80: 0, 100: 1, 120: 1, 140: 0, 160: 2})
+    (result,) = evaluate_datasets(coca, [dataset], gallery=5)
+    assert result.metrics["things/images"] == 5
+    assert result.metrics["things/accuracy"] == pytest.approx(3 / 4)
+    assert result.metrics["things/accuracy_tone"] == pytest.approx(3 / 5)
+    assert result.baselines["things/accuracy_tone"] == pytest.approx(3 / 5)
+    with pytest.raises(CocaError, match="things: no record has a class for 'mood': change"):
+        open_head_dataset("things", builders.with_keys(config, fields=("mood",)), _run("classification"), ("red",))
 
 
 @pytest.mark.parametrize("crops, right", [(1, 0), (3, 1)])

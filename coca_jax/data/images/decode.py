@@ -142,7 +142,8 @@ def least_side(size: int) -> int:
 
 def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     """The central square, resized with antialiased bicubic: uint8 [size, size, 3]."""
-    return resized(image, size, *squares(*image.size, 1))
+    (box,) = squares(*image.size, 1)
+    return resized(image, size, box)
 
 
 def resized(

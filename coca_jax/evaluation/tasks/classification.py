@@ -82,10 +82,9 @@ def classification_result(
         places, right = predictions.part(task)
         hit = (right == answer.predicted[:, None]).any(axis=1)
         targets = np.where(hit, answer.predicted, right[:, 0])
-        count, key, name = len(task.candidate_classes), f"{prefix}_{task.name}", task.name.replace("_", " ")
-        is_head = prefix == "accuracy"  # which has one classification, and mistakes in the dataset's gallery
-        if is_head:
-            key, name = prefix, prefix
+        count, key = len(task.candidate_classes), metric_name(prefix, task)
+        is_head = prefix == "accuracy"  # whose mistakes the dataset's gallery shows
+        name = (prefix if key == prefix else task.name).replace("_", " ")
         for k, more_than in ((1, 0), *_TOP_K):
             if count > more_than:
                 top = f"{key}_top{k}" if k > 1 else key
@@ -106,6 +105,11 @@ def classification_result(
         columns.append(blocks)
     notes = [note for task in dataset.classifications if (note := _equal_names(task))]
     return TaskResult(metrics, baselines, tiles, [Columns(columns)] if columns else [], notes)
+
+
+def metric_name(prefix: str, task: Classification) -> str:
+    """The name of a classification's accuracy: `<prefix>_<name>`; by a head and its own classes `accuracy`."""
+    return prefix if (prefix, task.name) == ("accuracy", "class") else f"{prefix}_{task.name}"
 
 
 def _equal_names(task: Classification) -> str:

@@ -4,15 +4,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from coca_jax.evaluation.dataset import EvaluationDataset
+from coca_jax.evaluation.dataset import Classification, EvaluationDataset
 from coca_jax.evaluation.metrics import classes
+from coca_jax.evaluation.metrics.classes import ClassPredictions
 from coca_jax.evaluation.predict import Needs, Predictions
 from coca_jax.evaluation.tasks.base import ImageTexts, TaskResult, by_kind, kinds_table
-from coca_jax.evaluation.tasks.classification import classification_result
+from coca_jax.evaluation.tasks.classification import classification_result, metric_name
 
 
 class HeadClassification:
-    """The task: accuracy of the head's most likely class, in all and for each kind of example."""
+    """The task: accuracy of the head's most likely class, in all and for each kind of example; and of coarser classes, each
+    as probable as the head's classes that it comprises together."""
 
     branch: ClassVar[str] = "head"
 
@@ -20,23 +22,41 @@ class HeadClassification:
         return Needs(head=True)
 
     def compute(self, dataset: EvaluationDataset, predictions: Predictions) -> TaskResult:
-        (task,) = dataset.classifications
-        places, targets = predictions.part(task)
-        probabilities, candidates = predictions.head_probabilities, task.candidate_classes
-        first = classes.first_equal(task.candidate_texts)
-        answer = classes.predict_classes(probabilities[places], targets, candidates, first)
-        result = classification_result(dataset, predictions, [answer], "accuracy", "by the head")
-        majority = float(np.bincount(targets[:, 0]).max() / len(targets)) if len(targets) else float("nan")
-        right, marks = answer.ranks < 1, np.zeros(len(probabilities), bool)
+        answers = [_answers(task, predictions) for task in dataset.classifications]
+        result = classification_result(dataset, predictions, answers, "accuracy", "by the head")
+        majorities = [_majority(predictions.part(task)[1]) for task in dataset.classifications]
+        baselines = {
+            metric_name("accuracy", task): most for task, most in zip(dataset.classifications, majorities, strict=True)
+        }
+        (places, _), probabilities = predictions.part(dataset.classifications[0]), predictions.head_probabilities
+        right, marks = answers[0].ranks < 1, np.zeros(len(probabilities), bool)
         marks[places] = right
         kinds = [dataset.kinds[row] for row in predictions.rows[places]] if dataset.kinds else [""] * len(places)
         metrics = {**result.metrics, **by_kind({"accuracy": right}, kinds)}
-        labels = [task.labels[number] for number in probabilities.argmax(axis=1)]
+        labels = [predictions.classes[number] for number in probabilities.argmax(axis=1)]
         return TaskResult(
             metrics=metrics,
-            baselines={**result.baselines, "accuracy": majority},
-            tiles=[tile._replace(baseline=majority, baseline_name="most frequent class") for tile in result.tiles],
+            baselines={**result.baselines, **baselines},
+            tiles=[
+                tile._replace(baseline=most, baseline_name="most frequent class")
+                for tile, most in zip(result.tiles, majorities, strict=True)
+            ],
             blocks=[*kinds_table({"Accuracy": ("accuracy", metrics)}, kinds), *result.blocks],
             notes=result.notes,
             image_texts=[ImageTexts("predicted", labels, marks, probabilities=probabilities.max(axis=1))],
         )
+
+
+def _answers(task: Classification, predictions: Predictions) -> ClassPredictions:
+    places, targets = predictions.part(task)
+    scores = predictions.head_probabilities[places]
+    if task.members:
+        numbers = {name: number for number, name in enumerate(predictions.classes)}
+        members = ([numbers[name] for name in own if name in numbers] for own in task.candidate_texts)
+        scores = np.stack([scores[:, own].sum(axis=1) for own in members], axis=1)
+    return classes.predict_classes(scores, targets, task.candidate_classes, classes.first_equal(task.candidate_texts))
+
+
+def _majority(targets: np.ndarray) -> float:
+    """The share of the most frequent class."""
+    return float(np.bincount(targets[:, 0]).max() / len(targets)) if len(targets) else float("nan")

@@ -1,0 +1,36 @@
+"""The concepts of drawings by a frozen pooler, and the groups of these concepts, on a design team that never trained.
+
+    python -m coca_jax.train --config=configs/adapt/emoji.py:FOLDER_OF_TARS --workdir=runs/emoji_frozen \
+        --config.train.init_from=runs/emoji
+
+FOLDER_OF_TARS and the run are those of configs/emoji.py. A group is as probable as its concepts together, as in the
+zero-shot classification of configs/eval/emoji.py. A head that learns the eight groups themselves knows the unseen team's
+less well: with one class for many concepts it learns the drawings by heart.
+"""
+
+from ml_collections import ConfigDict
+
+from coca_jax import config as config_lib
+from coca_jax.presets import adaptation
+
+
+def get_config(arg=None):
+    config = adaptation.laptop_form("classification", "captions", 700, frozen=True, batch_size=256, label_smoothing=0.1)
+    teams = {
+        "format": "tars",
+        "path": arg or "",
+        "train_files": ("noto-*", "fluent-*", "emojitwo-*", "blobmoji-*"),
+        "exclude": ("split=heldout_concept",),
+        "label_field": "name",
+    }
+    config.data.update(name="emoji")
+    config.data.dataset.update(teams, holdout=0.0)
+    config.optimizer.weight_decay = 0.1
+    config.train.cache_features = True
+    unseen_team = config_lib.evaluation_dataset(
+        dataset={**teams, "evaluation_files": ("twemoji-*",)},
+        tasks=("head_classification",),
+        classification={"fields": ("group", "subgroup")},
+    )
+    config.evaluation.datasets = ConfigDict({"twemoji": unseen_team})
+    return config
