@@ -73,6 +73,16 @@ DATASETS: dict[str, dict[str, Any]] = {
     "tfds_labels": _labelled(format="tfds", label_field="label"),
     # An image in a folder of its class's name: CLASS/x.jpg, as torchvision's ImageFolder reads them.
     "class_folders": _labelled(format="folder", label_field="folder"),
+    # Caltech-101 as a table with the columns file_name, label and part (train or test), the image's folder beside it.
+    "caltech101": {
+        "dataset": {
+            "format": "folder",
+            "label_field": "label",
+            "prompts": ("a photo of a {}.",),
+            "holdout_where": ("part=test",),
+        },
+        "augmentation": {"crop": "resized", "mirror": True, "randaugment_layers": 2, "randaugment_magnitude": 9},
+    },
     # TFDS' laion400m, whose images one downloads (img2dataset) before tfds build laion400m/images.
     "laion400m": _from_web(format="tfds", path="laion400m/images"),
     # TFDS' wit_kaggle, from the files of Kaggle's competition; rows without an image have a blank one and no address.

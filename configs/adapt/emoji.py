@@ -1,9 +1,8 @@
 """The concepts of drawings by a frozen pooler, and the groups of these concepts, on a design team that never trained.
 
-    python -m coca_jax.train --config=configs/adapt/emoji.py:FOLDER_OF_TARS --workdir=runs/emoji_frozen \
-        --config.train.init_from=runs/emoji
+    python -m coca_jax.train --config=configs/adapt/emoji.py:FOLDER_OF_TARS --workdir=runs/emoji_frozen
 
-FOLDER_OF_TARS and the run are those of configs/emoji.py. A group is as probable as its concepts together, as in the
+FOLDER_OF_TARS is that of configs/emoji.py, from whose run, runs/emoji, this one starts. A group is as probable as its concepts together, as in the
 zero-shot classification of configs/eval/emoji.py. A head that learns the eight groups themselves knows the unseen team's
 less well: with one class for many concepts it learns the drawings by heart.
 """
@@ -26,7 +25,7 @@ def get_config(arg=None):
     config.data.update(name="emoji")
     config.data.dataset.update(teams, holdout=0.0)
     config.optimizer.weight_decay = 0.1
-    config.train.cache_features = True
+    config.train.update(cache_features=True, init_from="runs/emoji")
     unseen_team = config_lib.evaluation_dataset(
         dataset={**teams, "evaluation_files": ("twemoji-*",)},
         tasks=("head_classification",),

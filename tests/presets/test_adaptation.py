@@ -101,3 +101,22 @@ def test_own_data(task, objective):
     assert config.train.cache_features and not config.objective.head.encoder_learning_rate
     finetuned = _config("folder", f"task={task},features=finetuned")
     assert finetuned.objective.head.encoder_learning_rate > 0 and not finetuned.train.cache_features
+
+
+@pytest.mark.parametrize(
+    "file, argument, run, frozen",
+    [
+        ("easy_vqa", "FOLDER", "runs/quickstart", False),
+        ("emoji", "FOLDER", "runs/emoji", True),
+        ("caltech101", None, "runs/caltech101", True),
+        ("caltech101", "features=finetuned", "runs/caltech101", False),
+    ],
+)
+def test_public_data_of_a_laptop(file, argument, run, frozen):
+    values = _values(file, argument)
+    values.data.dataset.path = values.data.dataset.path or "FOLDER"
+    config = config_lib.from_config_dict(values)
+    assert config.train.init_from == run and (config.objective.head.encoder_learning_rate == 0) == frozen
+    held_out = [one.dataset for one in config.evaluation.datasets.values()] or [config.data.dataset]
+    assert all(one.path.startswith("FOLDER") and one.holds_out for one in held_out)
+    assert config.data.dataset.holds_out == (file == "caltech101")  # the others' test data have files of their own
