@@ -18,7 +18,7 @@ def get_config(arg=None):
     # So few photos teach a ConvNet much more than a ViT of the same cost.
     config.model.image.update(kind="convnet", size=64, patch=8, layers=3, mlp=512)
     config.model.pooler.update(queries=0, hidden_multiple=1)
-    config.model.text.update(vocabulary_size=300, length=10, unimodal_layers=1, multimodal_layers=1, mlp=256)
+    config.model.text.update(vocabulary_size=400, length=16, unimodal_layers=1, multimodal_layers=1, mlp=256)
     config.optimizer.update(
         name="muon",
         peak_learning_rate=1e-2,
@@ -30,6 +30,6 @@ def get_config(arg=None):
         ema_decay=0.995,
     )
     config.data.update(datasets.data("caltech101"), name="caltech101")
-    config.train.update(steps=880, batch_size=128, checkpoint_every=220, log_every=20)
+    config.train.update(steps=850, batch_size=128, checkpoint_every=200, log_every=20)
     config.evaluation.update(examples=1_502, gallery=24)
     return config
