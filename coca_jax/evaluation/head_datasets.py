@@ -57,11 +57,10 @@ def open_head_dataset(
         raise CocaError(
             f"{name}: the objective {run.objective.name} is not evaluated by {' and '.join(config.tasks)}: {todo}"
         )
-    if config.dataset.evaluation_views > 1 and run.objective.name != "classification":
-        objective = f"the objective is {run.objective.name}"
-        raise CocaError(
-            f"{name}: evaluation_clips and evaluation_crops are of classification, {objective}: leave them out"
-        )
+    is_of_pixels = run.objective.name == "classification" and run.model.image.kind != "precomputed"
+    if config.dataset.evaluation_views > 1 and not is_of_pixels:
+        todo = "leave evaluation_clips and evaluation_crops out"
+        raise CocaError(f"{name}: only images and clips that are classified alone have several views: {todo}")
     images: Images
     unreadable, coarser = Counter[str](), tuple[Classification, ...]()
     if config.dataset.format == "digit_scenes":

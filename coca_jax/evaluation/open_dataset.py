@@ -52,7 +52,7 @@ def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[Evaluation
             opened.append(_open(name, _own_config(config, source.dataset), config, classes, own=True))
         except CocaError as error:
             if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
-                fatal = bool(source.dataset.evaluation_files)
+                fatal = bool(source.dataset.evaluation_files or source.dataset.holdout_where)
             else:  # a DataError is an outage, not a dataset without records
                 fatal = not config.data.mixture or isinstance(error, DataError)
                 errors.append(error)

@@ -94,7 +94,7 @@ def test_an_image_is_classified_by_the_mean_of_its_squares(tmp_path, crops, righ
     (result,) = evaluate_datasets(Known({0: 0, 100: 1, 200: 0}), [dataset], 0)
     assert result.metrics["t/accuracy"] == right
     if crops > 1:
-        with pytest.raises(CocaError, match="t: evaluation_clips and evaluation_crops are of classification, the obj"):
+        with pytest.raises(CocaError, match="t: only images and clips that are classified alone have several views"):
             open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)
 
 

@@ -371,9 +371,9 @@ def test_a_share_of_few_records_that_holds_out_none_stops_no_run(tmp_path, caplo
     config = builders.config(format="tars", path=str(tmp_path), name="photos", holdout=1e-9)
     assert run_datasets(config) == []
     assert "photos is trained on and not evaluated: none of the 3 records of" in caplog.text
-    named = builders.config(format="tars", path=str(tmp_path), name="photos", evaluation_files=("b*",))
-    with pytest.raises(CocaError):
-        run_datasets(named)
+    for named in ({"evaluation_files": ("b*",)}, {"holdout_where": ("number=7",)}):
+        with pytest.raises(CocaError):
+            run_datasets(builders.config(format="tars", path=str(tmp_path), name="photos", **named))
 
 
 def test_an_outage_leaves_no_source_of_a_mixture_out(monkeypatch, caplog):
