@@ -4,7 +4,8 @@
     python -m coca_jax.evaluate --checkpoint=runs/caltech101 --config=configs/eval/few_shot.py:FOLDER/metadata.csv \
         --config.datasets.images.dataset.label_field=label "--config.datasets.images.dataset.holdout_where=('part=test',)"
 
-metadata.csv has the columns file_name, label and part (train or test). The run is evaluated zero-shot; the second command adds
+The photos are those of Caltech 101 (https://data.caltech.edu/records/mzrjq-6wc02) without the classes BACKGROUND_Google and
+Faces_easy, at most 80 of each, made smaller; FOLDER/metadata.csv has the columns file_name, label (the kind in words) and part (train or test). The run is evaluated zero-shot; the second command adds
 k-shot classification, and configs/adapt/caltech101.py a frozen pooler and finetuning.
 """
 

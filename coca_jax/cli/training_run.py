@@ -185,7 +185,11 @@ def _evaluate(
 def _check_metric(keep_best: str, names: Sequence[str]) -> None:
     """Raises CocaError if no evaluation dataset or group of these names can have the metric."""
     if keep_best and keep_best.partition("/")[0] not in names:
-        todo = f"begin with one of {', '.join(names)}, and a slash" if names else "hold out records (dataset.holdout)"
+        todo = (
+            f"begin with one of {', '.join(names)}, and a slash"
+            if names
+            else "hold out records (dataset.holdout or holdout_where)"
+        )
         raise CocaError(f"train.keep_best = {keep_best}: no held-out data has that name: {todo}")
 
 

@@ -213,11 +213,13 @@ def _check_dataset(where: str, dataset: DatasetConfig, config: Any, reads_data: 
         reason = f"on format={dataset.format}, as only manifests have it: set {where}.dataset.format = folder"
         _refuse_changes(f"{where}.dataset", dataset, reason, "records", "second_image_field")
     if not dataset.frames:
-        _refuse_changes(f"{where}.dataset", dataset, f"without {where}.dataset.frames: set them", _VIEWS[0])
-    twice = (
+        _refuse_changes(f"{where}.dataset", dataset, f"without {where}.dataset.frames: set them", "evaluation_clips")
+    both = (
         f"{where}.dataset has both evaluation_files and holdout_where, which name the held-out records: set one to ()"
     )
-    _refuse(dataset.evaluation_files and dataset.holdout_where, twice)
+    _refuse(dataset.evaluation_files and dataset.holdout_where, both)
+    if dataset.holdout_where:
+        _refuse_changes(f"{where}.dataset", dataset, f"beside {where}.dataset.holdout_where: set that to ()", "holdout")
     templates = all("{}" in prompt for prompt in dataset.prompts) and dataset.prompts
     example = "templates with {} for the class name, such as 'a photo of a {}.', or one file"
     _refuse(len(dataset.prompts) != 1 and not templates, f"{where}.dataset.prompts needs {example}")
@@ -233,9 +235,10 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     coarser = "head_classification" in one.tasks and one.classification.fields
     if not one.classification.described_by and "few_shot" not in one.tasks and not coarser:
         reason = f"on an evaluation, as it chooses training records: set {key}.only"
-        _refuse_changes(key, own, reason, "train_files", "exclude", "exclude_keys")
+        split_by_file = ("train_files",) if dataset.evaluation_files else ()  # else of both splits
+        _refuse_changes(key, own, reason, *split_by_file, "exclude", "exclude_keys")
     if coarser:
-        scenes = f"{where}.classification.fields has no effect on the heads' classes of digit_scenes: leave it out"
+        scenes = f"{where}.classification.fields has no effect on the head's classes of digit_scenes: leave it out"
         _refuse(dataset.format == "digit_scenes", scenes)
         _refuse_all_evaluated(dataset, key, f"head_classification by {where}.classification.fields")
     if dataset.evaluation_files:
@@ -266,7 +269,12 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
     _refuse(headed, unlabelled)
     _refuse("{}" not in classification.likelihood_prompt, f"{keys}.likelihood_prompt needs a {{}} for the class name")
     several = f"{key}.class_names names the classes of one field: set {keys}.fields to that, or leave class_names out"
-    _refuse(dataset.class_names and len(classification.fields) > 1, several)
+    _refuse(classifies and dataset.class_names and len(classification.fields) > 1, several)
+    by_a_head = "head_classification" in one.tasks
+    no_fields = (
+        f"{keys}.fields has no effect on {', '.join(one.tasks)}: add the task classification or head_classification"
+    )
+    _refuse(classification.fields and not classifies and not by_a_head, no_fields)
     if classification.described_by:
         _refuse(dataset.class_names, f"{key}.class_names and {keys}.described_by both name the classes: leave one out")
         no_effect = f"{keys}.described_by has no effect on {', '.join(one.tasks)}: add the task classification"

@@ -30,7 +30,7 @@ class DatasetConfig:
     exclude_keys: str = location()  # a file of the keys of train records to leave out, as `tools dedup` writes it
     only: tuple[str, ...] = ()  # of both splits, only records whose metadata has one of these "field=value"; empty: all
     holdout: float = number(0.1, at_least=0, below=1)  # share held out if no evaluation_files are named; 0: all train
-    # Instead of a share: held out are the records whose metadata has one of these, such as ("split=test",).
+    # Instead of a share: held out are the records whose metadata has one of these, such as ("split=test",); others train.
     holdout_where: tuple[str, ...] = ()
     # Text
     text_fields: tuple[str, ...] = ()  # metadata or features that hold captions; empty: the usual names, see fields.py

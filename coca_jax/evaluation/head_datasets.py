@@ -18,7 +18,7 @@ from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers, class_number, only_class
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
-from coca_jax.evaluation.labels import classification, record_labels
+from coca_jax.evaluation.labels import record_labels
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
@@ -35,7 +35,8 @@ class _Example:
     answers: tuple[str, ...] = ()
     kind: str = ""
     question_id: int | None = None
-    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # if other fields classify it, too
+    name: str = ""  # of its class
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the fields of coarser classes
 
 
 def head_task(config: Config) -> str:
@@ -54,20 +55,18 @@ def open_head_dataset(
     wanted = head_task(run)
     if not run.objective.has_head or set(config.tasks) & set(HEAD_TASKS) != {wanted}:
         todo = f"set tasks to ('{wanted}',)" if run.objective.has_head else "evaluate an adapted run"
-        raise CocaError(
-            f"{name}: the objective {run.objective.name} is not evaluated by {' and '.join(config.tasks)}: {todo}"
-        )
+        raise CocaError(f"the objective {run.objective.name} is not evaluated by {' and '.join(config.tasks)}: {todo}")
     is_of_pixels = run.objective.name == "classification" and run.model.image.kind != "precomputed"
     if config.dataset.evaluation_views > 1 and not is_of_pixels:
         todo = "leave evaluation_clips and evaluation_crops out"
-        raise CocaError(f"{name}: only images and clips that are classified alone have several views: {todo}")
+        raise CocaError(f"only images and clips that are classified alone have several views: {todo}")
     images: Images
     unreadable, coarser = Counter[str](), tuple[Classification, ...]()
     if config.dataset.format == "digit_scenes":
-        images, examples = _scenes(name, config, run, classes)
+        images, examples = _scenes(config, run, classes)
     else:
-        images, examples, unreadable = _stored(name, config, run, classes)
-        coarser = _coarser(name, config, [one.metadata for one in examples])
+        images, examples, unreadable = _stored(config, run, classes)
+        coarser = _coarser(config, [one.metadata for one in examples])
     targets = np.array([one.label for one in examples], np.int64)
     known = np.flatnonzero(targets >= 0)
     own = Classification("class", classes, ("{}",), known, targets[known])
@@ -77,7 +76,7 @@ def open_head_dataset(
         name=name,
         config=config,
         images=images,
-        captions=[("" if one.label < 0 or is_vqa else classes[one.label],) for one in examples],
+        captions=[(one.name,) for one in examples],
         classifications=() if is_vqa else (own, *coarser),
         texts=[one.text for one in examples] if run.objective.reads_text else (),
         text_name=_TEXT_NAMES.get(run.objective.name, "text"),
@@ -88,24 +87,26 @@ def open_head_dataset(
     )
 
 
-def _scenes(
-    name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
-) -> tuple[np.ndarray, list[_Example]]:
+def _scenes(config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]) -> tuple[np.ndarray, list[_Example]]:
     task, size = config.dataset.task, run.model.image.size
     names = CLASSES.get(task, ())
     known = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in names if name not in known]
     if not names or (unknown and run.objective.name != "vqa"):
         what = f"has the class {unknown[0]!r}, which the run was not trained on" if names else "has no classes"
-        raise CocaError(f"{name}: the task {task} of digit_scenes {what}: change dataset.task")
+        raise CocaError(f"the task {task} of digit_scenes {what}: change dataset.task")
     made = [task_scene(task, index, "evaluation", size) for index in range(config.examples or _SCENES)]
     truths = [names[one.label] for one in made]
-    examples = [_Example(one.text, known.get(own, -1), (own,), one.kind) for one, own in zip(made, truths, strict=True)]
+    has_answers = run.objective.name == "vqa"
+    examples = [
+        _Example(one.text, known.get(own, -1), (own,), one.kind, name="" if has_answers else own)
+        for one, own in zip(made, truths, strict=True)
+    ]
     return np.stack([one.image for one in made]), examples
 
 
 def _stored(
-    name: str, config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
+    config: EvaluationDatasetConfig, run: Config, classes: Sequence[str]
 ) -> tuple[StoredImages, list[_Example], Counter[str]]:
     store = open_records(config.dataset, "evaluation")
     reader = _Reader(config, run, classes, store)
@@ -126,16 +127,18 @@ def _stored(
     if not examples:
         ((cause, times),) = unreadable.most_common(1)
         raise CocaError(
-            f"{name}: none of the held-out records can be used ({times:,} {cause}): change the dataset's keys"
+            f"none of the held-out records of {config.dataset.path} can be used ({times:,} {cause}): change the dataset's keys"
         )
     pairs = run.objective.name == "pairs"
     return StoredImages(store, np.array(indices), run.model, config.dataset, pairs), examples, unreadable
 
 
-def _coarser(
-    name: str, config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, Any]]
-) -> tuple[Classification, ...]:
-    """By each of `classification.fields`: its values, each with the classes beside which training records have it."""
+def _coarser(config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, Any]]) -> tuple[Classification, ...]:
+    """One by each of `classification.fields`, of the records with this metadata.
+
+    The classes are the field's values among the training records, each with the classes of the head that it comprises. A
+    record without any of them takes no part. Raises CocaError if no record has one.
+    """
     if not config.classification.fields:
         return ()
     members: dict[str, dict[str, set[str]]] = {field: {} for field in config.classification.fields}
@@ -153,12 +156,17 @@ def _coarser(
                 by_value.setdefault(value, set()).add(own)
     results = []
     for field, by_value in members.items():
-        values = [record_labels(fields.lookup(row, field)) for row in metadata]
-        known = {value: tuple(sorted(own)) for value, own in by_value.items()}
-        try:
-            results.append(classification(field, values, config, members=known))
-        except CocaError as error:
-            raise CocaError(f"{name}: {error}") from None
+        labels = sorted(by_value)
+        each = [sorted({*record_labels(fields.lookup(row, field))} & by_value.keys()) for row in metadata]
+        indices = np.flatnonzero([bool(own) for own in each])
+        if not len(indices):
+            problem = f"no held-out record has a value of {field!r} that a training record has"
+            raise CocaError(f"{problem}: change classification.fields")
+        targets = np.full((len(indices), max(map(len, each))), -1, np.int64)
+        for row, index in zip(targets, indices, strict=True):
+            row[: len(each[index])] = np.searchsorted(labels, each[index])
+        comprised = [tuple(sorted(by_value[label])) for label in labels]
+        results.append(Classification(field, labels, ("{}",), indices, targets, members=comprised))
     return tuple(results)
 
 
@@ -180,10 +188,11 @@ class _Reader:
             return _Example(
                 text, -1, given, str(record.metadata.get("answer_type", _answer_type(given))), _whole(number)
             )
-        names = self._labels.labels(record.metadata)
+        name = only_class(self._labels.labels(record.metadata))
         if not self._fields:
-            return _Example(text, class_number(names, self._classes))
-        return _Example(text, self._classes.get(only_class(names), -1), metadata=record.metadata)
+            return _Example(text, class_number([name], self._classes), name=name)
+        others = {field: fields.lookup(record.metadata, field) for field in self._fields}
+        return _Example(text, self._classes.get(name, -1), name=name, metadata=others)
 
 
 def _answer_type(given: Sequence[str]) -> str:

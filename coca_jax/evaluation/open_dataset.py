@@ -79,7 +79,10 @@ def named_datasets(
     for name, one in config.datasets.items():
         if one.dataset.format != "digit_scenes":
             with _named_errors(name, one, where):
-                check_place(one.dataset, "evaluation", one.classification.fields or (one.dataset.label_field,))
+                heads = (one.dataset.label_field,) if "head_classification" in one.tasks else ()
+                check_place(
+                    one.dataset, "evaluation", (*one.classification.fields, *heads) or (one.dataset.label_field,)
+                )
             labels.check_class_files(one)
         pending.append(PendingDataset(name, one, functools.partial(_open, name, one, run, classes, where=where)))
     return pending

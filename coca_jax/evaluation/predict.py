@@ -76,7 +76,7 @@ class Predictions:
         """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
         readable = np.isin(task.indices, self.rows)
         targets = task.targets[readable]
-        return np.searchsorted(self.rows, task.indices[readable]), targets.reshape(len(targets), -1)
+        return np.searchsorted(self.rows, task.indices[readable]), targets if targets.ndim == 2 else targets[:, None]
 
     def embedded(self, texts: Sequence[str]) -> np.ndarray:
         """The embeddings of texts, float32 [len(texts), E]."""
@@ -119,7 +119,9 @@ def predict(coca: Any, dataset: EvaluationDataset, needs: Needs, classifiers: Te
     images, config = dataset.images, dataset.config
     frames, options = config.dataset.frames, GenerationOptions(beams=config.captioning.beams)
     # Whole batches, so that an image's batch is the same as if all images were given at once; or a batch of frames.
-    size = max(1, coca.batch_size // frames) if frames else coca.batch_size * _BATCHES
+    size = max(
+        1, (coca.batch_size // frames if frames else coca.batch_size * _BATCHES) // config.dataset.evaluation_views
+    )
     starts = range(0, len(images), size)
     embeddings: list[np.ndarray] = []
     captions: list[str] = []

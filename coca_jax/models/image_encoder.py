@@ -99,35 +99,33 @@ class VisionTransformer(nn.Module):
         return layer_norm("norm")(x).astype(config.dtype)
 
 
+_KERNEL = 7  # pixels a side of a depthwise kernel
+_LARGEST_MATRIX_GRID = 8  # a matrix of all positions grows with the square of their number
+
+
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel by itself, with zeros around the image: [B, S, S, D] to the same."""
+    """A 7x7 convolution of each channel by itself, with zeros around the image: [B, S, S, D] to the same."""
 
     config: ModelConfig
-    side: int = 7  # of the kernel
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         grid, width = x.shape[1], x.shape[3]
         initializer = named(nn.initializers.lecun_normal(), Axis.KERNEL, Axis.KERNEL, Axis.CHANNELS_IN, Axis.WIDTH)
-        kernel = self.param("kernel", initializer, (self.side, self.side, 1, width)).astype(x.dtype)
+        kernel = self.param("kernel", initializer, (_KERNEL, _KERNEL, 1, width)).astype(x.dtype)
         bias = self.param("bias", named(nn.initializers.zeros, Axis.WIDTH), (width,)).astype(x.dtype)[None, None, None]
-        if grid > _LARGEST_MIXED:
+        if grid > _LARGEST_MATRIX_GRID:
             layout = ("NHWC", "HWIO", "NHWC")
             return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, layout, width) + bias
-        mixer_NMD = _mixer(kernel[:, :, 0], grid)
-        tokens = x.reshape(-1, grid * grid, width)
-        return jnp.einsum("bnd,nmd->bmd", tokens, mixer_NMD).reshape(x.shape) + bias
+        # XLA on CPU has no fast gradient of a grouped convolution: see docs/decisions.md.
+        matrices_NMD = _position_matrices(kernel[:, :, 0], grid)
+        return jnp.einsum("bnd,nmd->bmd", x.reshape(-1, grid * grid, width), matrices_NMD).reshape(x.shape) + bias
 
 
-_LARGEST_MIXED = 16  # side of a grid
-
-
-def _mixer(kernel: Array, grid: int) -> Array:
-    """A depthwise kernel [K, K, D] as a matrix of each channel, [N, N, D], from the N = grid² positions to themselves.
-
-    XLA on CPU takes a thirtieth of the time for the product with it and the gradients, on a grid of 8 x 8.
-    """
-    offsets = np.subtract.outer(np.arange(grid), np.arange(grid)).ravel() + kernel.shape[0] // 2  # from each to each
+def _position_matrices(kernel: Array, grid: int) -> Array:
+    """The depthwise kernel [K, K, D] as a matrix of each channel, [N, N, D], from the N = grid² positions to themselves."""
+    # Along one side: source - target + K // 2, the index into the kernel, for each pair of places.
+    offsets = np.subtract.outer(np.arange(grid), np.arange(grid)).ravel() + kernel.shape[0] // 2
     inside = (offsets >= 0) & (offsets < kernel.shape[0])
     entries = jnp.where(np.outer(inside, inside)[..., None], kernel[np.ix_(offsets, offsets)], 0)
     entries = entries.reshape(grid, grid, grid, grid, -1).swapaxes(1, 2)

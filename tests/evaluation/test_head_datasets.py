@@ -12,6 +12,7 @@ from coca_jax.errors import CocaError
 from coca_jax.evaluation.head_datasets import open_head_dataset
 from coca_jax.evaluation.open_dataset import run_datasets
 from coca_jax.evaluation.runner import evaluate_datasets
+from coca_jax.evaluation.tasks.base import shown_images
 from tests.data import builders
 from tests.inference import tiny_coca
 
@@ -81,8 +82,43 @@ def test_other_fields_are_coarser_classes_as_probable_as_the_heads_own_together(
     assert result.metrics["things/accuracy"] == pytest.approx(3 / 4)
     assert result.metrics["things/accuracy_tone"] == pytest.approx(3 / 5)
     assert result.baselines["things/accuracy_tone"] == pytest.approx(3 / 5)
-    with pytest.raises(CocaError, match="things: no record has a class for 'mood': change"):
+    with pytest.raises(CocaError, match="no held-out record has a value of 'mood' that a training record has: change"):
         open_head_dataset("things", builders.with_keys(config, fields=("mood",)), _run("classification"), ("red",))
+
+
+def test_coarser_classes_are_named_by_training_records_whatever_names_the_heads_own(tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("red\nblue\ngreen\n")
+    tones = [["warm", "loud"], "cold", "cold"]
+    rows = [
+        {"kind": kind, "tone": tone} for kind, tone in (*zip("012", tones, strict=True), ("1", "cold"), ("0", "loud"))
+    ]
+    config = _dataset(
+        _write(tmp_path / "own", rows),
+        tasks=("head_classification",),
+        class_names=str(names),
+        evaluation_files=("[34].png",),
+        fields=("tone", "kind"),
+    )
+    dataset = open_head_dataset("t", config, _run("classification"), tiny_coca.CLASSES)
+    _, tone, kind = dataset.classifications
+    assert tone.labels == ["cold", "loud", "warm"] and tone.members == [("blue", "green"), ("red",), ("red",)]
+    assert kind.labels == ["0", "1", "2"] and tone.targets.tolist() == [[0], [1]]
+    (result,) = evaluate_datasets(Known({60: 2, 80: 0}), [dataset], 0)
+    assert result.metrics["t/accuracy"] == 1 / 2  # the green one is blue, and cold as well
+    assert result.metrics["t/accuracy_tone"] == 1  # of loud and warm, which are the same classes, the first is meant
+    assert result.metrics["t/accuracy_kind"] == 1 / 2
+
+
+def test_images_of_unknown_classes_alone_count_for_coarser_ones(tmp_path):
+    rows = [{"kind": kind, "tone": "cold"} for kind in ("blue", "zebra")]
+    path = _write(tmp_path / "own", rows)
+    config = _dataset(path, tasks=("head_classification",), evaluation_files=("1.png",), fields=("tone",))
+    dataset = open_head_dataset("t", config, _run("classification"), tiny_coca.CLASSES)
+    assert dataset.captions == [("zebra",)]
+    (result,) = evaluate_datasets(Known({20: 1}), [dataset], 1)
+    assert result.metrics["t/accuracy_tone"] == 1 and np.isnan(result.metrics["t/accuracy"])
+    assert any("1 of 1 images have a class that is not among the run's" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("crops, right", [(1, 0), (3, 1)])
@@ -93,8 +129,10 @@ def test_an_image_is_classified_by_the_mean_of_its_squares(tmp_path, crops, righ
     dataset = open_head_dataset("t", config, _run("classification"), tiny_coca.CLASSES)
     (result,) = evaluate_datasets(Known({0: 0, 100: 1, 200: 0}), [dataset], 0)
     assert result.metrics["t/accuracy"] == right
+    ((shown,),) = shown_images(dataset, [0])
+    assert shown.shape == (16, 16, 3) and shown[8, 8, 0] == 100  # the middle one
     if crops > 1:
-        with pytest.raises(CocaError, match="t: only images and clips that are classified alone have several views"):
+        with pytest.raises(CocaError, match="only images and clips that are classified alone have several views"):
             open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)
 
 
@@ -152,9 +190,7 @@ def test_the_labels_of_digit_scenes_are_those_of_the_run():
     (task,) = open_head_dataset("scenes", config, _run("entailment"), there).classifications
     names = [CLASSES["entailment"][task_scene("entailment", index, "evaluation", 16).label] for index in range(9)]
     assert [there[label] for label in task.targets] == names
-    with pytest.raises(
-        CocaError, match="scenes: the task entailment of digit_scenes has the class 'neutral', which the"
-    ):
+    with pytest.raises(CocaError, match="the task entailment of digit_scenes has the class 'neutral', which the"):
         open_head_dataset("scenes", config, _run("entailment"), ("entailment", "contradiction"))
 
 
@@ -164,7 +200,7 @@ def test_the_labels_of_digit_scenes_are_those_of_the_run():
         (
             "vqa",
             {"tasks": ("head_classification",)},
-            r"t: the objective vqa is not evaluated by .*: set tasks to \('vqa',\)",
+            r"the objective vqa is not evaluated by .*: set tasks to \('vqa',\)",
         ),
         (
             "pairs",
@@ -201,7 +237,5 @@ def test_a_model_without_a_head_is_not_asked(tmp_path):
 
 def test_no_usable_record_is_a_sentence(tmp_path):
     config = _dataset(_write(tmp_path / "own", [{"kind": "zebra"}] * 1), tasks=("head_classification",))
-    with pytest.raises(
-        CocaError, match=r"things: none of the held-out records can be used \(1 class that is not among"
-    ):
+    with pytest.raises(CocaError, match=r"none of the held-out records of .* can be used \(1 class that is not among"):
         open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)

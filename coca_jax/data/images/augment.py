@@ -55,13 +55,17 @@ def view(
 
 
 def evaluation_views(data: bytes, size: int, dataset: DatasetConfig) -> np.ndarray:
-    """The views of a held-out image or clip, uint8 [views, size, size, 3] or [views, frames, size, size, 3]; see `view`."""
-    if dataset.frames:
-        return video.decode_views(data, size, dataset.frames, dataset.evaluation_clips, dataset.evaluation_crops)
-    if video.is_clip(data):
-        return video.decode_views(data, size, 1, 1, dataset.evaluation_crops)[:, 0]
+    """The views of a held-out image or clip, uint8 [views, size, size, 3] or, if dataset.frames > 0, [views, frames, size,
+    size, 3]: squares, evenly spread over the longer side, of each set of frames; errors as `view`."""
+    if dataset.frames and not video.AVAILABLE:
+        raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
+    clips, crops = dataset.evaluation_clips, dataset.evaluation_crops
+    if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
+        several = video.decode_views(data, size, dataset.frames or 1, clips, crops)
+        return several if dataset.frames else several[:, 0]
     image = _without_border(images.decode(data), dataset.crop_border)
-    return np.stack([images.resized(image, size, box) for box in images.squares(*image.size, dataset.evaluation_crops)])
+    squares = np.stack([images.resized(image, size, box) for box in images.squares(*image.size, crops)])
+    return np.tile(squares[:, None], (clips, dataset.frames, 1, 1, 1)) if dataset.frames else squares
 
 
 def _clip(

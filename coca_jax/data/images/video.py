@@ -84,12 +84,9 @@ def decode_views(data: bytes, size: int, count: int, clips: int, crops: int) -> 
     """Several views of a clip, by whose mean predictions it is evaluated: uint8 [clips · crops, count, size, size, 3].
 
     The clips take turns with the frames of `clips · count` equal parts; of each there are `crops` squares, evenly spread
-    over the longer side. An image stands still. Errors as `frames`.
+    over the longer side. Errors as `frames`.
     """
-    if is_clip(data) or is_gif(data):
-        images = [Image.fromarray(one) for one in frames(data, clips * count, smallest=stills.least_side(size))]
-    else:
-        images = [stills.decode(data)] * (clips * count)
+    images = [Image.fromarray(one) for one in frames(data, clips * count, smallest=stills.least_side(size))]
     boxes = stills.squares(*images[0].size, crops)
     views = [
         [stills.resized(image, size, box) for image in images[clip::clips]] for clip in range(clips) for box in boxes

@@ -65,7 +65,7 @@ def _selection(dataset: DatasetConfig, split: str) -> Selection:
     training = split == SPLITS[0]
     if not training and not dataset.holds_out:
         problem = f"holdout is 0, so that all records of {dataset.path} train and none is left to evaluate"
-        raise CocaError(f"{problem}: set the dataset's holdout, such as 0.01, or its evaluation_files")
+        raise CocaError(f"{problem}: set the dataset's holdout, such as 0.01, its holdout_where or evaluation_files")
     named = bool(dataset.evaluation_files)
     return Selection(
         part="" if named else split,

@@ -108,7 +108,7 @@ class Selection:
     def choose(
         self, keys: Callable[[], Strings], met: Callable[[], np.ndarray], usable: np.ndarray
     ) -> tuple[np.ndarray, int | None]:
-        """Which records belong to the split (bool [n]), and how many usable ones are held out (None: it has all parts).
+        """Which records belong to the split (bool [n]), and how many usable ones are held out (None if it takes both sides).
 
         `keys` gives the keys of all records, and `met` is the method of that name: each is called only if the selection
         depends on it. `usable`, bool [n], are the records that can belong to any split.

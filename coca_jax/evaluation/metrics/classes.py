@@ -33,7 +33,7 @@ def predict_classes(
       candidates: int [C], the classes' numbers, ascending. Every target is among them.
       first: int [C], as `first_equal` gives it.
     """
-    targets = targets.reshape(len(targets), -1)
+    targets = targets if targets.ndim == 2 else targets[:, None]
     right = (targets[:, :, None] == candidates).any(axis=1)
     best = np.argmax(scores, axis=1)
     own = np.max(scores, axis=1, where=right, initial=-np.inf)

@@ -143,8 +143,8 @@ def shown_images(dataset: EvaluationDataset, rows: Sequence[int] | np.ndarray, m
     if len(dataset.images.shape) < 4:
         return [[] for _ in rows]
     images = dataset.images[rows]
+    if dataset.config.dataset.evaluation_views > 1:  # the middle square of the first frames
+        images = images[:, dataset.config.dataset.evaluation_crops // 2]
     if images.ndim == 4:
         return [[image] for image in images]
-    if images.ndim == 6:  # of several views the first
-        images = images[:, 0]
     return list(map(list, images[:, positions(images.shape[1], min(most, images.shape[1]), None)]))

@@ -83,8 +83,8 @@ def classification_result(
         hit = (right == answer.predicted[:, None]).any(axis=1)
         targets = np.where(hit, answer.predicted, right[:, 0])
         count, key = len(task.candidate_classes), metric_name(prefix, task)
-        is_head = prefix == "accuracy"  # whose mistakes the dataset's gallery shows
-        name = (prefix if key == prefix else task.name).replace("_", " ")
+        is_head = key == prefix  # by its own classes; the dataset's gallery shows its mistakes
+        name = (prefix if is_head else task.name).replace("_", " ")
         for k, more_than in ((1, 0), *_TOP_K):
             if count > more_than:
                 top = f"{key}_top{k}" if k > 1 else key
@@ -108,8 +108,8 @@ def classification_result(
 
 
 def metric_name(prefix: str, task: Classification) -> str:
-    """The name of a classification's accuracy: `<prefix>_<name>`; by a head and its own classes `accuracy`."""
-    return prefix if (prefix, task.name) == ("accuracy", "class") else f"{prefix}_{task.name}"
+    """The name of a classification's accuracy: `<prefix>_<name>`; by a head and its own classes, not coarser ones, `accuracy`."""
+    return prefix if prefix == "accuracy" and not task.members else f"{prefix}_{task.name}"
 
 
 def _equal_names(task: Classification) -> str:

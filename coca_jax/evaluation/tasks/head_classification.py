@@ -32,7 +32,9 @@ class HeadClassification:
         right, marks = answers[0].ranks < 1, np.zeros(len(probabilities), bool)
         marks[places] = right
         kinds = [dataset.kinds[row] for row in predictions.rows[places]] if dataset.kinds else [""] * len(places)
-        metrics = {**result.metrics, **by_kind({"accuracy": right}, kinds)}
+        metrics = {**result.metrics, **(by_kind({"accuracy": right}, kinds) if len(right) else {})}
+        unknown = len(probabilities) - len(places)
+        of_others = f"{unknown:,} of {len(probabilities):,} images have a class that is not among the run's"
         labels = [predictions.classes[number] for number in probabilities.argmax(axis=1)]
         return TaskResult(
             metrics=metrics,
@@ -42,7 +44,7 @@ class HeadClassification:
                 for tile, most in zip(result.tiles, majorities, strict=True)
             ],
             blocks=[*kinds_table({"Accuracy": ("accuracy", metrics)}, kinds), *result.blocks],
-            notes=result.notes,
+            notes=[*result.notes, *([f"{of_others}: they count for the other fields alone"] if unknown else [])],
             image_texts=[ImageTexts("predicted", labels, marks, probabilities=probabilities.max(axis=1))],
         )
 
@@ -59,4 +61,4 @@ def _answers(task: Classification, predictions: Predictions) -> ClassPredictions
 
 def _majority(targets: np.ndarray) -> float:
     """The share of the most frequent class."""
-    return float(np.bincount(targets[:, 0]).max() / len(targets)) if len(targets) else float("nan")
+    return float(np.bincount(targets[targets >= 0]).max() / len(targets)) if len(targets) else float("nan")

@@ -250,8 +250,10 @@ def test_views_take_turns_with_the_frames_and_spread_over_the_longer_side():
     Image.fromarray(still).save(gif, "GIF")
     left, middle, right = video.decode_views(gif.getvalue(), 4, 1, 1, 3)[:, 0, 2, 2, 0].tolist()
     assert left < 20 and 80 < middle < 120 and right > 180
-    png = builders.picture(7)
-    assert np.array_equal(video.decode_views(png, 8, 2, 2, 2), np.repeat(video.decode_clip(png, 8, 2)[None], 4, axis=0))
+    png, still = builders.picture(7), DatasetConfig(frames=2, evaluation_clips=2, evaluation_crops=2)
+    assert np.array_equal(
+        views.evaluation_views(png, 8, still), np.repeat(video.decode_clip(png, 8, 2)[None], 4, axis=0)
+    )
     dataset = DatasetConfig(evaluation_crops=2)
     middle = video.decode_views(clip(), 16, 1, 1, 2)[:, 0]
     assert np.array_equal(views.evaluation_views(clip(), 16, dataset), middle) and middle.shape == (2, 16, 16, 3)

@@ -1,4 +1,4 @@
-"""What a folder's manifests hold together: the rows of one, or of several in folders below one."""
+"""The rows of a folder's manifest, or of several manifests in folders below it."""
 
 from collections import Counter
 from collections.abc import Sequence
