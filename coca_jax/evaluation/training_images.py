@@ -25,7 +25,8 @@ def stored_training_images(
 ) -> TrainingImages | None:
     """Images of the dataset's train split that have a class of any of the classifications; None if none is needed.
 
-    All of their labels are read now, and their images when they are needed. Raises CocaError if there are no such records.
+    All of their labels are read now, and their images when they are needed. Raises CocaError if there are no such records,
+    or one class of them.
     """
     if "few_shot" not in config.tasks or not tasks:
         return None
@@ -45,6 +46,9 @@ def stored_training_images(
     if not len(chosen):
         problem = f"none of {len(indices):,} training records of {dataset.path} has a class of the held-out ones"
         raise CocaError(f"{problem}: change the dataset's train_files or evaluation_files, or leave few_shot out")
+    if all(len(task.candidate_classes) < 2 for task in tasks):
+        todo = "change dataset.label_field, such as to a table's column, or classification.fields"
+        raise CocaError(f"the held-out records have one class by {tasks[0].name!r}, and few_shot needs two: {todo}")
     images = StoredImages(store, np.array(indices, np.int64)[chosen], model, dataset)
     return TrainingImages(images, {task: own[chosen] for task, own in targets.items()})
 

@@ -5,10 +5,10 @@
     python -m coca_jax.train --config=configs/adapt/folder.py:task=questions …
     python -m coca_jax.train --config=configs/adapt/folder.py:task=clips,features=finetuned …
 
-What FOLDER holds:
+What FOLDER holds, or which file stands in its place:
 
-    classes     CLASS/x.jpg; or a table with file_name and the class: --config.data.dataset.label_field=COLUMN
-    questions   questions.jsonl, which is then the path: {"file_name": "x.jpg", "question": "what is it?", "answer": "a cat"}
+    classes     CLASS/x.jpg; or in place of FOLDER a table with file_name and the class: --config.data.dataset.label_field=COLUMN
+    questions   in place of FOLDER a table, such as questions.jsonl: {"file_name": "x.jpg", "question": "what is it?", "answer": "a cat"}
     clips       CLASS/x.mp4
 
 The model is that of the run it starts from. A tenth of the records is held out, and measured in the course of training.

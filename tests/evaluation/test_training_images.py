@@ -64,6 +64,10 @@ def test_selections_hold_for_training_images_too(tars):
     assert {KINDS[shade % 4] for shade in shades(excluded)} == {"dark", "light"}
     with pytest.raises(CocaError, match=r"greys: none of 10 training records of .* has a class of the held-out ones"):
         open_one(builders.with_keys(tars, only=("kind=white", "number=41"), label_field="name"))
+    with pytest.raises(
+        CocaError, match=r"greys: the held-out records have one class by 'class', and few_shot needs two"
+    ):
+        open_one(builders.with_keys(tars, only=("kind=mid",)))
     with pytest.raises(CocaError, match=r"greys: none of the 40 records of .* is left for train: change"):
         open_one(builders.with_keys(tars, exclude=("half=low", "half=high")))
 

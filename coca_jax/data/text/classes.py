@@ -41,7 +41,8 @@ def run_classes(config: Config) -> tuple[str, ...]:
             f"objective.head.classes = {wanted}, but the data has {len(names)} classes: set it to 0 or that"
         )
     if len(names) < 2:
-        raise CocaError(f"the data has {len(names)} classes, and a head needs two: change data.dataset.label_field")
+        found = "one class" if names else "no class"
+        raise CocaError(f"the data has {found}, and a head needs two: change data.dataset.label_field")
     return names
 
 

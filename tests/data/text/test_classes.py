@@ -107,7 +107,7 @@ def test_digit_scenes_have_those_of_their_task(task):
 @pytest.mark.parametrize(
     "kinds, changes, sentence",
     [
-        ("aaaa", {}, "the data has 1 classes, and a head needs two: change data.dataset.label_field"),
+        ("aaaa", {}, "the data has one class, and a head needs two: change data.dataset.label_field"),
         (
             "abab",
             {"objective__head__classes": 3},
