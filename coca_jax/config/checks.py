@@ -247,7 +247,8 @@ def _check_evaluation_dataset(one: EvaluationDatasetConfig, where: str, reads_da
     train = dataset.format == "tfds" and "*" in dataset.evaluation_files
     _refuse(train, f"{key}.evaluation_files has '*', which is the split train: name another, such as ('test',)")
     if "head_classification" not in one.tasks:
-        _refuse_changes(key, own, f"on the tasks {', '.join(one.tasks)}: add head_classification", *_VIEWS)
+        reason = f"on the tasks {', '.join(one.tasks)}, as only head_classification has several views: change the tasks"
+        _refuse_changes(key, own, reason, *_VIEWS)
     clips = "video_retrieval" in one.tasks
     _refuse(clips and not dataset.frames, f"{where} asks for video_retrieval: set {key}.frames, such as to 16")
     other = set(one.tasks) - {"video_retrieval", "head_classification"}
@@ -290,5 +291,6 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
 
 def _refuse_all_evaluated(dataset: DatasetConfig, key: str, what: str) -> None:
     """Refuses a dataset without training records, which `what` needs."""
-    training = f"{what} needs records that are not evaluated: name fewer {key}.evaluation_files"
+    todo = f"name fewer {key}.evaluation_files, or set them to () and {key}.holdout_where to such as ('split=test',)"
+    training = f"{what} needs records that are not evaluated: {todo}"
     _refuse(dataset.evaluation_files == ("*",), training)

@@ -38,7 +38,8 @@ class CaptioningConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationConfig:
-    """Zero-shot classification, by embeddings or likelihoods; label_field, class_names and prompts are the dataset's."""
+    """Zero-shot classification, by embeddings or likelihoods; label_field, class_names and prompts are the dataset's. By
+    a head only `fields` is read."""
 
     # Metadata, each field a classification of its own name; empty: dataset.label_field. For head_classification they are
     # coarser classes: each is as probable as the head's classes that training records have beside it.

@@ -38,9 +38,9 @@ class Images(Protocol):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Classification:
-    """A zero-shot classification of some of the dataset's images."""
+    """A classification of some of the dataset's images, zero-shot or by a head."""
 
-    name: str  # "digit", "color": the metric is `<dataset>/zero_shot_<name>`
+    name: str  # "digit", "color": the metric is `<dataset>/zero_shot_<name>`, by a head `<dataset>/accuracy_<name>`
     labels: Sequence[str]  # the class names, put into the templates
     templates: Sequence[str]  # prompts with one `{}` each; their embeddings are averaged per class (CLIP's ensemble)
     indices: np.ndarray  # which images of the dataset take part, [M]

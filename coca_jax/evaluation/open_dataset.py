@@ -97,7 +97,7 @@ def check_same_datasets(datasets: Sequence[EvaluationDataset]) -> None:
             digest.update(json.dumps([list(own) for own in texts]).encode())
         digest.update(json.dumps(list(dataset.texts)).encode())
         for task in dataset.classifications:
-            digest.update(json.dumps([task.name, list(task.labels)]).encode())
+            digest.update(json.dumps([task.name, list(task.labels), [list(own) for own in task.members]]).encode())
             digest.update(np.asarray(task.indices, np.int64).tobytes() + np.asarray(task.targets, np.int64).tobytes())
         for targets in dataset.training.targets.values() if dataset.training else ():
             digest.update(targets.tobytes())

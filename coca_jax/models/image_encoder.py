@@ -106,8 +106,6 @@ _LARGEST_MATRIX_GRID = 8  # a matrix of all positions grows with the square of t
 class DepthwiseConv(nn.Module):
     """A 7x7 convolution of each channel by itself, with zeros around the image: [B, S, S, D] to the same."""
 
-    config: ModelConfig
-
     @nn.compact
     def __call__(self, x: Array) -> Array:
         grid, width = x.shape[1], x.shape[3]
@@ -142,7 +140,7 @@ class ConvNet(nn.Module):
         config, image = self.config, self.config.image
         x = ConvStem(config, name="stem")(to_float(images, config.dtype))
         for layer in range(image.layers):
-            h = DepthwiseConv(config, name=f"depthwise_{layer}")(x)
+            h = DepthwiseConv(name=f"depthwise_{layer}")(x)
             h = layer_norm(f"norm_{layer}")(h).reshape(x.shape[0], -1, config.width)
             x = x + Mlp(config, image.mlp, exact_gelu, name=f"mlp_{layer}")(h).reshape(x.shape)
         return layer_norm("norm")(x.reshape(x.shape[0], x.shape[1] * x.shape[2], config.width)).astype(config.dtype)

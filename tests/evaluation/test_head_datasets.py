@@ -108,6 +108,7 @@ def test_coarser_classes_are_named_by_training_records_whatever_names_the_heads_
     assert result.metrics["t/accuracy"] == 1 / 2  # the green one is blue, and cold as well
     assert result.metrics["t/accuracy_tone"] == 1  # of loud and warm, which are the same classes, the first is meant
     assert result.metrics["t/accuracy_kind"] == 1 / 2
+    assert any("tone: warm comprise what others do" in note for note in result.notes)
 
 
 def test_images_of_unknown_classes_alone_count_for_coarser_ones(tmp_path):

@@ -748,7 +748,6 @@ def test_initialisation_of_encoders(encoder):
 
 @pytest.mark.parametrize("grid", [4, 8, 18])  # small ones by a matrix of the positions, others by a convolution
 def test_a_depthwise_convolution_is_that_of_flax(grid):
-    config = _coca(WIDE).config
     images = jax.random.normal(_key(0), (2, grid, grid, 6))
     reference = nn.Conv(6, (7, 7), feature_group_count=6)
     params = jax.tree.map(lambda leaf: jax.random.normal(_key(1), leaf.shape), reference.init(_key(2), images))
@@ -757,5 +756,5 @@ def test_a_depthwise_convolution_is_that_of_flax(grid):
         return _jit(jax.value_and_grad(lambda params, images: jnp.sum(module.apply(params, images) ** 2), (0, 1)))
 
     wanted = squares(reference)(params, images)
-    found = squares(image_encoder.DepthwiseConv(config))(params, images)
+    found = squares(image_encoder.DepthwiseConv())(params, images)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-2), found, wanted)

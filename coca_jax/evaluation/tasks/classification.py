@@ -115,9 +115,13 @@ def metric_name(prefix: str, task: Classification) -> str:
 def _equal_names(task: Classification) -> str:
     """A sentence on classes that no text tells apart; empty if there are none."""
     texts = task.candidate_texts
-    again = [texts[i][0] for i, first in enumerate(classes.first_equal(texts)) if first < i]
-    if not again:
+    later = [i for i, first in enumerate(classes.first_equal(texts)) if first < i]
+    if not later:
         return ""
+    if task.members:
+        labels = [task.labels[task.candidate_classes[i]] for i in later]
+        return f"{task.name}: {', '.join(labels[:3])} comprise what others do: only the first of each can be right"
+    again = [texts[i][0] for i in later]
     verb = "class has" if len(again) == 1 else "classes have"
     return f"{len(again)} {verb} the name of another ({', '.join(again[:3])}): only the first of each can be right"
 

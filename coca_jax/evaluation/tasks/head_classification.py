@@ -50,15 +50,16 @@ class HeadClassification:
 
 
 def _answers(task: Classification, predictions: Predictions) -> ClassPredictions:
+    """The head's answers: by its own classes, or by coarser ones, of which each has the sum of its members' probabilities."""
     places, targets = predictions.part(task)
-    scores = predictions.head_probabilities[places]
+    scores, texts = predictions.head_probabilities[places], task.candidate_texts
     if task.members:
         numbers = {name: number for number, name in enumerate(predictions.classes)}
-        members = ([numbers[name] for name in own if name in numbers] for own in task.candidate_texts)
-        scores = np.stack([scores[:, own].sum(axis=1) for own in members], axis=1)
-    return classes.predict_classes(scores, targets, task.candidate_classes, classes.first_equal(task.candidate_texts))
+        texts = [tuple(name for name in own if name in numbers) for own in texts]
+        scores = np.stack([scores[:, [numbers[name] for name in own]].sum(axis=1) for own in texts], axis=1)
+    return classes.predict_classes(scores, targets, task.candidate_classes, classes.first_equal(texts))
 
 
 def _majority(targets: np.ndarray) -> float:
-    """The share of the most frequent class."""
+    """The share of the most frequent class of targets [M, K], filled up with -1; NaN if there is no image."""
     return float(np.bincount(targets[targets >= 0]).max() / len(targets)) if len(targets) else float("nan")
