@@ -131,12 +131,12 @@ def adapted(config: Config, before: RunRecord | None) -> tuple[Config, tuple[str
         return config, ()
     if before is None and not config.train.init_from:
         if hosts.is_first():
-            frozen = ", also the frozen ones" if not config.objective.head.encoder_learning_rate else ""
+            is_frozen = config.objective.has_head and not config.objective.head.encoder_learning_rate
             _log.warning(
                 "train.init_from is empty: the objective %s starts from random parameters%s: to adapt a pretrained run, "
                 "set --config.train.init_from=RUN",
                 config.objective.name,
-                frozen if config.objective.has_head else "",
+                ", also the frozen ones" if is_frozen else "",
             )
         model = config.model
     else:

@@ -174,7 +174,7 @@ def _temporaries(program: TrainStep, parameters: int, width: int) -> float:
 
 
 def _kept(model: ModelConfig, remat: str, positions: int, mlp: int, read: int) -> float:
-    """Elements of the activations that a block saves for the backward pass, for one pair, under a remat policy.
+    """How many numbers a block saves for the backward pass, for one pair, under a remat policy.
 
     `read` is how many positions its cross-attention reads, 0 for a block without one.
     """

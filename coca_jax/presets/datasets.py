@@ -73,6 +73,16 @@ DATASETS: dict[str, dict[str, Any]] = {
     "tfds_labels": _labelled(format="tfds", label_field="label"),
     # An image in a folder of its class's name: CLASS/x.jpg, as torchvision's ImageFolder reads them.
     "class_folders": _labelled(format="folder", label_field="folder"),
+    # Drawings of Unicode concepts, a tar for each design team: four train, the fifth and 80 concepts never do.
+    "emoji": {
+        "dataset": {
+            "format": "tars",
+            "train_files": ("noto-*", "fluent-*", "emojitwo-*", "blobmoji-*"),
+            "evaluation_files": ("twemoji-*",),
+            "exclude": ("split=heldout_concept",),
+        },
+        "augmentation": {"crop": "drawing"},
+    },
     # Caltech-101 as a table with the columns file_name, label and part (train or test), the image's folder beside it.
     "caltech101": {
         "dataset": {

@@ -48,6 +48,20 @@ def small(name: str) -> ConfigDict:
     return config
 
 
+def minutes_on_cpu(width: int, *, weight_decay: float, ema_decay: float) -> ConfigDict:
+    """A model of that width (heads of 32) and an optimiser that learn from scratch within minutes on two cores.
+
+    The config file adds the sizes of both towers, the data, and how long.
+    """
+    config = config_lib.default()
+    config.model.update(width=width, heads=width // 32, dtype="float32", remat="full", kernel_variance=2.0)
+    config.model.pooler.update(queries=0, hidden_multiple=1)
+    config.optimizer.update(name="muon", peak_learning_rate=1e-2, b1=0.95, b2=0.98, warmup_fraction=0.05)
+    config.optimizer.update(weight_decay=weight_decay, clip_norm=1.0, ema_decay=ema_decay)
+    config.train.update(batch_size=128, checkpoint_every=200, log_every=20)
+    return config
+
+
 def coca(variant: str, text: str | None = None, data: tuple[str, ...] = tuple(datasets.DATASETS)) -> ConfigDict:
     """The config of the paper's base, large or giant; errors as those of `arguments`.
 

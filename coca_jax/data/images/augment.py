@@ -43,8 +43,7 @@ def view(
       BadRecord: the bytes cannot be used.
       CocaError: dataset.frames asks for clips, and PyAV is not installed.
     """
-    if dataset.frames and not video.AVAILABLE:
-        raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
+    _check_clips(dataset)
     if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
         return _clip(data, size, dataset.frames, rng, augmentation)
     if rng is None:
@@ -54,11 +53,15 @@ def view(
     return np.repeat(pixels[None], dataset.frames, axis=0) if dataset.frames else pixels
 
 
+def _check_clips(dataset: DatasetConfig) -> None:
+    if dataset.frames and not video.AVAILABLE:
+        raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
+
+
 def evaluation_views(data: bytes, size: int, dataset: DatasetConfig) -> np.ndarray:
     """The views of a held-out image or clip, uint8 [views, size, size, 3] or, if dataset.frames > 0, [views, frames, size,
     size, 3]: squares, evenly spread over the longer side, of each set of frames; errors as `view`."""
-    if dataset.frames and not video.AVAILABLE:
-        raise CocaError(f"{dataset.path} is read as clips of {dataset.frames} frames; {video.NEEDS_PYAV}")
+    _check_clips(dataset)
     clips, crops = dataset.evaluation_clips, dataset.evaluation_crops
     if video.is_clip(data) or (dataset.frames and video.is_gif(data)):
         several = video.decode_views(data, size, dataset.frames or 1, clips, crops)
