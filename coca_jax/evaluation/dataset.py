@@ -54,6 +54,11 @@ class Classification:
     numbers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
+    def right_classes(self) -> np.ndarray:
+        """The targets as [M, K]."""
+        return self.targets if self.targets.ndim == 2 else self.targets[:, None]
+
+    @property
     def candidate_classes(self) -> np.ndarray:
         """The classes that can be answered, ascending: int [C]."""
         return np.arange(len(self.labels)) if self.candidates is None else self.candidates

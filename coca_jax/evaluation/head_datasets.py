@@ -18,7 +18,7 @@ from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers, class_number, only_class
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
-from coca_jax.evaluation.labels import record_labels
+from coca_jax.evaluation.labels import filled, record_labels
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
@@ -162,9 +162,7 @@ def _coarser(config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, An
         if not len(indices):
             problem = f"no held-out record has a value of {field!r} that a training record has"
             raise CocaError(f"{problem}: change classification.fields")
-        targets = np.full((len(indices), max(map(len, each))), -1, np.int64)
-        for row, index in zip(targets, indices, strict=True):
-            row[: len(each[index])] = np.searchsorted(labels, each[index])
+        targets = filled([np.searchsorted(labels, each[index]).tolist() for index in indices])
         comprised = [tuple(sorted(by_value[label])) for label in labels]
         results.append(Classification(field, labels, ("{}",), indices, targets, members=comprised))
     return tuple(results)

@@ -1,6 +1,7 @@
 """Zero-shot classifications of a dataset: from the labels in its records' metadata to class names, synonyms, candidates."""
 
 import dataclasses
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,6 +83,11 @@ def record_labels(value: Any) -> tuple[str, ...]:
     return () if value is None or value == "" else (str(value),)
 
 
+def filled(targets: Sequence[Sequence[int]]) -> np.ndarray:
+    """The right classes of each of M records, at least one, as int64 [M, K], filled up with -1."""
+    return np.array(list(itertools.zip_longest(*targets, fillvalue=-1)), np.int64).T
+
+
 def classification(
     name: str,
     labels: Sequence[tuple[str, ...]],
@@ -114,9 +120,7 @@ def classification(
         raise CocaError(f"{none}: change dataset.class_names or classification.class_ids")
     if len(indices) < len(labels):
         _log.info("%s: %d of %d records have one of the classes", name, len(indices), len(labels))
-    table = np.full((len(indices), max(len(targets[i]) for i in indices)), -1, np.int64)
-    for row, i in zip(table, indices, strict=True):
-        row[: len(targets[i])] = targets[i]
+    table = filled([targets[i] for i in indices])
     return Classification(
         name=name,
         labels=[own[0] for own in names],

@@ -34,6 +34,7 @@ from coca_jax.evaluation.training_images import stored_training_images
 _log = logging.getLogger(__name__)
 _NAME = "name"  # metadata by which a run's own records are classified, if all of them have it
 _QUERIES = 6
+_FEW = 10  # held-out records, of which one alone changes an accuracy by more than ten points
 
 
 def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[EvaluationDataset]:
@@ -50,6 +51,9 @@ def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[Evaluation
             continue
         try:
             opened.append(_open(name, _own_config(config, source.dataset), config, classes, own=True))
+            if len(opened[-1].images) < _FEW and hosts.is_first():
+                few = "%s is evaluated on %d records, too few to trust its figures: hold out more, such as holdout=0.3"
+                _log.warning(few, name, len(opened[-1].images))
         except CocaError as error:
             if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
                 fatal = bool(source.dataset.evaluation_files or source.dataset.holdout_where)
@@ -258,8 +262,8 @@ def _none_readable(count: int, source: DatasetConfig, causes: Counter[str]) -> s
 
 def _class_names(captions: Sequence[tuple[str, ...]], task: Classification) -> list[tuple[str, ...]]:
     """Class names instead of their numbers, for images that have nothing but a label."""
-    named, targets = list(captions), task.targets.reshape(len(task.indices), -1)
-    for row, target in zip(task.indices.tolist(), targets[:, 0].tolist(), strict=True):
+    named = list(captions)
+    for row, target in zip(task.indices.tolist(), task.right_classes[:, 0].tolist(), strict=True):
         named[row] = (task.labels[target],)
     return named
 

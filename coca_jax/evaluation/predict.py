@@ -75,8 +75,7 @@ class Predictions:
     def part(self, task: Classification) -> tuple[np.ndarray, np.ndarray]:
         """The images of a classification that could be read: their places among `rows`, and their targets [m, K]."""
         readable = np.isin(task.indices, self.rows)
-        targets = task.targets[readable]
-        return np.searchsorted(self.rows, task.indices[readable]), targets if targets.ndim == 2 else targets[:, None]
+        return np.searchsorted(self.rows, task.indices[readable]), task.right_classes[readable]
 
     def embedded(self, texts: Sequence[str]) -> np.ndarray:
         """The embeddings of texts, float32 [len(texts), E]."""
@@ -173,9 +172,23 @@ def _head_probabilities(
     """float32 [n, C]; of several views the means over them."""
     if views == 1:
         return coca.head_probabilities(images, texts, long_text)
-    several = images[np.arange(len(images))]
-    probabilities = coca.head_probabilities(several.reshape(-1, *several.shape[2:]))
+    probabilities = coca.head_probabilities(_Views(images))
     return probabilities.reshape(len(images), views, -1).mean(axis=1)
+
+
+class _Views:
+    """The views of images [n, views, …] as images of their own, [n·views, …], that are read when they are asked for."""
+
+    def __init__(self, images: SelectedImages):
+        count, self._each, *shape = images.shape
+        self._images, self.shape, self.dtype = images, (count * self._each, *shape), images.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        own = np.unique(rows // self._each)
+        return self._images[own][np.searchsorted(own, rows // self._each), rows % self._each]
 
 
 def _of_training(coca: Any, training: TrainingImages) -> dict[str, np.ndarray]:

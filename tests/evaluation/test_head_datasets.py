@@ -9,11 +9,15 @@ from PIL import Image
 from coca_jax.config import Config
 from coca_jax.data.digit_scenes.tasks import CLASSES, task_scene
 from coca_jax.errors import CocaError
+from coca_jax.evaluation import predict
+from coca_jax.evaluation.dataset import SelectedImages
 from coca_jax.evaluation.head_datasets import open_head_dataset
 from coca_jax.evaluation.open_dataset import run_datasets
 from coca_jax.evaluation.runner import evaluate_datasets
 from coca_jax.evaluation.tasks.base import shown_images
+from coca_jax.pages.blocks import Gallery
 from tests.data import builders
+from tests.evaluation import fakes
 from tests.inference import tiny_coca
 
 
@@ -77,8 +81,11 @@ def test_other_fields_are_coarser_classes_as_probable_as_the_heads_own_together(
     dataset = open_head_dataset("things", config, _run("classification"), tiny_coca.CLASSES)
     # Of the classes red, blue, green: 0.7 and 0.1 twice; the image of an unknown kind has a tone all the same.
     coca = Known({80: 0, 100: 1, 120: 1, 140: 0, 160: 2})
-    (result,) = evaluate_datasets(coca, [dataset], gallery=5)
+    (result,) = evaluate_datasets(coca, [dataset], gallery=1)
     assert result.metrics["things/images"] == 5
+    judged = {"The wrong answers of the highest probability."}
+    (wrong,) = (block for block in fakes.blocks(result, Gallery) if block.detail in judged)
+    assert [card.alt for card in wrong.cards] == ["blue"]  # the image of an unknown kind cannot be wrong
     assert result.metrics["things/accuracy"] == pytest.approx(3 / 4)
     assert result.metrics["things/accuracy_tone"] == pytest.approx(3 / 5)
     assert result.baselines["things/accuracy_tone"] == pytest.approx(3 / 5)
@@ -135,6 +142,23 @@ def test_an_image_is_classified_by_the_mean_of_its_squares(tmp_path, crops, righ
     if crops > 1:
         with pytest.raises(CocaError, match="only images and clips that are classified alone have several views"):
             open_head_dataset("t", config, _run("entailment"), tiny_coca.CLASSES)
+
+
+def test_of_several_views_only_those_that_are_asked_for_are_read():
+    class Shelf:
+        shape, dtype, asked = (9, 2, 1), np.dtype(np.uint8), []
+
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, rows):
+            self.asked += rows.tolist()
+            return np.stack([10 * rows, 10 * rows + 1], axis=1)[..., None]
+
+    views = predict._Views(SelectedImages(Shelf(), np.arange(4, 8)))
+    assert views.shape == (8, 1) and len(views) == 8
+    assert views[np.array([3, 4, 4, 7])].tolist() == [[51], [60], [60], [71]]
+    assert Shelf.asked == [5, 6, 7]
 
 
 def test_texts_are_cleaned_as_in_training(tmp_path):

@@ -38,22 +38,30 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     store = _open(dataset, selection)
     if not len(store):
         problem = f"none of the {store.census.total} records of {dataset.path} is left for {split}"
-        todo = "change the dataset's holdout, holdout_where, only, exclude, train_files or evaluation_files"
-        raise EmptySplit(f"{problem}{_without_field(dataset, selection)}: {todo}")
+        keys = ("holdout_where", "only", "exclude", "exclude_keys", "train_files", "evaluation_files")
+        changed = [key for key in keys if getattr(dataset, key) != getattr(DatasetConfig, key)] or ["holdout"]
+        raise EmptySplit(f"{problem}{_unmet(dataset, selection)}: change the dataset's {' or '.join(changed)}")
     return store
 
 
-def _without_field(dataset: DatasetConfig, selection: Selection) -> str:
-    """Which field of a condition none of the first records has, in brackets; "" if they have all."""
-    wanted = [condition.partition("=")[0] for conditions in selection.conditions for condition in conditions]
+def _unmet(dataset: DatasetConfig, selection: Selection) -> str:
+    """Which field of a condition none of the first records has, or which value, in brackets; "" if they have all."""
+    each = (condition.partition("=") for conditions in selection.conditions for condition in conditions)
+    wanted = [(field, value) for field, _, value in each]
     some: list[Any] = []
     with contextlib.suppress(CocaError):  # all records together may have other faults than those of this split
         if wanted:
             store = _open(dataset, Selection(files=selection.files))
             some = store.read_texts(range(min(len(store), _PROBES)))
-    there = dict.fromkeys(name for one in some if isinstance(one, RecordText) for name in one.metadata)
-    missing = next((name for name in wanted if name not in there), None)
-    return f" (there is no field {missing!r}, but {fields.listing(there)})" if missing and there else ""
+    rows = [one.metadata for one in some if isinstance(one, RecordText)]
+    there = dict.fromkeys(name for row in rows for name in row)
+    for name, value in wanted if there else ():
+        if name not in there:
+            return f" (there is no field {name!r}, but {fields.listing(there)})"
+        values = dict.fromkeys(str(row[name]) for row in rows if name in row)
+        if value not in values:
+            return f" (the first {len(rows)} records have no {name}={value}, but {fields.listing(values)})"
+    return ""
 
 
 def _selection(dataset: DatasetConfig, split: str) -> Selection:

@@ -27,6 +27,7 @@ class ImageTexts:
     label: str  # "generated", "retrieved", "predicted"
     texts: Sequence[str]
     right: np.ndarray | None  # bool [M]; None: unknown
+    known: np.ndarray | None = None  # bool [M], of which images `right` tells; None: of all
     truths: Sequence[str] = ()  # the right texts of each image in one; empty: its first caption
     probabilities: np.ndarray | None = None  # float32 [M], of the texts; None: unknown
 

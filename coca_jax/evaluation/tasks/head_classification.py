@@ -29,8 +29,9 @@ class HeadClassification:
             metric_name("accuracy", task): most for task, most in zip(dataset.classifications, majorities, strict=True)
         }
         (places, _), probabilities = predictions.part(dataset.classifications[0]), predictions.head_probabilities
-        right, marks = answers[0].ranks < 1, np.zeros(len(probabilities), bool)
-        marks[places] = right
+        right = answers[0].ranks < 1
+        marks, known = np.zeros(len(probabilities), bool), np.zeros(len(probabilities), bool)
+        marks[places], known[places] = right, True
         kinds = [dataset.kinds[row] for row in predictions.rows[places]] if dataset.kinds else [""] * len(places)
         metrics = {**result.metrics, **(by_kind({"accuracy": right}, kinds) if len(right) else {})}
         unknown = len(probabilities) - len(places)
@@ -45,7 +46,7 @@ class HeadClassification:
             ],
             blocks=[*kinds_table({"Accuracy": ("accuracy", metrics)}, kinds), *result.blocks],
             notes=[*result.notes, *([f"{of_others}: they count for the other fields alone"] if unknown else [])],
-            image_texts=[ImageTexts("predicted", labels, marks, probabilities=probabilities.max(axis=1))],
+            image_texts=[ImageTexts("predicted", labels, marks, known, probabilities=probabilities.max(axis=1))],
         )
 
 

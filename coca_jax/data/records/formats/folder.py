@@ -140,7 +140,7 @@ class FolderRecords:
                 f"{dataset.path} has no rows for records=rows or second_image_field: set the dataset's path to a manifest "
                 f"({', '.join(SUFFIXES)})"
             )
-        sidecars.check()
+        sidecars.check(tables=[one for one in listed if one.name.endswith(SUFFIXES) and "/" not in one.name])
         return sidecars
 
     def _images(self, paths: Sequence[str | BadRecord]) -> list[bytes | BadRecord]:

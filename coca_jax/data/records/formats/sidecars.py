@@ -59,9 +59,14 @@ class Sidecars:
         unread: list[Any] | BadRecord = [{}] if self._dataset.label_field else BadRecord("unreadable caption")
         return [unread if isinstance(text, storage.ReadError) else [{"txt": text}] for text in texts]
 
-    def check(self) -> None:
-        """Raises CocaError if a configured field does not exist, or the texts have another encoding than UTF-8."""
+    def check(self, tables: Sequence[File]) -> None:
+        """Raises CocaError if a configured field does not exist, or the texts have another encoding than UTF-8.
+
+        `tables` are files of the folder that may have been meant.
+        """
         problem = fields.FieldCheck(self._dataset, MADE_FIELDS).add({"txt": ""}).problem(f"the folder {self._folder}")
+        if problem and tables:
+            problem += f", or set the dataset's path to a table in it, such as {tables[0].path}"
         if not problem and len(self.names) and not self._dataset.label_field:
             utf8 = Utf8()
             paths = [_beside(f"{self._folder}/{name}") for name in spread(self.names, _TEXT_PROBES)]

@@ -14,8 +14,10 @@ import pytest
 from coca_jax.config import DatasetConfig
 from coca_jax.data.pipeline.batches import Pipeline
 from coca_jax.data.records import open as records
+from coca_jax.data.records import sharded
 from coca_jax.data.records.formats import parquet
 from coca_jax.data.records.record import BadRecord
+from coca_jax.data.records.selection import Selection
 from coca_jax.data.text.vocabulary import train_vocabulary
 from coca_jax.errors import CocaError
 from coca_jax.storage import files as storage
@@ -293,3 +295,19 @@ def test_no_thread_of_arrows_calls_the_file(tmp_path, monkeypatch):
         type(threading.main_thread()),
         threading.Thread,
     }  # others are threads that Python has not started
+
+
+@pytest.mark.parametrize(
+    "condition, held_out", [(("split=test",), {0, 3, 6, 9}), (("label=1", "split=test"), {0, 1, 3, 5, 6, 7, 9, 11})]
+)
+def test_metadata_says_which_rows_are_held_out_with_a_cached_selection_too(tmp_path, monkeypatch, condition, held_out):
+    monkeypatch.setattr(sharded, "_LARGE", 1)
+    met = Selection.met
+    read = []
+    monkeypatch.setattr(Selection, "met", lambda *arguments: read.append(1) or met(*arguments))
+    write(tmp_path / "a.parquet", rows(range(12)))
+    whole = set(range(12))
+    for split, numbers in (("evaluation", held_out), ("train", whole - held_out), ("evaluation", held_out)):
+        store = opened(tmp_path, split, holdout=DatasetConfig.holdout, holdout_where=condition)
+        assert {int(own[0].split()[1]) for own in captions(store).values()} == numbers
+    assert len(read) == 1  # the others are from the cache
