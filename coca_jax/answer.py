@@ -27,12 +27,7 @@ def main(arguments: list[str]) -> int:
     from coca_jax.trainer.checkpoint import load_record
 
     generation = _GENERATION.arguments
-    objective = load_record(checkpoint).config.objective
-    if objective.has_head and objective.name != "vqa":
-        raise CocaError(
-            f"the run tells classes ({objective.name}), and answers no questions: use python -m coca_jax.classify"
-        )
-    chooses = objective.name == "vqa" and not _IN_WORDS.value
+    chooses = load_record(checkpoint).config.objective.name == "vqa" and not _IN_WORDS.value
     if chooses and _GENERATION.given:
         unused = ", ".join(f"--{name}" for name in _GENERATION.given)
         raise CocaError(f"{unused} has no effect on an answer that is chosen: add --in_words to generate it")

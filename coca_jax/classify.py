@@ -23,6 +23,7 @@ from coca_jax.errors import CocaError
 if typing.TYPE_CHECKING:
     import numpy as np
 
+    from coca_jax.config import ObjectiveConfig
     from coca_jax.inference.model import Coca
 
 _CHECKPOINT = command_line.define_checkpoint()
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     from coca_jax.trainer.checkpoint import load_record
 
     record = load_record(checkpoint)
-    _check_flags(bool(record.classes), record.config.objective.name, record.config.objective.reads_text)
+    _check_flags(bool(record.classes), record.config.objective)
     coca = coca_jax.load(checkpoint)
     readable, images, status = inference.read_examples(coca.config, paths, as_trained=bool(coca.classes))
     classes = coca.classes or _LABELS.value
@@ -53,17 +54,18 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def _check_flags(has_head: bool, objective: str, reads_text: bool) -> None:
+def _check_flags(has_head: bool, objective: "ObjectiveConfig") -> None:
     """Raises CocaError for a flag that the run lacks, or cannot use."""
     if has_head and (_LABELS.value or _TEMPLATES.value):
         raise CocaError("--labels and --templates have no effect: the run's head has classes of its own")
     if not has_head and not _LABELS.value:
         raise CocaError("--labels is missing: the run has no head, so name the classes, such as --labels=cat,dog")
-    if objective == "vqa" and not _TEXT.value:
-        raise CocaError("--text is missing: the run answers questions; python -m coca_jax.answer asks one")
-    if reads_text and not _TEXT.value:
-        raise CocaError('--text is missing: the run\'s head reads a text with the image, such as --text="it is red"')
-    if _TEXT.value and not reads_text:
+    if objective.reads_text and not _TEXT.value:
+        hint = (
+            "python -m coca_jax.answer asks it questions" if objective.name == "vqa" else 'such as --text="it is red"'
+        )
+        raise CocaError(f"--text is missing: the run's head reads a text with the image; {hint}")
+    if _TEXT.value and not objective.reads_text:
         raise CocaError("--text has no effect: the run was not trained with texts to classify")
 
 

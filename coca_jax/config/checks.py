@@ -276,10 +276,6 @@ def _check_classification(one: EvaluationDatasetConfig, where: str) -> None:
         f"{keys}.fields has no effect on {', '.join(one.tasks)}: add the task classification or head_classification"
     )
     _refuse(classification.fields and not classifies and not by_a_head, no_fields)
-    if by_a_head and not classifies:
-        reason = f"on head_classification, whose classes are the run's: add the task classification to {where}.tasks"
-        own = dataclasses.replace(classification, fields=(), described_by="")
-        _refuse_changes(keys, own, reason)
     if classification.described_by:
         _refuse(dataset.class_names, f"{key}.class_names and {keys}.described_by both name the classes: leave one out")
         no_effect = f"{keys}.described_by has no effect on {', '.join(one.tasks)}: add the task classification"

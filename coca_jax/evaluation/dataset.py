@@ -55,7 +55,7 @@ class Classification:
 
     @property
     def right_classes(self) -> np.ndarray:
-        """The targets as [M, K]."""
+        """The targets, in any case [M, K]."""
         return self.targets if self.targets.ndim == 2 else self.targets[:, None]
 
     @property

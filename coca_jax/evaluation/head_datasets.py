@@ -18,7 +18,7 @@ from coca_jax.data.text.captions import Texts, without_labels
 from coca_jax.data.text.classes import answers, class_number, only_class
 from coca_jax.errors import CocaError
 from coca_jax.evaluation.dataset import Classification, EvaluationDataset, Images, StoredImages, spread
-from coca_jax.evaluation.labels import filled, record_labels
+from coca_jax.evaluation.labels import padded, record_labels
 
 HEAD_TASKS = ("head_classification", "vqa")
 _TEXT_NAMES = {"vqa": "question", "entailment": "hypothesis", "pairs": "statement"}
@@ -157,12 +157,13 @@ def _coarser(config: EvaluationDatasetConfig, metadata: Sequence[Mapping[str, An
     results = []
     for field, by_value in members.items():
         labels = sorted(by_value)
+        numbers = {value: number for number, value in enumerate(labels)}
         each = [sorted({*record_labels(fields.lookup(row, field))} & by_value.keys()) for row in metadata]
         indices = np.flatnonzero([bool(own) for own in each])
         if not len(indices):
             problem = f"no held-out record has a value of {field!r} that a training record has"
             raise CocaError(f"{problem}: change classification.fields")
-        targets = filled([np.searchsorted(labels, each[index]).tolist() for index in indices])
+        targets = padded([[numbers[value] for value in each[index]] for index in indices])
         comprised = [tuple(sorted(by_value[label])) for label in labels]
         results.append(Classification(field, labels, ("{}",), indices, targets, members=comprised))
     return tuple(results)

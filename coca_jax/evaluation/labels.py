@@ -1,7 +1,6 @@
 """Zero-shot classifications of a dataset: from the labels in its records' metadata to class names, synonyms, candidates."""
 
 import dataclasses
-import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,9 +82,12 @@ def record_labels(value: Any) -> tuple[str, ...]:
     return () if value is None or value == "" else (str(value),)
 
 
-def filled(targets: Sequence[Sequence[int]]) -> np.ndarray:
-    """The right classes of each of M records, at least one, as int64 [M, K], filled up with -1."""
-    return np.array(list(itertools.zip_longest(*targets, fillvalue=-1)), np.int64).T
+def padded(targets: Sequence[Sequence[int]]) -> np.ndarray:
+    """The right classes of each of M >= 1 records as a Classification's targets, int64 [M, K]."""
+    table = np.full((len(targets), max(map(len, targets))), -1, np.int64)
+    for row, own in zip(table, targets, strict=True):
+        row[: len(own)] = own
+    return table
 
 
 def classification(
@@ -120,7 +122,7 @@ def classification(
         raise CocaError(f"{none}: change dataset.class_names or classification.class_ids")
     if len(indices) < len(labels):
         _log.info("%s: %d of %d records have one of the classes", name, len(indices), len(labels))
-    table = filled([targets[i] for i in indices])
+    table = padded([targets[i] for i in indices])
     return Classification(
         name=name,
         labels=[own[0] for own in names],

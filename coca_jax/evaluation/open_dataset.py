@@ -34,7 +34,7 @@ from coca_jax.evaluation.training_images import stored_training_images
 _log = logging.getLogger(__name__)
 _NAME = "name"  # metadata by which a run's own records are classified, if all of them have it
 _QUERIES = 6
-_FEW = 10  # held-out records, of which one alone changes an accuracy by more than ten points
+_FEW = 10  # with fewer held-out records, one changes an accuracy by more than ten points
 
 
 def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[EvaluationDataset]:
@@ -51,9 +51,7 @@ def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[Evaluation
             continue
         try:
             opened.append(_open(name, _own_config(config, source.dataset), config, classes, own=True))
-            if len(opened[-1].images) < _FEW and hosts.is_first():
-                few = "%s is evaluated on %d records, too few to trust its figures: hold out more, such as holdout=0.3"
-                _log.warning(few, name, len(opened[-1].images))
+            _warn_of_few(config, name, len(opened[-1].images))
         except CocaError as error:
             if isinstance(error, EmptySplit):  # a share of few records may hold out none of them
                 fatal = bool(source.dataset.evaluation_files or source.dataset.holdout_where)
@@ -68,6 +66,15 @@ def run_datasets(config: Config, classes: Sequence[str] = ()) -> list[Evaluation
     opened += [one.open() for one in named_datasets(config.evaluation, config, classes, "evaluation.datasets")]
     check_same_datasets(opened)
     return opened
+
+
+def _warn_of_few(config: Config, name: str, count: int) -> None:
+    dataset = config.data.sources[name].dataset
+    by_share = not (dataset.holdout_where or dataset.evaluation_files or dataset.format == "digit_scenes")
+    if by_share and count < min(_FEW, config.evaluation.examples) and hosts.is_first():
+        key = f"{config.data.key(name)}.dataset.holdout"
+        few = "%s is evaluated on %d of its records, too few to trust the figures: raise %s, such as to 0.3"
+        _log.warning(few, name, count, key)
 
 
 def named_datasets(

@@ -177,7 +177,7 @@ def _head_probabilities(
 
 
 class _Views:
-    """The views of images [n, views, …] as images of their own, [n·views, …], that are read when they are asked for."""
+    """The views of images [n, views, …] as images of their own, [n·views, …]: each process reads those of its devices."""
 
     def __init__(self, images: SelectedImages):
         count, self._each, *shape = images.shape

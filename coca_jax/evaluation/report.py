@@ -132,9 +132,9 @@ def _mistakes(
 ) -> list[tuple[str, str, list[int]]]:
     """Title, detail and places of the gallery of mistakes; empty if nothing can be wrong."""
     judged = next((one for one in texts if one.right is not None), None)
-    if judged is None or judged.right is None:
+    if judged is None:
         return []
-    wrong = [place for place in places if not judged.right[place] and _is_judged(judged, place)]
+    wrong = [place for place in places if judged.is_right(place) is False]
     if (probabilities := judged.probabilities) is not None:
         wrong.sort(key=lambda place: -probabilities[place])
         return [("Most confident mistakes", "The wrong answers of the highest probability.", wrong[:_MISTAKES])]
@@ -158,12 +158,7 @@ def _line(text: ImageTexts, place: int) -> CardLine:
     shown = text.texts[place] or "(nothing)"
     if text.probabilities is not None:
         shown += f" ({percent(float(text.probabilities[place]))})"
-    mark = bool(text.right[place]) if text.right is not None and _is_judged(text, place) else None
-    return CardLine(text.label, shown, mark=mark, quiet=False)
-
-
-def _is_judged(text: ImageTexts, place: int) -> bool:
-    return text.known is None or bool(text.known[place])
+    return CardLine(text.label, shown, mark=text.is_right(place), quiet=False)
 
 
 def _shared_words(a: str, b: str) -> float:

@@ -159,8 +159,7 @@ def _possible_tasks(coca: Any, config: EvaluationDatasetConfig) -> tuple[list[Ta
             tasks.append(task)
         elif name in config.tasks:
             lacks = "a head, which this model has not" if task.branch == "head" else _WITHOUT_LOSS.format(task.branch)
-            adapted = ": evaluate the run that it was adapted from" if coca.classes and task.branch != "head" else ""
-            notes.append(f"{name} needs {lacks}{adapted}")
+            notes.append(f"{name} needs {lacks}")
     return tasks, notes
 
 

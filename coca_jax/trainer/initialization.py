@@ -55,7 +55,7 @@ def fitted(objective: Objective, given: Any, fresh: Any, where: str) -> Any:
         if name not in needed and not begins_with(name, *objective.unused_parameters):
             raise CocaError(f"{where} has the parameter {name}, for which this model has no place: change config.model")
     if new:
-        parts = sorted({prefix for prefix in objective.new_parameters for name in new if begins_with(name, prefix)})
+        parts = [part for part in objective.new_parameters if any(begins_with(name, part) for name in new)]
         _log.info("%d new parameters start at random: %s", len(new), ", ".join(parts))
     kept = {name: _fit(name, arrays[name], target, where) for name, target in needed.items() if name in arrays}
     return from_names(needed | kept)

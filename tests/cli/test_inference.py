@@ -71,8 +71,6 @@ def test_pairs_are_classified_two_files_at_a_time(files, tmp_path):
     assert [line[:3] for line in lines] == names
     assert float(lines[0][3]) == pytest.approx(expected[0].probability, abs=1e-3)
     assert "--text is missing" in rows("classify", checkpoint, a, b)[2][0]
-    (error,) = rows("answer", checkpoint, "--question=what?", a, b)[2]
-    assert "the run tells classes (pairs), and answers no questions: use python -m coca_jax.classify" in error
     with pytest.raises(CocaError, match="3 is odd: name the two images of each pair"):
         inference.read_examples(coca.config, [a, b, c])
 
@@ -86,7 +84,7 @@ def test_questions_are_answered_by_choice_and_in_words(files, tmp_path):
     status, lines, errors = rows("answer", *asked, "--in_words", "--max_tokens=5", files[0])
     assert (status, errors) == (0, []) and [len(line) for line in lines] == [2]
     assert "--beams has no effect" in rows("answer", *asked, "--beams=2", files[0])[2][0]
-    assert "python -m coca_jax.answer asks one" in rows("classify", asked[0], files[0])[2][0]
+    assert "python -m coca_jax.answer asks it questions" in rows("classify", asked[0], files[0])[2][0]
 
 
 def test_without_a_head_classes_come_from_labels(files, tmp_path):

@@ -681,19 +681,6 @@ def test_coarser_classes_of_a_head_are_read_from_training_records():
     assert "classification.fields has no effect" in refusal(format="digit_scenes", path="", label_field="")
 
 
-@pytest.mark.parametrize(
-    "key, value",
-    [("class_ids", "ids.txt"), ("class_subset", True), ("candidate_files", ("a*",)), ("likelihood_per_token", True)],
-)
-def test_keys_of_zero_shot_classification_are_refused_where_only_a_head_classifies(key, value):
-    keys = {"dataset": {"format": "folder", "path": "a", "label_field": "name"}, "classification": {key: value}}
-    values = {"datasets": {"x": {**keys, "tasks": ("head_classification", "classification")}}}
-    config_lib.evaluation_from_config_dict(values)
-    values["datasets"]["x"]["tasks"] = ("head_classification",)
-    with pytest.raises(CocaError, match=f"x.classification.{key} has no effect on head_classification, whose classes"):
-        config_lib.evaluation_from_config_dict(values)
-
-
 def test_prompts_and_class_names_need_a_label_field():
     for changes in ({"prompts": ("a {}",)}, {"class_names": "names.txt"}):
         values = {"data": {"dataset": {"format": "folder", "path": "p", **changes}}}

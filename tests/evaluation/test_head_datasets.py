@@ -84,6 +84,8 @@ def test_other_fields_are_coarser_classes_as_probable_as_the_heads_own_together(
     (result,) = evaluate_datasets(coca, [dataset], gallery=1)
     assert result.metrics["things/images"] == 5
     judged = {"The wrong answers of the highest probability."}
+    marks = [card.lines[0].mark for card in fakes.gallery(result, "Examples").cards]
+    assert marks == [True, True, None, False, False][:1]
     (wrong,) = (block for block in fakes.blocks(result, Gallery) if block.detail in judged)
     assert [card.alt for card in wrong.cards] == ["blue"]  # the image of an unknown kind cannot be wrong
     assert result.metrics["things/accuracy"] == pytest.approx(3 / 4)
@@ -146,7 +148,10 @@ def test_an_image_is_classified_by_the_mean_of_its_squares(tmp_path, crops, righ
 
 def test_of_several_views_only_those_that_are_asked_for_are_read():
     class Shelf:
-        shape, dtype, asked = (9, 2, 1), np.dtype(np.uint8), []
+        shape, dtype = (9, 2, 1), np.dtype(np.uint8)
+
+        def __init__(self):
+            self.asked = []
 
         def __len__(self):
             return 9
@@ -155,10 +160,11 @@ def test_of_several_views_only_those_that_are_asked_for_are_read():
             self.asked += rows.tolist()
             return np.stack([10 * rows, 10 * rows + 1], axis=1)[..., None]
 
-    views = predict._Views(SelectedImages(Shelf(), np.arange(4, 8)))
+    shelf = Shelf()
+    views = predict._Views(SelectedImages(shelf, np.arange(4, 8)))
     assert views.shape == (8, 1) and len(views) == 8
     assert views[np.array([3, 4, 4, 7])].tolist() == [[51], [60], [60], [71]]
-    assert Shelf.asked == [5, 6, 7]
+    assert shelf.asked == [5, 6, 7]
 
 
 def test_texts_are_cleaned_as_in_training(tmp_path):

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from coca_jax.config.data import SHARD_ENDINGS, DatasetConfig
 from coca_jax.data.records import fields
@@ -18,6 +21,7 @@ from coca_jax.storage.files import is_remote
 
 SPLITS = ("train", "evaluation")
 _PROBES = 100  # records whose fields an error names
+_SHOWN = 40  # characters of a value in an error
 _ENDINGS = {**SHARD_ENDINGS, "folder": manifest.SUFFIXES}  # of single files that may be a dataset's path
 
 
@@ -38,29 +42,45 @@ def open_records(dataset: DatasetConfig, split: str) -> RecordStore:
     store = _open(dataset, selection)
     if not len(store):
         problem = f"none of the {store.census.total} records of {dataset.path} is left for {split}"
-        keys = ("holdout_where", "only", "exclude", "exclude_keys", "train_files", "evaluation_files")
-        changed = [key for key in keys if getattr(dataset, key) != getattr(DatasetConfig, key)] or ["holdout"]
-        raise EmptySplit(f"{problem}{_unmet(dataset, selection)}: change the dataset's {' or '.join(changed)}")
+        raise EmptySplit(f"{problem}{_unmet(dataset, selection)}: change the dataset's {_reasons(selection)}")
     return store
 
 
+def _reasons(selection: Selection) -> str:
+    """The keys of a dataset that can have left its split empty."""
+    evaluates_named = not selection.part and not selection.without_files
+    keys = {
+        "holdout_where" if isinstance(selection.holdout, tuple) else "holdout": bool(selection.part),
+        "only": selection.only,
+        "exclude": selection.exclude,
+        "exclude_keys": selection.exclude_keys,
+        "train_files": not evaluates_named and selection.files != ("*",),
+        "evaluation_files": evaluates_named or selection.without_files,
+    }
+    return " or ".join(key for key, has_effect in keys.items() if has_effect)
+
+
 def _unmet(dataset: DatasetConfig, selection: Selection) -> str:
-    """Which field of a condition none of the first records has, or which value, in brackets; "" if they have all."""
-    each = (condition.partition("=") for conditions in selection.conditions for condition in conditions)
-    wanted = [(field, value) for field, _, value in each]
-    some: list[Any] = []
+    """In brackets, which condition that records must meet none of some records does; "" if each has some that do."""
+    needed = [selection.only]
+    if isinstance(selection.holdout, tuple) and selection.part == SPLITS[1]:
+        needed.append(selection.holdout)
+    rows: list[Mapping[str, Any]] = []
     with contextlib.suppress(CocaError):  # all records together may have other faults than those of this split
-        if wanted:
+        if any(needed):
             store = _open(dataset, Selection(files=selection.files))
-            some = store.read_texts(range(min(len(store), _PROBES)))
-    rows = [one.metadata for one in some if isinstance(one, RecordText)]
-    there = dict.fromkeys(name for row in rows for name in row)
-    for name, value in wanted if there else ():
-        if name not in there:
-            return f" (there is no field {name!r}, but {fields.listing(there)})"
-        values = dict.fromkeys(str(row[name]) for row in rows if name in row)
-        if value not in values:
-            return f" (the first {len(rows)} records have no {name}={value}, but {fields.listing(values)})"
+            some = np.unique(np.linspace(0, len(store) - 1, min(len(store), _PROBES)).astype(np.int64)).tolist()
+            rows = [one.metadata for one in store.read_texts(some) if isinstance(one, RecordText)]
+    for conditions in needed:
+        pairs = [(field, value) for field, _, value in (condition.partition("=") for condition in conditions)]
+        if not rows or not pairs or any(str(row.get(field)) == value for row in rows for field, value in pairs):
+            continue
+        field, value = pairs[0]
+        there = dict.fromkeys(name for row in rows for name in row)
+        if field not in there:
+            return f" (there is no field {field!r}, but {fields.listing(there)})"
+        values = dict.fromkeys(textwrap.shorten(str(row[field]), _SHOWN) for row in rows if field in row)
+        return f" (none of {len(rows)} records has {field}={value}, but {fields.listing(values)})"
     return ""
 
 

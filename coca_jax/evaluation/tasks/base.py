@@ -27,9 +27,15 @@ class ImageTexts:
     label: str  # "generated", "retrieved", "predicted"
     texts: Sequence[str]
     right: np.ndarray | None  # bool [M]; None: unknown
-    known: np.ndarray | None = None  # bool [M], of which images `right` tells; None: of all
     truths: Sequence[str] = ()  # the right texts of each image in one; empty: its first caption
     probabilities: np.ndarray | None = None  # float32 [M], of the texts; None: unknown
+    known: np.ndarray | None = None  # bool [M], of which images `right` tells; None: of all
+
+    def is_right(self, place: int) -> bool | None:
+        """Whether an image's text is right; None: unknown."""
+        if self.right is None or (self.known is not None and not self.known[place]):
+            return None
+        return bool(self.right[place])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -46,7 +46,7 @@ class HeadClassification:
             ],
             blocks=[*kinds_table({"Accuracy": ("accuracy", metrics)}, kinds), *result.blocks],
             notes=[*result.notes, *([f"{of_others}: they count for the other fields alone"] if unknown else [])],
-            image_texts=[ImageTexts("predicted", labels, marks, known, probabilities=probabilities.max(axis=1))],
+            image_texts=[ImageTexts("predicted", labels, marks, known=known, probabilities=probabilities.max(axis=1))],
         )
 
 

@@ -159,8 +159,13 @@ def test_metadata_can_say_which_records_are_held_out(tmp_path, kind):
     assert [len(records.open_records(without_test, split)) for split in records.SPLITS] == [6, 3]
     with pytest.raises(records.EmptySplit, match=r"left for evaluation \(there is no field 'part', but .*change the"):
         records.open_records(dataclasses.replace(config, holdout_where=("part=test",)), "evaluation")
+    for key, condition in (("exclude", "split=train"), ("only", "split=val")):  # neither is why nothing is held out
+        harmless = dataclasses.replace(config, holdout_where=(), holdout=1e-9, **{key: (condition,)})
+        with pytest.raises(records.EmptySplit, match=r"left for evaluation: change the dataset's holdout( or only)?$"):
+            records.open_records(harmless, "evaluation")
     with pytest.raises(
-        records.EmptySplit, match=r"have no split=tset, but train, val, test\): change .* holdout_where$"
+        records.EmptySplit,
+        match=r"none of 11 records has split=tset, but train, val, test\): .* dataset's holdout_where$",
     ):
         records.open_records(dataclasses.replace(config, holdout_where=("split=tset",)), "evaluation")
     with pytest.raises(CocaError, match=r"holdout_where of .* has 'test': write it as field=value"):

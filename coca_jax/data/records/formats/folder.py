@@ -65,6 +65,7 @@ class FolderRecords:
                 f"the images of {path} have no captions: put a text file of the same name beside each "
                 "(cat.jpg, cat.txt), or add captions.jsonl with rows "
                 '{"file_name": "cat.jpg", "caption": "a cat"}'
+                + (self._source.advice if isinstance(self._source, Sidecars) else "")
             )
         usable = self._source.paths.are_filled()
         if selection.without_files or selection.files != ("*",):
@@ -129,7 +130,8 @@ class FolderRecords:
         if file is not None:
             return Manifests([("", open_manifest(file, dataset, trains))])
         listed = storage.list_files(self._folder)
-        sidecars = Sidecars(self._folder, listed, dataset)
+        others = [one.name for one in listed if "/" not in one.name and one.name.lower().endswith(SUFFIXES)]
+        sidecars = Sidecars(self._folder, listed, dataset, others)
         tables: dict[str, File] = {}  # one a folder
         for name in reversed(_TABLES):
             tables |= {one.name[: -len(name)]: one for one in listed if one.name.rpartition("/")[2] == name}
@@ -140,7 +142,7 @@ class FolderRecords:
                 f"{dataset.path} has no rows for records=rows or second_image_field: set the dataset's path to a manifest "
                 f"({', '.join(SUFFIXES)})"
             )
-        sidecars.check(tables=[one for one in listed if one.name.endswith(SUFFIXES) and "/" not in one.name])
+        sidecars.check()
         return sidecars
 
     def _images(self, paths: Sequence[str | BadRecord]) -> list[bytes | BadRecord]:

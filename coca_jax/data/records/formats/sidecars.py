@@ -25,9 +25,9 @@ class Sidecars:
     Attributes: as of `Manifests`.
     """
 
-    def __init__(self, folder: str, files: Sequence[File], dataset: DatasetConfig):
-        """Raises CocaError if there is no image."""
-        self._folder, self._dataset = folder, dataset
+    def __init__(self, folder: str, files: Sequence[File], dataset: DatasetConfig, tables: Sequence[str]):
+        """`tables` are files of the folder that may be manifests. Raises CocaError if there is no image."""
+        self._folder, self._dataset, self._tables = folder, dataset, tables
         self.damage, self.examples = Counter[str](), dict[str, str]()
         texts = {file.name: file.size for file in files if file.name.endswith(".txt")}
         images = []
@@ -53,20 +53,23 @@ class Sidecars:
         self.names = self.paths = Strings.of(file.name for file in images)
         self.digest = storage.digest(*(f"{file.name}:{file.size}:{texts.get(_beside(file.name))}" for file in images))
 
+    @property
+    def advice(self) -> str:
+        """The end of an error for a folder with tables that may have been meant; "" without one."""
+        if not self._tables:
+            return ""
+        return f", or set the dataset's path to a table in it (there is {fields.listing(self._tables)})"
+
     def rows(self, indices: Sequence[int]) -> list[list[Any] | BadRecord]:
         """The text of each image as a row; a BadRecord if it cannot be read."""
         texts = storage.read_each([_beside(f"{self._folder}/{self.names[index]}") for index in indices])
         unread: list[Any] | BadRecord = [{}] if self._dataset.label_field else BadRecord("unreadable caption")
         return [unread if isinstance(text, storage.ReadError) else [{"txt": text}] for text in texts]
 
-    def check(self, tables: Sequence[File]) -> None:
-        """Raises CocaError if a configured field does not exist, or the texts have another encoding than UTF-8.
-
-        `tables` are files of the folder that may have been meant.
-        """
+    def check(self) -> None:
+        """Raises CocaError if a configured field does not exist, or the texts have another encoding than UTF-8."""
         problem = fields.FieldCheck(self._dataset, MADE_FIELDS).add({"txt": ""}).problem(f"the folder {self._folder}")
-        if problem and tables:
-            problem += f", or set the dataset's path to a table in it, such as {tables[0].path}"
+        problem += self.advice if problem else ""
         if not problem and len(self.names) and not self._dataset.label_field:
             utf8 = Utf8()
             paths = [_beside(f"{self._folder}/{name}") for name in spread(self.names, _TEXT_PROBES)]

@@ -103,10 +103,10 @@ def test_a_table_under_another_name_is_suggested_where_a_field_is_missing(tmp_pa
     builders.write_folder(tmp_path, range(3))
     with pytest.raises(CocaError, match=r"has no field 'kind' .*: change label_field$"):
         records.open_records(folder(tmp_path, label_field="kind"), "train")
-    (tmp_path / "labels.csv").write_text("file_name,kind\np000.jpg,red\np001.jpg,blue\n")
-    with pytest.raises(CocaError, match=r"or set the dataset's path to a table in it, such as .*/labels.csv$"):
+    (tmp_path / "labels.CSV").write_text("file_name,kind\np000.jpg,red\np001.jpg,blue\n")
+    with pytest.raises(CocaError, match=r"or set the dataset's path to a table in it \(there is labels.CSV\)$"):
         records.open_records(folder(tmp_path, label_field="kind"), "train")
-    assert len(records.open_records(folder(tmp_path / "labels.csv", label_field="kind", holdout=1e-9), "train")) == 2
+    assert len(records.open_records(folder(tmp_path / "labels.CSV", label_field="kind", holdout=1e-9), "train")) == 2
 
 
 def test_the_holdout_divides_a_folder(tmp_path):
